@@ -1,0 +1,47 @@
+"""Write a file whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside `target`, moved onto it when the block ends without an error.
+
+    Parameters
+    ----------
+    target : path
+        The file to replace. Its folder must exist.
+
+    Yields
+    ------
+    Path
+        A path in the same folder (hence the same file system) with the same suffix, so that
+        writers which guess a format from the name guess the right one.
+    """
+    target = Path(target)
+    handle, name = tempfile.mkstemp(
+        dir=target.parent, prefix=f".{target.stem}.", suffix="".join(target.suffixes)
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes private files (0600): give the result the user's usual permissions.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(target: str | os.PathLike[str], text: str) -> None:
+    """Write `text` to `target` whole or not at all."""
+    with atomic_path(target) as path:
+        path.write_text(text, encoding="utf-8")

@@ -1,0 +1,5 @@
+"""ASE calculators."""
+
+from ase_ws.calculators.potential import PotentialCalculator
+
+__all__ = ["PotentialCalculator"]

@@ -1,0 +1,66 @@
+"""A neighbour list with a skin, reused until an atom has moved half of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from ase_ws.graphs import graph
+from ase_ws.typing import GraphBatch
+
+
+class SkinnedGraph:
+    """Gives the graph of a moving structure, building its edges only when it must.
+
+    With edges up to `cutoff + skin`, every pair within `cutoff` is in the list as long as no atom
+    has moved by more than skin/2 since it was built, in an unchanged cell. This is exact for
+    potentials to which edges beyond `cutoff` add nothing (`Potential.skin_safe`).
+
+    Parameters
+    ----------
+    cutoff : float, Å
+    skin : float, Å
+        0 builds the list at every step.
+    device, dtype
+        Of the graphs.
+    """
+
+    def __init__(self, cutoff: float, skin: float, device: torch.device | str, dtype: torch.dtype):
+        if not skin >= 0:
+            raise ValueError(f"skin must not be negative (Å): {skin}")
+        self.cutoff, self.skin, self.device, self.dtype = cutoff, skin, device, dtype
+        self.builds = 0
+        self._graph: GraphBatch | None = None
+        self._built_for: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    def __call__(self, atoms: Atoms) -> GraphBatch:
+        """Graph of the structure as it is now."""
+        positions = atoms.positions
+        if self._graph is None or self._outdated(atoms):
+            cell, pbc = np.array(atoms.cell), atoms.pbc.copy()
+            self._graph = graph(
+                atoms.numbers, positions.copy(), cell, pbc, cutoff=self.cutoff + self.skin
+            ).to(self.device, self.dtype)
+            self._built_for = (atoms.numbers.copy(), positions.copy(), cell, pbc)
+            self.builds += 1
+            return self._graph
+        return replace(
+            self._graph, positions=torch.as_tensor(positions, dtype=self.dtype, device=self.device)
+        )
+
+    def _outdated(self, atoms: Atoms) -> bool:
+        assert self._built_for is not None
+        numbers, positions, cell, pbc = self._built_for
+        if (
+            len(numbers) != len(atoms)
+            or not np.array_equal(numbers, atoms.numbers)
+            or not np.array_equal(cell, atoms.cell)
+            or not np.array_equal(pbc, atoms.pbc)
+        ):
+            return True
+        moved = ((atoms.positions - positions) ** 2).sum(axis=1).max()
+        # Written so that NaN counts as outdated: the new list then refuses it by name.
+        return not moved <= (0.5 * self.skin) ** 2

@@ -1,0 +1,30 @@
+"""How a residual becomes a loss: square, absolute or Huber."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+Metric = Literal["square", "absolute", "huber"]
+
+
+def penalty(residual: Tensor, metric: Metric, delta: float) -> Tensor:
+    """Apply ρ elementwise.
+
+    Parameters
+    ----------
+    residual : Tensor
+    metric : {"square", "absolute", "huber"}
+        ρ(R) = R², |R|, or Huber's: R² for |R| <= δ and δ(2|R| − δ) beyond, which joins smoothly
+        (twice the textbook form, so that it equals "square" near zero).
+    delta : float
+        δ of the Huber form, in the unit of the residual.
+    """
+    if metric == "square":
+        return residual**2
+    size = residual.abs()
+    if metric == "absolute":
+        return size
+    inside = size.clamp(max=delta)
+    return inside * (2 * size - inside)

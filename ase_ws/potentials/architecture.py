@@ -1,0 +1,63 @@
+"""What is needed to build a MACE again: plain data, checked when it is read from a file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+_INTERACTIONS = Literal[
+    "RealAgnosticInteractionBlock",
+    "RealAgnosticResidualInteractionBlock",
+    "RealAgnosticDensityInteractionBlock",
+    "RealAgnosticDensityResidualInteractionBlock",
+    "RealAgnosticAttResidualInteractionBlock",
+    "RealAgnosticResidualNonLinearInteractionBlock",
+]
+
+
+class MACEArchitecture(BaseModel):
+    """The arguments of upstream's `ScaleShiftMACE` as plain data.
+
+    The defaults are the small model of this package: 32x0e+32x1o, two layers, 5 Å. Lengths in Å,
+    `scale` and `shift` in eV (one value a head).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    atomic_numbers: tuple[int, ...] = Field(min_length=1)
+    r_max: float = Field(5.0, gt=0)
+    num_bessel: int = Field(8, gt=0)
+    num_polynomial_cutoff: int = Field(5, gt=1)
+    max_ell: int = Field(2, ge=0)
+    interaction_first: _INTERACTIONS = "RealAgnosticInteractionBlock"
+    interaction: _INTERACTIONS = "RealAgnosticResidualInteractionBlock"
+    num_interactions: int = Field(2, gt=0)
+    hidden_irreps: str = "32x0e+32x1o"
+    MLP_irreps: str = "16x0e"
+    correlation: int = Field(2, gt=0)
+    gate: Literal["silu", "tanh", "abs", "none"] = "silu"
+    readout: Literal["NonLinearReadoutBlock", "NonLinearBiasReadoutBlock"] = "NonLinearReadoutBlock"
+    radial_type: Literal["bessel", "gaussian", "chebyshev"] = "bessel"
+    radial_MLP: tuple[int, ...] = (64, 64, 64)
+    distance_transform: Literal["None", "Agnesi", "Soft"] = "None"
+    pair_repulsion: bool = False
+    apply_cutoff: bool = True
+    use_reduced_cg: bool = True
+    use_so3: bool = False
+    use_agnostic_product: bool = False
+    use_last_readout_only: bool = False
+    use_edge_irreps_first: bool = False
+    edge_irreps: str | None = None
+    heads: tuple[str, ...] = ("Default",)
+    avg_num_neighbors: float = Field(gt=0)
+    scale: tuple[float, ...] = (1.0,)
+    shift: tuple[float, ...] = (0.0,)
+    dtype: Literal["float32", "float64"] = "float32"
+
+    @field_validator("atomic_numbers")
+    @classmethod
+    def _elements_exist(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(not 1 <= z <= 118 for z in value) or len(set(value)) != len(value):
+            raise ValueError(f"atomic numbers must be distinct and within 1 to 118: {value}")
+        return value

@@ -1,0 +1,254 @@
+"""Read upstream `.model` files without executing anything in them.
+
+Such a file is a pickle of live objects, source code among them. Here every class in it becomes an
+inert record of its attributes: no upstream code runs, no code from the file runs. From the records
+the architecture and the tensors are taken, and the model is built anew.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ase_ws.errors import UnsafeFileError, UserError
+from ase_ws.potentials.architecture import MACEArchitecture
+
+# Everything that a MACE file names. A name from elsewhere is refused.
+_ALLOWED = (
+    "mace.",
+    "e3nn.",
+    "torch.nn.",
+    "torch.fx.",
+    "torch.tanh",
+    "torch.abs",
+    "torch._C._VariableFunctions",
+    "builtins.getattr",  # how builtin functions such as torch.tanh are named; inert here
+    "builtins.slice",
+)
+
+
+class _Inert:
+    """Stands for an object of a class or a call of a function named in the file."""
+
+    path = ""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Inert:
+        record = super().__new__(cls)
+        record.__dict__["args"] = args
+        return record
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update(state)
+
+    def __getattr__(self, name: str) -> Any:
+        for group in ("_buffers", "_parameters", "_modules"):
+            members = self.__dict__.get(group) or {}
+            if name in members:
+                return members[name]
+        raise AttributeError(name)
+
+    @property
+    def kind(self) -> str:
+        return self.path.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class UpstreamModel:
+    """What an upstream file holds, as plain data.
+
+    Attributes
+    ----------
+    architecture : MACEArchitecture
+    tensors : dict of str to Tensor
+        Weights and buffers by name, reference energies excluded.
+    e0 : ndarray, (n_heads, n_elements), eV, float64
+    """
+
+    architecture: MACEArchitecture
+    tensors: dict[str, Tensor]
+    e0: np.ndarray
+
+
+def read_upstream(path: str | os.PathLike[str]) -> UpstreamModel:
+    """Read a `.model` file written by mace-torch.
+
+    Raises
+    ------
+    UnsafeFileError
+        The file names something outside the allow-list.
+    UserError
+        It is not such a file, or a kind of model that is not supported.
+    """
+    root = _load_inert(Path(path))
+    if not isinstance(root, _Inert) or root.kind not in ("MACE", "ScaleShiftMACE"):
+        found = root.kind if isinstance(root, _Inert) else type(root).__name__
+        raise UserError(
+            f"{path}: holds a {found}, expected a MACE or ScaleShiftMACE energy model saved whole "
+            "by mace-torch (the file 'NAME.model', not a checkpoint or a compiled one)"
+        )
+    if "joint_embedding" in root._modules:
+        raise UserError(
+            f"{path}: models with charge or spin embeddings are not supported; "
+            "use one without extra inputs"
+        )
+    try:
+        return _describe(root)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: the model's structure is not understood ({error}); expected a model saved "
+            "by mace-torch 0.3"
+        ) from error
+
+
+def _load_inert(path: Path) -> Any:
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path}: not a model file; expected .safetensors or a mace-torch .model")
+    with zipfile.ZipFile(path) as archive:
+        if any(name.endswith("constants.pkl") for name in archive.namelist()):
+            raise UserError(
+                f"{path}: a compiled TorchScript model; give the '.model' file it was made from"
+            )
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        for name in names:
+            if not name.startswith(_ALLOWED):
+                raise UnsafeFileError(
+                    f"{path}: names '{name}', which no MACE model needs; the file is not trusted "
+                    "and was not loaded"
+                )
+        # Each name maps to an inert class of its own, never to what it names.
+        stubs = [(type(n.rpartition(".")[2], (_Inert,), {"path": n}), n) for n in names]
+        with torch.serialization.safe_globals(stubs):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        detail = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read as a mace-torch model ({detail:.200})") from error
+
+
+def _describe(root: _Inert) -> UpstreamModel:
+    tensors = dict(_tensors(root))
+    e0 = tensors.pop("atomic_energies_fn.atomic_energies").double().numpy()
+    if root.kind == "MACE":
+        # Plain MACE is ScaleShiftMACE with scale 1 and shift 0.
+        tensors["scale_shift.scale"] = torch.ones(())
+        tensors["scale_shift.shift"] = torch.zeros(())
+    weights = [t for t in tensors.values() if t.is_floating_point()]
+    architecture = _architecture(root, tensors, str(weights[0].dtype).removeprefix("torch."))
+    return UpstreamModel(architecture, tensors, np.atleast_2d(e0))
+
+
+def _tensors(record: _Inert, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    for group in ("_parameters", "_buffers"):
+        skip = record.__dict__.get("_non_persistent_buffers_set") or ()
+        for name, value in (record.__dict__.get(group) or {}).items():
+            if isinstance(value, Tensor) and name not in skip:
+                yield prefix + name, value.detach()
+    for name, child in (record.__dict__.get("_modules") or {}).items():
+        if isinstance(child, _Inert):
+            yield from _tensors(child, f"{prefix}{name}.")
+
+
+def _architecture(root: _Inert, tensors: dict[str, Tensor], dtype: str) -> MACEArchitecture:
+    interactions = list(root.interactions._modules.values())
+    products = list(root.products._modules.values())
+    readouts = list(root.readouts._modules.values())
+    radial = root.radial_embedding
+    last = readouts[-1]
+    heads = tuple(getattr(root, "heads", None) or ("Default",))
+    contraction = products[0].symmetric_contractions.contractions._modules["0"]
+    mlp_irreps, gate = _readout(last, len(heads))
+    return MACEArchitecture(
+        atomic_numbers=tuple(tensors["atomic_numbers"].tolist()),
+        r_max=float(tensors["r_max"]),
+        num_bessel=int(radial.out_dim),
+        num_polynomial_cutoff=int(radial.cutoff_fn.p),
+        max_ell=int(root.spherical_harmonics._lmax),
+        interaction_first=interactions[0].kind,
+        interaction=interactions[-1].kind,
+        num_interactions=len(interactions),
+        hidden_irreps=_irreps(products[0].linear.irreps_out),
+        MLP_irreps=mlp_irreps,
+        correlation=len(contraction.weights._parameters) + 1,
+        gate=gate,
+        readout=last.kind if last.kind != "LinearReadoutBlock" else "NonLinearReadoutBlock",
+        radial_type=_RADIAL[radial.bessel_fn.kind],
+        radial_MLP=_radial_mlp(interactions[0]),
+        distance_transform=_distance_transform(radial),
+        pair_repulsion="pair_repulsion_fn" in root._modules,
+        apply_cutoff=getattr(root, "apply_cutoff", True),
+        use_reduced_cg=getattr(root, "use_reduced_cg", False),
+        use_so3=getattr(root, "use_so3", False),
+        use_agnostic_product=getattr(root, "use_agnostic_product", False),
+        use_last_readout_only=getattr(root, "use_last_readout_only", False),
+        use_edge_irreps_first=getattr(root, "use_edge_irreps_first", False),
+        edge_irreps=_irreps(root.edge_irreps) if getattr(root, "edge_irreps", None) else None,
+        heads=heads,
+        avg_num_neighbors=float(interactions[0].avg_num_neighbors),
+        scale=tuple(np.atleast_1d(tensors["scale_shift.scale"].numpy()).tolist()),
+        shift=tuple(np.atleast_1d(tensors["scale_shift.shift"].numpy()).tolist()),
+        dtype=dtype,  # pyright: ignore[reportArgumentType]  # pydantic checks it
+    )
+
+
+_RADIAL = {"BesselBasis": "bessel", "GaussianBasis": "gaussian", "ChebychevBasis": "chebyshev"}
+
+
+def _readout(last: _Inert, n_heads: int) -> tuple[str, str]:
+    """MLP irreps of one head and the name of the gate, from the last readout block."""
+    if "hidden_irreps" not in last.__dict__:
+        return "16x0e", "silu"
+    scalars = sum(mul for mul, _, _ in _irreps_terms(last.hidden_irreps))
+    acts = last.non_linearity.acts
+    act = acts._modules["0"] if isinstance(acts, _Inert) else acts[0]
+    return f"{max(1, scalars // n_heads)}x0e", _function_name(getattr(act, "f", None))
+
+
+def _function_name(function: Any) -> str:
+    if not isinstance(function, _Inert):
+        return "none"
+    return function.args[1] if function.kind == "getattr" else function.path.rpartition(".")[2]
+
+
+def _distance_transform(radial: _Inert) -> str:
+    if "distance_transform" not in radial._modules:
+        return "None"
+    return radial.distance_transform.kind.removesuffix("Transform")
+
+
+def _radial_mlp(interaction: _Inert) -> tuple[int, ...]:
+    layers = interaction.conv_tp_weights
+    if "hs" in layers.__dict__:
+        return tuple(layers.hs[1:-1])
+    # The newer RadialMLP: a Sequential of Linear, LayerNorm and gate.
+    weights = [t for name, t in _tensors(layers.net) if name.endswith("weight") and t.dim() == 2]
+    return tuple(w.shape[0] for w in weights[:-1])
+
+
+def _irreps(irreps: Any) -> str:
+    return "+".join(
+        f"{mul}x{degree}{'e' if parity == 1 else 'o'}"
+        for mul, degree, parity in _irreps_terms(irreps)
+    )
+
+
+def _irreps_terms(irreps: Any) -> Iterator[tuple[int, int, int]]:
+    """Multiplicity, degree and parity of each term: Irreps > _MulIr > Irrep are nested tuples."""
+    for term in irreps.args[0]:
+        mul, irrep = term.args[0] if len(term.args) == 1 else term.args
+        degree, parity = irrep.args[0] if len(irrep.args) == 1 else irrep.args
+        yield int(mul), int(degree), int(parity)

@@ -1,0 +1,145 @@
+"""What happens beside the training steps: history, the best model, progress."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
+
+from ase_ws.atomic import write_text
+from ase_ws.potentials.files import save_potential
+from ase_ws.training.module import FinetuneModule
+
+Progress = Callable[[int, int, dict[str, Any]], None]
+
+COLUMNS = (
+    "step",
+    "seconds",
+    "learning_rate",
+    "train_loss",
+    "train_energy",
+    "train_forces",
+    "train_stress",
+    "train_pitc",
+    "train_pisc",
+    "valid_loss",
+    "energy_rmse_mev_per_atom",
+    "energy_mae_mev_per_atom",
+    "forces_rmse_mev_per_angstrom",
+    "forces_mae_mev_per_angstrom",
+)
+
+
+class History(L.Callback):
+    """Keeps one row per validation, writes `metrics.csv`, and saves the model when it is best.
+
+    It must come before the weight average in the list of callbacks: then it sees, at the end of a
+    validation, the averaged weights that were validated.
+
+    Parameters
+    ----------
+    folder : Path
+    provenance : dict
+        Goes into the model file.
+    """
+
+    def __init__(self, folder: Path, provenance: dict[str, Any]):
+        self.folder = folder
+        self.provenance = provenance
+        self.rows: list[dict[str, Any]] = []
+        self.best = float("inf")
+        self._seconds = 0.0
+        self._started = time.perf_counter()
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep what a resumed run needs to go on."""
+        return {"rows": self.rows, "best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.rows = list(state_dict["rows"])
+        self.best = state_dict["best"]
+        self._seconds = self.rows[-1]["seconds"] if self.rows else 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock; a new run starts its history with the untrained model."""
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Add up the training losses since the last validation."""
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("train_"):
+                self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        self._count += 1
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Add a row; save the model if it is the best so far."""
+        assert isinstance(pl_module, FinetuneModule)
+        metrics = pl_module.validation_metrics()
+        row = dict.fromkeys(COLUMNS)
+        row.update({k: v for k, v in metrics.items() if k in row})
+        row["step"] = trainer.global_step
+        row["seconds"] = round(self._seconds + time.perf_counter() - self._started, 3)
+        if trainer.optimizers:
+            row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
+        if self._count:
+            row.update({k: v / self._count for k, v in self._sums.items() if k in row})
+        self._sums, self._count = {}, 0
+        self.rows.append(row)
+        self._write()
+        valid_loss = metrics["valid_loss"]
+        # NaN is not below anything, so a broken model is never saved.
+        if valid_loss is not None and valid_loss < self.best:
+            self.best = valid_loss
+            self._save(pl_module, row)
+
+    @rank_zero_only
+    def _write(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.folder / "metrics.csv", text.getvalue())
+
+    @rank_zero_only
+    def _save(self, module: FinetuneModule, row: dict[str, Any]) -> None:
+        errors = {k: row[k] for k in COLUMNS if k.endswith(("atom", "angstrom"))}
+        save_potential(
+            module.potential,
+            self.folder / "model.safetensors",
+            {**self.provenance, "step": row["step"], "validation": errors},
+        )
+
+
+class StepProgress(L.Callback):
+    """Reports (step, max_steps, latest row of the history) to a function."""
+
+    def __init__(self, report: Progress, history: History):
+        self.report, self.history = report, history
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Report every step."""
+        latest = self.history.rows[-1] if self.history.rows else {}
+        self.report(trainer.global_step, trainer.max_steps, latest)

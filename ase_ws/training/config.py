@@ -1,0 +1,224 @@
+"""What a fine-tuning run can be told. Every field has a default; None means "choose for me"."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ase_ws.atomic import write_text
+from ase_ws.errors import UserError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class DataConfig(_Section):
+    """Which files, and which keys hold the labels."""
+
+    train: str | None = Field(None, description="training frames (any file that ASE reads)")
+    valid: str | None = Field(None, description="validation frames; default: a part of train")
+    valid_fraction: float = Field(0.1, gt=0, lt=1, description="held out where valid is not given")
+    labels: Literal["energy", "energy+forces"] = Field(
+        "energy+forces", description="'energy' ignores forces even where a frame has them"
+    )
+    energy_key: str = "energy"
+    forces_key: str = "forces"
+    stress_key: str = "stress"
+    e0s: Literal["fit", "keep"] = Field(
+        "fit",
+        description="fit: isolated atoms of the training file, else least squares in float64; "
+        "keep: those of the base model",
+    )
+
+
+class ModelConfig(_Section):
+    """The potential: a base to start from, or the size of a new MACE."""
+
+    base: str | None = Field(None, description="model file to start from; none: from scratch")
+    head: str | None = Field(None, description="head of a multi-head base model")
+    forces: Literal["conservative"] = "conservative"
+    r_max: float = Field(5.0, gt=0, description="cutoff in Å, new models only")
+    hidden_irreps: str = "32x0e+32x1o"
+    num_interactions: int = Field(2, gt=0)
+    max_ell: int = Field(2, ge=0)
+    correlation: int = Field(2, gt=0)
+    num_bessel: int = Field(8, gt=0)
+    MLP_irreps: str = "16x0e"
+
+
+class LossConfig(_Section):
+    """Weights of the supervised terms: squares in eV/atom, eV/Å, eV/Å³. Never renormalised."""
+
+    energy_weight: float | None = Field(None, ge=0)
+    forces_weight: float | None = Field(None, ge=0)
+    stress_weight: float = Field(0.0, ge=0)
+    metric: Literal["square", "absolute", "huber"] = "square"
+
+
+class WeakConfig(_Section):
+    """The weak terms: PITC and PISC."""
+
+    kind: Literal["none", "pitc", "pisc", "both"] = "none"
+    order: Literal[1, 2] | None = Field(None, description="default 1 with a reference, else 2")
+    epsilon: float | None = Field(None, gt=0, description="displacement scale in Å")
+    pitc_weight: float | None = Field(None, ge=0)
+    pisc_weight: float | None = Field(None, ge=0)
+    metric: Literal["square", "absolute", "huber"] = "square"
+    shape: Literal["cube", "ball", "gaussian"] = "cube"
+    cap: float = Field(0.3, gt=0, le=1)
+    reference: Literal["base", "none"] | None = Field(
+        None, description="base: residual of the difference to the frozen base model"
+    )
+    detach_target: bool = False
+
+
+class OptimizerConfig(_Section):
+    """The training loop."""
+
+    learning_rate: float | None = Field(None, gt=0)
+    max_steps: int | None = Field(None, gt=0)
+    batch_size: int = Field(5, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    gradient_clip: float = Field(10.0, gt=0, description="largest norm of the gradient")
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="0 switches the average off")
+    warmup_steps: int = Field(20, ge=0)
+    valid_interval: int | None = Field(None, gt=0, description="steps between validations")
+    patience: int | None = Field(
+        None, gt=0, description="stop after this many validations without improvement"
+    )
+
+
+class FinetuneConfig(_Section):
+    """Everything that decides a run, besides where it is written to."""
+
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    weak: WeakConfig = Field(default_factory=WeakConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    seed: int = Field(0, ge=0)
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    dtype: Literal["float32", "float64"] = "float32"
+
+    def resolved(self, *, has_forces: bool) -> FinetuneConfig:
+        """Replace every "choose for me" by a number.
+
+        Parameters
+        ----------
+        has_forces : bool
+            Whether any training frame brings force labels that are used.
+
+        Notes
+        -----
+        The defaults were measured (DESIGN section 5 and the README's table): fine-tuning takes the
+        residual of the difference to the frozen base model, at first order with ε = 0.15 Å and
+        weight 0.1; a conservative model from scratch gains from no weak loss.
+        """
+        new = self.model_copy(deep=True)
+        tuned = new.model.base is not None
+        weak = new.weak
+        if weak.reference is None:
+            weak.reference = "base" if tuned else "none"
+        if weak.reference == "base" and not tuned:
+            raise UserError("weak.reference=base needs a base model: give --model BASE")
+        on_difference = weak.reference == "base"
+        _default(weak, "order", 1)
+        _default(weak, "epsilon", 0.15 if on_difference else 0.05)
+        strength = 0.1 if on_difference else 0.01
+        _default(weak, "pitc_weight", strength if weak.kind in ("pitc", "both") else 0.0)
+        _default(weak, "pisc_weight", strength if weak.kind in ("pisc", "both") else 0.0)
+        _default(new.loss, "energy_weight", 10.0 if has_forces else 100.0)
+        _default(new.loss, "forces_weight", 1.0)
+        _default(new.optimizer, "learning_rate", 1e-3 if tuned else 1e-2)
+        _default(new.optimizer, "max_steps", 1000 if tuned else 2000)
+        assert new.optimizer.max_steps is not None
+        _default(new.optimizer, "valid_interval", max(10, new.optimizer.max_steps // 40))
+        return new
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write as YAML that `--config` takes again."""
+        write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+
+def _default(section: _Section, name: str, value: Any) -> None:
+    if getattr(section, name) is None:
+        setattr(section, name, value)
+
+
+def load_config(
+    path: str | os.PathLike[str] | None = None,
+    overrides: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> FinetuneConfig:
+    """Merge a YAML file, dotted options of the command line, and `--set a.b=c`, in that order.
+
+    Parameters
+    ----------
+    path : path, optional
+    overrides : sequence of str
+        Each "section.field=value", the value read as YAML.
+    options : mapping, optional
+        Dotted names to values; None means not given.
+
+    Raises
+    ------
+    UserError
+        Names the field, what it was and what was expected.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        tree = _read_yaml(Path(path))
+    for name, value in (options or {}).items():
+        if value is not None:
+            _set(tree, name, value)
+    for item in overrides:
+        name, separator, value = item.partition("=")
+        if not separator:
+            raise UserError(f"--set {item}: expected section.field=value")
+        try:
+            _set(tree, name.strip(), yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {item}: the value is not valid YAML") from error
+    return validated_config(tree)
+
+
+def validated_config(tree: Mapping[str, Any]) -> FinetuneConfig:
+    """Check a nested dict against `FinetuneConfig`; the error names the first wrong field."""
+    try:
+        return FinetuneConfig.model_validate(dict(tree))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UserError(
+            f"setting '{field}': {first['msg']} (got {first['input']!r:.60})"
+        ) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such configuration file; expected YAML")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        detail = " ".join(str(error).split())
+        raise UserError(f"{path}: not valid YAML ({detail:.150})") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected sections such as 'data:' and 'model:'")
+    return tree
+
+
+def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, leaf = dotted.split(".")
+    for name in parents:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"setting '{dotted}': '{name}' is not a section")
+    tree[leaf] = value

@@ -1,0 +1,152 @@
+"""Errors of a potential on labelled frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ase_ws.errors import UserError
+from ase_ws.frames import Frame, check_elements
+from ase_ws.graphs import collate
+from ase_ws.typing import GraphBatch, Potential, Prediction
+
+
+@dataclass
+class Errors:
+    """Collects errors batch by batch.
+
+    Energies count per atom and structure, forces per component; what has no label is left out.
+    """
+
+    energy: list[np.ndarray] = field(default_factory=list)
+    forces: list[np.ndarray] = field(default_factory=list)
+    forces_per_frame: list[float] = field(default_factory=list)
+    consistency: list[np.ndarray] = field(default_factory=list)
+    n_frames: int = 0
+
+    def add(self, batch: GraphBatch, prediction: Prediction) -> None:
+        """Add a batch's errors in eV/atom and eV/Å."""
+        labels = batch.labels
+        if labels is None:
+            raise ValueError("errors need a batch with labels")
+        self.n_frames += batch.n_graphs
+        has = labels.has_energy
+        error = (prediction.energy[has] - labels.energy[has]) / batch.n_atoms[has]
+        self.energy.append(error.detach().cpu().numpy())
+        if prediction.forces is not None and bool(labels.has_forces.any()):
+            atoms = labels.has_forces[batch.batch]
+            difference = (prediction.forces[atoms] - labels.forces[atoms]).detach().cpu().double()
+            self.forces.append(difference.numpy().ravel())
+
+    def metrics(self) -> dict[str, Any]:
+        """Give what `ase-ws evaluate` promises: meV/atom, meV/Å, None where labels are absent."""
+        energy, forces = _joined(self.energy), _joined(self.forces)
+        consistency = _joined(self.consistency)
+        return {
+            "n_frames": self.n_frames,
+            "energy_rmse_mev_per_atom": _rmse(energy),
+            "energy_mae_mev_per_atom": _mae(energy),
+            "forces_rmse_mev_per_angstrom": _rmse(forces),
+            "forces_mae_mev_per_angstrom": _mae(forces),
+            "force_consistency_rmse_mev_per_angstrom": _rmse(consistency),
+        }
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _rmse(errors: np.ndarray) -> float | None:
+    return 1e3 * float(np.sqrt(np.mean(errors**2))) if errors.size else None
+
+
+def _mae(errors: np.ndarray) -> float | None:
+    return 1e3 * float(np.mean(np.abs(errors))) if errors.size else None
+
+
+@dataclass
+class Evaluation:
+    """Errors and, for parity plots, the values themselves.
+
+    Attributes
+    ----------
+    metrics : dict
+        See `Errors.metrics`.
+    energy_ref, energy_pred : ndarray, (n_labelled,), eV
+        Total energies of the structures with an energy label.
+    forces_ref, forces_pred : ndarray, (n_components,), eV/Å
+    """
+
+    metrics: dict[str, Any]
+    energy_ref: np.ndarray
+    energy_pred: np.ndarray
+    forces_ref: np.ndarray
+    forces_pred: np.ndarray
+
+
+def evaluate_potential(
+    potential: Potential,
+    frames: Sequence[Frame],
+    *,
+    batch_size: int = 32,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Evaluate a potential on labelled frames.
+
+    Parameters
+    ----------
+    potential : Potential
+    frames : sequence of Frame
+        Frames without any label are an error: nothing could be compared.
+    batch_size : int
+    device : str
+    progress : callable, optional
+        Called with (frames done, all frames).
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    UserError
+        No labels at all, or an element that the potential does not know (named, with its frame).
+    """
+    if not any(f.energy is not None or f.forces is not None for f in frames):
+        raise UserError("no frame has an energy or forces label: there is nothing to compare with")
+    check_elements(frames, potential.atomic_numbers, "")
+    dtype = getattr(potential, "dtype", torch.float64)
+    errors = Errors()
+    energy, forces = ([], []), ([], [])
+    with torch.no_grad():
+        for batch in batches(frames, potential.r_max, batch_size):
+            moved = batch.to(device, dtype)
+            assert moved.labels is not None
+            prediction = potential(moved, forces=bool(moved.labels.has_forces.any()))
+            errors.add(moved, prediction)
+            has = moved.labels.has_energy
+            energy[0].append(moved.labels.energy[has].cpu().numpy())
+            energy[1].append(prediction.energy[has].cpu().numpy())
+            if prediction.forces is not None:
+                atoms = moved.labels.has_forces[moved.batch]
+                forces[0].append(moved.labels.forces[atoms].cpu().double().numpy().ravel())
+                forces[1].append(prediction.forces[atoms].cpu().double().numpy().ravel())
+            if progress is not None:
+                progress(errors.n_frames, len(frames))
+    return Evaluation(
+        errors.metrics(),
+        *(_joined(part) for part in energy),
+        *(_joined(part) for part in forces),
+    )
+
+
+def batches(frames: Sequence[Frame], cutoff: float, batch_size: int) -> Iterable[GraphBatch]:
+    """Graphs of the frames, in order, `batch_size` at a time."""
+    for start in range(0, len(frames), batch_size):
+        chunk = frames[start : start + batch_size]
+        yield collate([f.graph(cutoff, start + k) for k, f in enumerate(chunk)])

@@ -1,0 +1,436 @@
+"""Fine-tune a potential on labelled frames, with or without the weak losses."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+
+from ase_ws._version import __version__
+from ase_ws.errors import UserError
+from ase_ws.frames import (
+    Frame,
+    FrameSource,
+    LabelKeys,
+    check_elements,
+    read_frames,
+    split_frames,
+)
+from ase_ws.losses import (
+    EnergyLoss,
+    ForcesLoss,
+    PISCLoss,
+    PITCLoss,
+    StressLoss,
+    TotalLoss,
+    WeightedTerm,
+)
+from ase_ws.potentials.files import load_potential, read_header
+from ase_ws.potentials.mace import MACEPotential
+from ase_ws.training.callbacks import History, Progress, StepProgress
+from ase_ws.training.config import FinetuneConfig, load_config, validated_config
+from ase_ws.training.module import FinetuneModule, train_loader, valid_loader
+from ase_ws.training.start import new_mace, refit_e0, separate_isolated_atoms
+
+
+@dataclass
+class FinetuneResult:
+    """What a run gives back.
+
+    Attributes
+    ----------
+    potential : MACEPotential
+        The best model by the validation loss, averaged weights.
+    history : list of dict
+        One row per validation, as in `metrics.csv`; the first is the model before training.
+    path : Path
+        The folder that was written.
+    """
+
+    potential: MACEPotential
+    history: list[dict[str, Any]]
+    path: Path
+
+
+def finetune(
+    train: FrameSource | None = None,
+    valid: FrameSource | None = None,
+    *,
+    model: str | os.PathLike[str] | MACEPotential | None = None,
+    config: FinetuneConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str],
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> FinetuneResult:
+    """Fine-tune a potential, or train a small MACE from scratch.
+
+    Parameters
+    ----------
+    train : path, sequence of Atoms, or sequence of Frame
+        Default: `config.data.train`.
+    valid : likewise, optional
+        Default: `config.data.valid`, else a part of the training frames is held out.
+    model : path or MACEPotential, optional
+        The base model; default `config.model.base`; neither: from scratch.
+    config : FinetuneConfig, dict, or path of a YAML file, optional
+    out : path
+        Folder for `model.safetensors`, `metrics.csv`, `config.yaml`, `last.ckpt`.
+    resume : bool
+        Go on from `out/last.ckpt`, up to `optimizer.max_steps`.
+    overwrite : bool
+        Replace what an earlier run left in `out`.
+    progress : callable, optional
+        Called after every step with (step, max_steps, latest row of the history).
+    notes : mapping, optional
+        JSON-able facts for the model file, such as the command.
+
+    Returns
+    -------
+    FinetuneResult
+
+    Raises
+    ------
+    UserError
+        Bad input, before anything is written.
+    """
+    out = Path(out)
+    config = _as_config(config)
+    if train is None:
+        train = config.data.train
+    if train is None:
+        raise UserError("no training frames: give --train FILE (or data.train in --config)")
+    valid = valid if valid is not None else config.data.valid
+    if model is None:
+        model = config.model.base
+    config = _record_inputs(config, train, valid, model)
+
+    train_frames, valid_frames, isolated = _load_frames(config, train, valid)
+    has_forces = any(f.forces is not None for f in train_frames)
+    config = config.resolved(has_forces=has_forces)
+    with _reproducible(config):
+        potential, base = _starting_point(config, model, train_frames, isolated)
+    check_elements(
+        [*train_frames, *valid_frames], potential.atomic_numbers, str(config.model.base or "")
+    )
+    loss, valid_loss = build_losses(config, train_frames, base)
+
+    checkpoint = _prepare_folder(out, resume=resume, overwrite=overwrite)
+    config.write(out / "config.yaml")
+    history = History(out, _provenance(config, train_frames, valid_frames, model, notes))
+    skin = loss.skin if potential.skin_safe else 0.0
+    module = FinetuneModule(potential, loss, valid_loss, config)
+    with _reproducible(config), _quiet_lightning():
+        trainer = _trainer(config, out, history, progress)
+        loaders = (
+            train_loader(train_frames, potential.r_max + skin, config),
+            valid_loader(valid_frames, potential.r_max),
+        )
+        if checkpoint is None:
+            # The first row is the model before training: with a base model it may stay the best.
+            trainer.validate(module, loaders[1], verbose=False)
+        trainer.fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return FinetuneResult(load_potential(out / "model.safetensors"), history.rows, out)
+
+
+def _as_config(
+    config: FinetuneConfig | Mapping[str, Any] | str | os.PathLike[str] | None,
+) -> FinetuneConfig:
+    if isinstance(config, FinetuneConfig):
+        return config.model_copy(deep=True)
+    if config is None or isinstance(config, Mapping):
+        return validated_config(config or {})
+    return load_config(config)
+
+
+def _record_inputs(
+    config: FinetuneConfig, train: FrameSource, valid: FrameSource | None, model: Any
+) -> FinetuneConfig:
+    """Note paths in the configuration, so that the written one can be run again."""
+    new = config.model_copy(deep=True)
+    if isinstance(train, str | os.PathLike):
+        new.data.train = str(train)
+    if isinstance(valid, str | os.PathLike):
+        new.data.valid = str(valid)
+    if isinstance(model, str | os.PathLike):
+        new.model.base = str(model)
+    elif model is not None:
+        new.model.base = "(in memory)"
+    return new
+
+
+def _load_frames(
+    config: FinetuneConfig, train: FrameSource, valid: FrameSource | None
+) -> tuple[list[Frame], list[Frame], dict[int, float]]:
+    data = config.data
+    keys = LabelKeys(data.energy_key, data.forces_key, data.stress_key)
+    train_frames, isolated = separate_isolated_atoms(read_frames(train, keys))
+    name = str(train) if isinstance(train, str | os.PathLike) else "the training frames"
+    if not train_frames:
+        raise UserError(f"{name}: only isolated atoms; expected structures to train on")
+    if valid is None:
+        train_frames, valid_frames = split_frames(train_frames, data.valid_fraction, config.seed)
+        valid_name = name
+    else:
+        valid_frames, _ = separate_isolated_atoms(read_frames(valid, keys))
+        valid_name = str(valid) if isinstance(valid, str | os.PathLike) else "the validation frames"
+    if data.labels == "energy":
+        train_frames = [_energy_only(f) for f in train_frames]
+        valid_frames = [_energy_only(f) for f in valid_frames]
+    _require_energies(train_frames, name, keys)
+    _require_energies(valid_frames, valid_name, keys)
+    return train_frames, valid_frames, isolated
+
+
+def _energy_only(frame: Frame) -> Frame:
+    return Frame(
+        frame.numbers, frame.positions, frame.cell, frame.pbc, frame.energy, source=frame.source
+    )
+
+
+def _require_energies(frames: list[Frame], name: str, keys: LabelKeys) -> None:
+    if not frames:
+        raise UserError(f"{name}: no frames for validation; expected at least one")
+    if not any(f.energy is not None for f in frames):
+        raise UserError(
+            f"{name}: no frame has an energy under the key '{keys.energy}'; "
+            "name the right one with --set data.energy_key=KEY"
+        )
+    for frame in frames:
+        if frame.energy is None and frame.forces is None:
+            raise UserError(f"{frame.source}: neither energy nor forces; remove the frame")
+
+
+def _starting_point(
+    config: FinetuneConfig,
+    model: str | os.PathLike[str] | MACEPotential | None,
+    frames: list[Frame],
+    isolated: dict[int, float],
+) -> tuple[MACEPotential, MACEPotential | None]:
+    """Give the potential to train, and the frozen base model at the same E0 (None from scratch)."""
+    device = _device(config.device)
+    if model is None:
+        return new_mace(config, frames, isolated).to(device), None
+
+    def load() -> MACEPotential:
+        if isinstance(model, MACEPotential):
+            import copy
+
+            return copy.deepcopy(model).to(getattr(torch, config.dtype)).to(device)
+        return load_potential(model, dtype=config.dtype, device=device, head=config.model.head)
+
+    potential, base = load(), load()
+    check_elements(frames, potential.atomic_numbers, str(config.model.base))
+    if config.data.e0s == "fit":
+        refit_e0(potential, frames, isolated)
+        base.e0.copy_(potential.e0)
+    return potential.train(), base.requires_grad_(False)
+
+
+def build_losses(
+    config: FinetuneConfig, frames: list[Frame], base: MACEPotential | None
+) -> tuple[TotalLoss, TotalLoss]:
+    """Build the training loss and the supervised loss that models are chosen by.
+
+    Parameters
+    ----------
+    config : FinetuneConfig
+        Resolved.
+    frames : list of Frame
+        Training frames: a force term is only there if some frame has forces.
+    base : MACEPotential or None
+        Frozen reference of the weak terms.
+    """
+    loss, weak = config.loss, config.weak
+    has_forces = any(f.forces is not None for f in frames)
+    supervised = [
+        WeightedTerm("energy", loss.energy_weight or 0.0, EnergyLoss(loss.metric)),
+        WeightedTerm(
+            "forces", (loss.forces_weight or 0.0) if has_forces else 0.0, ForcesLoss(loss.metric)
+        ),
+        WeightedTerm("stress", loss.stress_weight, StressLoss()),
+    ]
+    shared: dict[str, Any] = {
+        "epsilon": weak.epsilon or 0.05,
+        "order": weak.order or 1,
+        "metric": weak.metric,
+        "shape": weak.shape,
+        "cap": weak.cap,
+        "reference": base if weak.reference == "base" else None,
+        "detach_target": weak.detach_target,
+    }
+    terms = []
+    if weak.kind in ("pitc", "both"):
+        terms.append(WeightedTerm("pitc", weak.pitc_weight or 0.0, PITCLoss(**shared)))
+    if weak.kind in ("pisc", "both"):
+        terms.append(WeightedTerm("pisc", weak.pisc_weight or 0.0, PISCLoss(**shared)))
+    return TotalLoss([*supervised, *terms]), TotalLoss(supervised)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device '{name}': expected auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device '{name}': expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"device '{name}': this machine has no usable CUDA device; use --device cpu"
+        )
+    return device
+
+
+def _prepare_folder(out: Path, *, resume: bool, overwrite: bool) -> Path | None:
+    """Make the folder; return the checkpoint to go on from, if any."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; expected a folder to write the run to")
+    if resume:
+        checkpoint = out / "last.ckpt"
+        if not checkpoint.is_file():
+            raise UserError(f"{out}: nothing to resume (no last.ckpt); start without --resume")
+        return checkpoint
+    if out.is_dir() and any(out.iterdir()):
+        if not overwrite:
+            raise UserError(
+                f"{out}: exists and is not empty; use --resume to go on, --overwrite to start "
+                "anew, or another --out"
+            )
+        for name in ("model.safetensors", "metrics.csv", "config.yaml", "last.ckpt"):
+            (out / name).unlink(missing_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    return None
+
+
+def _trainer(
+    config: FinetuneConfig, out: Path, history: History, progress: Progress | None
+) -> L.Trainer:
+    settings = config.optimizer
+    callbacks: list[L.Callback] = [history]
+    if settings.ema_decay > 0:
+        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay, use_buffers=False))
+    if progress is not None:
+        callbacks.append(StepProgress(progress, history))
+    if settings.patience is not None:
+        callbacks.append(_Patience(history, settings.patience))
+    callbacks.append(
+        ModelCheckpoint(
+            dirpath=out,
+            filename="last",
+            save_top_k=1,
+            every_n_train_steps=settings.valid_interval,
+            enable_version_counter=False,
+        )
+    )
+    device = _device(config.device)
+    return L.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        max_steps=settings.max_steps or -1,
+        gradient_clip_val=settings.gradient_clip,
+        val_check_interval=settings.valid_interval,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        inference_mode=False,
+        callbacks=callbacks,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=str(out),
+        plugins=[],
+    )
+
+
+class _Patience(EarlyStopping):
+    """Lightning's early stopping, watching the history's validation loss."""
+
+    def __init__(self, history: History, patience: int):
+        super().__init__(monitor="valid_loss", patience=patience, mode="min", strict=False)
+        self._history = history
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look at the latest row."""
+        if self._history.rows and not trainer.sanity_checking:
+            value = torch.tensor(self._history.rows[-1]["valid_loss"])
+            trainer.callback_metrics["valid_loss"] = value
+        super().on_validation_end(trainer, pl_module)
+
+
+@contextmanager
+def _reproducible(config: FinetuneConfig) -> Iterator[None]:
+    """Seed torch for the run and give the caller's random state back afterwards."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(config.seed)
+        yield
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Silence notices that say nothing about this run (hardware, data-loader workers)."""
+    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning.*")
+            warnings.filterwarnings("ignore", module="torch.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _provenance(
+    config: FinetuneConfig,
+    train: list[Frame],
+    valid: list[Frame],
+    model: Any,
+    notes: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    from ase.formula import Formula
+
+    formulas = sorted({str(Formula.from_list(_symbols(f)).format("hill")) for f in train})
+    base = None
+    if isinstance(model, str | os.PathLike) and str(model).endswith(".safetensors"):
+        base = read_header(model).get("provenance", {}).get("notes")
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "ase_ws": __version__,
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+        "config": config.model_dump(mode="json"),
+        "n_train": len(train),
+        "n_valid": len(valid),
+        "n_train_with_forces": sum(f.forces is not None for f in train),
+        "largest_training_force_ev_per_angstrom": max(
+            (float(abs(f.forces).max()) for f in train if f.forces is not None), default=None
+        ),
+        "trained_on": formulas[:50],
+        "base_notes": base,
+        "notes": dict(notes or {}),
+    }
+
+
+def _symbols(frame: Frame) -> list[str]:
+    from ase.data import chemical_symbols
+
+    return [chemical_symbols[z] for z in frame.numbers]

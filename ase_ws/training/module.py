@@ -1,0 +1,160 @@
+"""The training step as a LightningModule, and the data it is fed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from ase_ws.errors import UserError
+from ase_ws.frames import Frame
+from ase_ws.graphs import collate
+from ase_ws.losses import TotalLoss
+from ase_ws.potentials.mace import MACEPotential
+from ase_ws.training.config import FinetuneConfig
+from ase_ws.training.evaluate import Errors
+from ase_ws.typing import GraphBatch
+
+
+class FinetuneModule(L.LightningModule):
+    """Minimises a `TotalLoss`; everything random in a step follows from (seed, step).
+
+    Parameters
+    ----------
+    potential : MACEPotential
+    loss, valid_loss : TotalLoss
+        The second is supervised only: what a model is chosen by.
+    config : FinetuneConfig
+        Resolved.
+    """
+
+    def __init__(
+        self,
+        potential: MACEPotential,
+        loss: TotalLoss,
+        valid_loss: TotalLoss,
+        config: FinetuneConfig,
+    ):
+        super().__init__()
+        self.potential = potential
+        self.loss = loss
+        self.valid_loss = valid_loss
+        self.config = config
+        self.errors = Errors()
+        self.valid_total: list[tuple[float, int]] = []
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, a linear warm-up, and a cosine to a hundredth of the learning rate."""
+        settings = self.config.optimizer
+        optimizer = torch.optim.AdamW(
+            self.potential.parameters(),
+            lr=settings.learning_rate or 1e-3,
+            weight_decay=settings.weight_decay,
+            amsgrad=True,
+        )
+        warmup, last = settings.warmup_steps, settings.max_steps or 1
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / (warmup + 1)
+            done = min(1.0, (step - warmup) / max(1, last - warmup))
+            return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def transfer_batch_to_device(
+        self, batch: GraphBatch, device: torch.device, dataloader_idx: int
+    ) -> GraphBatch:
+        """Move a batch; its geometry takes the model's precision."""
+        return batch.to(device, self.potential.dtype)
+
+    def training_step(self, batch: GraphBatch, batch_idx: int) -> torch.Tensor:
+        """Return the total loss; its components are logged by name."""
+        generator = torch.Generator().manual_seed(_mix(self.config.seed, self.global_step))
+        value = self.loss(self.potential, batch, generator=generator)
+        if not bool(torch.isfinite(value.total)):
+            raise UserError(
+                f"the loss became NaN or infinite at step {self.global_step}: lower the learning "
+                "rate (--set optimizer.learning_rate=...) or look for wrong labels; the best "
+                "model so far was kept"
+            )
+        self.log_dict(
+            {"train_loss": value.total, **{f"train_{k}": v for k, v in value.raw.items()}},
+            batch_size=batch.n_graphs,
+        )
+        return value.total
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last validation."""
+        self.errors = Errors()
+        self.valid_total = []
+
+    def validation_step(self, batch: GraphBatch, batch_idx: int) -> None:
+        """Collect errors; forces need gradients although nothing is trained."""
+        generator = torch.Generator().manual_seed(0)
+        assert batch.labels is not None
+        prediction = self.potential(batch, forces=bool(batch.labels.has_forces.any()))
+        self.errors.add(batch, prediction)
+        terms = [
+            t.weight * t.loss(self.potential, batch, prediction, generator=generator)
+            for t in self.valid_loss.terms
+        ]
+        self.valid_total.append((float(sum(terms)), batch.n_graphs))
+
+    def validation_metrics(self) -> dict[str, float | None]:
+        """Errors of the last validation in meV, and the loss that models are chosen by."""
+        total = sum(v * n for v, n in self.valid_total) / sum(n for _, n in self.valid_total)
+        return {"valid_loss": total, **self.errors.metrics()}
+
+
+def _mix(seed: int, step: int) -> int:
+    """Combine seed and step into one number so that neighbouring runs share no stream."""
+    return (seed * 1_000_003 + step) % (2**63)
+
+
+class ShuffledFrames(Sampler[int]):
+    """Visits every frame once an epoch, in an order that follows from (seed, epoch) alone.
+
+    Lightning calls `set_epoch`, so a resumed run sees the order it would have seen.
+    """
+
+    def __init__(self, n: int, seed: int):
+        self.n, self.seed, self.epoch = n, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch's order."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
+        return iter(torch.randperm(self.n, generator=generator).tolist())
+
+
+def train_loader(
+    frames: Sequence[Frame], cutoff: float, config: FinetuneConfig
+) -> DataLoader[GraphBatch]:
+    """Batches for training. Graphs are built once; an epoch only joins them."""
+    graphs = [f.graph(cutoff, k) for k, f in enumerate(frames)]
+    batch_size = min(config.optimizer.batch_size, len(graphs))
+    return DataLoader(
+        graphs,  # pyright: ignore[reportArgumentType]  # a list is a map-style data set
+        batch_size=batch_size,
+        sampler=ShuffledFrames(len(graphs), config.seed),
+        collate_fn=collate,
+        # A last batch of one frame would count as much as a full one.
+        drop_last=len(graphs) % batch_size != 0 and len(graphs) > batch_size,
+    )
+
+
+def valid_loader(frames: Sequence[Frame], cutoff: float) -> DataLoader[GraphBatch]:
+    """Batches for validation, in order."""
+    graphs = [f.graph(cutoff, k) for k, f in enumerate(frames)]
+    return DataLoader(graphs, batch_size=32, collate_fn=collate)  # pyright: ignore[reportArgumentType]
