@@ -102,9 +102,61 @@ def _root(
 
 
 @app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the whole demonstration.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier one in --out.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Do the main job on the packaged data: fine-tune, compare, check stability, report.
+
+    Takes under five minutes on two cores and needs no network.
+    """
+    from functools import partial
+
+    from ase_ws.demo import DemoSettings, run_demo
+
+    results = run_demo(
+        out,
+        DemoSettings(seed=seed),
+        stage=partial(step_progress, quiet=quiet),
+        command=_command(),
+        overwrite=overwrite,
+    )
+    if not quiet:
+        _print_demo(results, out)
+
+
+def _print_demo(results: dict[str, Any], out: Path) -> None:
+    table = Table(title=f"Errors on the test set: {results['data']['test']}", title_justify="left")
+    for name in ("model", "energy RMSE, meV/atom", "forces RMSE, meV/Å", *_temperatures(results)):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for model in results["models"]:
+        errors = model["errors"]
+        verdicts = [report["verdict"] for report in model["stability"]]
+        table.add_row(
+            model["name"],
+            _number(errors["energy_rmse_mev_per_atom"]),
+            _number(errors["forces_rmse_mev_per_angstrom"]),
+            *verdicts,
+        )
+    out_console.print(table)
+    for sentence in results["findings"]:
+        out_console.print(f"• {sentence}", markup=False)
+    out_console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _temperatures(results: dict[str, Any]) -> list[str]:
+    return [f"MD at {t:g} K" for t in results["settings"]["temperatures"]]
+
+
+@app.command()
 def finetune(
     out: Annotated[Path | None, typer.Option(help="Folder to write the run to.")] = None,
-    train: Annotated[Path | None, typer.Option(help="Training frames with labels.")] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(help="Training frames with labels; FILE@:100 takes the first 100."),
+    ] = None,
     valid: Annotated[
         Path | None, typer.Option(help="Validation frames; default: a tenth of the training ones.")
     ] = None,
@@ -216,13 +268,15 @@ def evaluate(
     from ase_ws.potentials.files import load_potential
     from ase_ws.training.evaluate import evaluate_potential
 
+    if json_file is not None and not json_file.parent.is_dir():
+        raise UserError(f"{json_file}: its folder does not exist; make it first")
     potential = load_potential(model, dtype=dtype, device=device or "cpu")
     frames = read_frames(data, LabelKeys(energy_key, forces_key))
     with step_progress("evaluating", quiet=quiet) as report:
         metrics = evaluate_potential(
             potential,
             frames,
-            device=device or "cpu",
+            device=potential.device,
             progress=lambda done, total: report(done, total, ""),
         ).metrics
     text = json.dumps(metrics, indent=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,10 @@ from ase.io import iread
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from ase_ws.errors import UserError
-from ase_ws.graphs import graph
+from ase_ws.graphs import check_periodicity, graph
 from ase_ws.typing import GraphBatch, Labels
 
-FrameSource = str | os.PathLike[str] | Sequence[Atoms] | Sequence["Frame"]
+FrameSource = str | os.PathLike[str] | Atoms | Sequence[Atoms] | Sequence["Frame"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class LabelKeys:
     stress: str = "stress"
 
 
-@dataclass(frozen=True)
+# Comparing arrays has no single answer, so frames compare by identity.
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One structure with the labels it has.
 
@@ -63,7 +64,7 @@ class Frame:
     energy: float | None = None
     forces: np.ndarray | None = None
     stress: np.ndarray | None = None
-    source: str = field(default="", compare=False)
+    source: str = ""
 
     @property
     def is_isolated_atom(self) -> bool:
@@ -104,7 +105,8 @@ def read_frames(source: FrameSource, keys: LabelKeys | None = None) -> list[Fram
 
     Parameters
     ----------
-    source : path or sequence of Atoms or of Frame
+    source : path, Atoms, sequence of Atoms, or sequence of Frame
+        A path may choose frames the way ASE does: "labels.xyz@:100", "labels.xyz@100:150".
     keys : LabelKeys, optional
 
     Returns
@@ -118,6 +120,8 @@ def read_frames(source: FrameSource, keys: LabelKeys | None = None) -> list[Fram
         the message names the file and the frame.
     """
     keys = keys or LabelKeys()
+    if isinstance(source, Atoms):
+        source = [source]
     if isinstance(source, str | os.PathLike):
         frames = [
             frame_from_atoms(atoms, f"{source}, frame {k}", keys)
@@ -146,11 +150,16 @@ def read_structure(path: str | os.PathLike[str]) -> Atoms:
 
 
 def _iread(path: Path) -> Iterator[Atoms]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; expected a structure file that ASE can read")
+    """Read frames one by one; "FILE@10:20" is ASE's way to name some of them."""
+    file, selection = path, ":"
+    if not path.is_file() and "@" in path.name:
+        name, _, selection = path.name.rpartition("@")
+        file = path.with_name(name)
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; expected a structure file that ASE can read")
     k = 0
     try:
-        for atoms in iread(path, index=":"):
+        for atoms in iread(file, index=selection):
             yield atoms
             k += 1
     except UserError:
@@ -170,6 +179,10 @@ def frame_from_atoms(atoms: Atoms, source: str = "frame", keys: LabelKeys | None
         raise UserError(f"{source}: no atoms; expected at least one")
     _require_finite(atoms.positions, source, "positions")
     _require_finite(np.asarray(atoms.cell), source, "cell")
+    try:
+        check_periodicity(np.asarray(atoms.cell), atoms.pbc)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
     energy = _label(atoms, keys.energy, "energy", source)
     forces = _label(atoms, keys.forces, "forces", source)
     stress = _label(atoms, keys.stress, "stress", source)
@@ -230,7 +243,7 @@ def _full_stress(stress: np.ndarray, source: str, key: str) -> np.ndarray:
     raise UserError(f"{source}: stress label '{key}' has {stress.size} numbers, expected 6 or 9")
 
 
-def check_elements(frames: Iterable[Frame], known: Iterable[int], model: str) -> None:
+def check_elements(frames: Iterable[Frame], known: Iterable[int], model: str = "") -> None:
     """Raise a `UserError` that names the first element the model does not know, and where."""
     known = set(known)
     for frame in frames:
@@ -238,8 +251,9 @@ def check_elements(frames: Iterable[Frame], known: Iterable[int], model: str) ->
         if unknown:
             names = ", ".join(chemical_symbols[z] for z in unknown)
             have = ", ".join(chemical_symbols[z] for z in sorted(known))
+            which = f"the model {model}" if model else "the model"
             raise UserError(
-                f"{frame.source}: the model {model} does not know the element(s) {names} "
+                f"{frame.source}: {which} does not know the element(s) {names} "
                 f"(it knows {have}); choose another model or train one from scratch"
             )
 
@@ -251,7 +265,7 @@ def split_frames(
     if len(frames) < 2:
         raise UserError("one training frame cannot be split: give --valid, or more frames")
     order = np.random.default_rng(seed).permutation(len(frames))
-    n_valid = max(1, round(fraction * len(frames)))
+    n_valid = min(max(1, round(fraction * len(frames))), len(frames) - 1)
     held_out = set(order[:n_valid].tolist())
     train = [f for k, f in enumerate(frames) if k not in held_out]
     valid = [f for k, f in enumerate(frames) if k in held_out]

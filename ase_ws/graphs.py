@@ -36,11 +36,21 @@ def edges(
     shifts : ndarray, (n_edges, 3), float64
         Whole cell vectors crossed; zero along non-periodic directions.
     """
+    check_periodicity(cell, pbc)
     box, origin = _tight_box(positions, cell, pbc)
     i, j, shifts = neighbour_list(
         "ijS", cutoff=cutoff, positions=positions, cell=box, pbc=pbc, cell_origin=origin
     )
     return np.stack([i, j]).astype(np.int64), shifts.astype(np.float64)
+
+
+def check_periodicity(cell: np.ndarray, pbc: np.ndarray) -> None:
+    """Raise a `UserError` where a periodic direction has no lattice vector of its own."""
+    if np.linalg.matrix_rank(cell[pbc]) < np.count_nonzero(pbc):
+        raise UserError(
+            f"periodic (pbc {np.asarray(pbc).tolist()}) along a lattice vector that is zero or "
+            "depends on the others; set the cell, or pbc to False"
+        )
 
 
 def _tight_box(
@@ -82,9 +92,10 @@ def graph(
     frame_id: int | None = None,
 ) -> GraphBatch:
     """One structure as a `GraphBatch` in float64, with every pair up to `cutoff` (Å)."""
-    positions = np.asarray(positions, dtype=float)
-    cell = np.asarray(cell, dtype=float)
-    pbc = np.asarray(pbc, dtype=bool)
+    # Copies: the graph must not follow when the caller moves the atoms.
+    positions = np.array(positions, dtype=float)
+    cell = np.array(cell, dtype=float)
+    pbc = np.array(pbc, dtype=bool)
     if not np.isfinite(positions).all() or not np.isfinite(cell).all():
         # A NaN compares false with every cutoff: the model would see atoms without neighbours
         # and answer with a finite energy.

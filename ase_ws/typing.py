@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labels:
     """Reference values of a batch. What is absent is masked, never a zero target.
 
@@ -49,7 +49,7 @@ class Labels:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GraphBatch:
     """One or more structures as one disconnected graph. Immutable: potentials never change it.
 

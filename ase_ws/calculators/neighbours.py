@@ -42,7 +42,7 @@ class SkinnedGraph:
         if self._graph is None or self._outdated(atoms):
             cell, pbc = np.array(atoms.cell), atoms.pbc.copy()
             self._graph = graph(
-                atoms.numbers, positions.copy(), cell, pbc, cutoff=self.cutoff + self.skin
+                atoms.numbers, positions, cell, pbc, cutoff=self.cutoff + self.skin
             ).to(self.device, self.dtype)
             self._built_for = (atoms.numbers.copy(), positions.copy(), cell, pbc)
             self.builds += 1

@@ -18,6 +18,7 @@ from ase.calculators.calculator import (
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_ws.calculators.neighbours import SkinnedGraph
+from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.potentials.files import load_potential
 from ase_ws.typing import Potential
 
@@ -59,7 +60,6 @@ class PotentialCalculator(Calculator):
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012 - ASE's class attribute is a list
-    name = "ase_ws"
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class PotentialCalculator(Calculator):
         self.graph = SkinnedGraph(
             potential.r_max,
             skin if potential.skin_safe else 0.0,
-            device,
+            resolve_device(device),
             getattr(potential, "dtype", torch.float64),
         )
 
@@ -123,7 +123,5 @@ def _moved_copy(potential: Potential, dtype: torch.dtype | str | None, device: s
     """Copy a live potential before moving it: the caller's stays where it is."""
     if not isinstance(potential, torch.nn.Module):
         raise CalculatorSetupError("dtype and device can only be chosen for torch modules")
-    moved = copy.deepcopy(potential).to(device)
-    if dtype is not None:
-        moved = moved.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
-    return moved
+    moved = copy.deepcopy(potential).to(resolve_device(device))
+    return moved if dtype is None else moved.to(resolve_dtype(dtype))

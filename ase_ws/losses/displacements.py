@@ -36,6 +36,10 @@ class Displacements:
     def __post_init__(self) -> None:
         if not self.epsilon > 0:
             raise ValueError(f"epsilon must be positive (Å): {self.epsilon}")
+        if self.shape not in ("cube", "ball", "gaussian"):
+            raise ValueError(f"shape must be 'cube', 'ball' or 'gaussian': '{self.shape}'")
+        if not self.cap > 0:
+            raise ValueError(f"cap must be positive: {self.cap}")
 
     @property
     def longest(self) -> float:

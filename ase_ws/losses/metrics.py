@@ -26,5 +26,7 @@ def penalty(residual: Tensor, metric: Metric, delta: float) -> Tensor:
     size = residual.abs()
     if metric == "absolute":
         return size
+    if metric != "huber":
+        raise ValueError(f"metric must be 'square', 'absolute' or 'huber': '{metric}'")
     inside = size.clamp(max=delta)
     return inside * (2 * size - inside)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ase_ws.errors import UserError
 from ase_ws.losses.supervised import EnergyLoss, ForcesLoss, StressLoss
 from ase_ws.losses.weak import PISCLoss, PITCLoss
 from ase_ws.typing import GraphBatch, Potential
@@ -51,12 +52,16 @@ class TotalLoss:
             raise ValueError(f"loss weights must not be negative or NaN: {negative}")
         self.terms = tuple(t for t in terms if t.weight > 0)
         if not self.terms:
-            raise ValueError("every loss weight is zero: nothing to train on")
+            raise UserError(
+                "every loss weight is zero, or has no labels: nothing to train on; set "
+                "loss.energy_weight or loss.forces_weight"
+            )
 
     @property
     def skin(self) -> float:
         """How far beyond `r_max` the edges must reach for the weak terms, Å."""
-        return max((t.loss.skin for t in self.terms if hasattr(t.loss, "skin")), default=0.0)
+        weak = [t.loss for t in self.terms if isinstance(t.loss, PITCLoss | PISCLoss)]
+        return max((loss.skin for loss in weak), default=0.0)
 
     def __call__(
         self,

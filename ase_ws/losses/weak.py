@@ -8,7 +8,7 @@ at displaced copies of a structure must fit each other.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -70,6 +70,8 @@ class _WeakLoss:
     def __post_init__(self) -> None:
         if self.order not in (1, 2):
             raise ValueError(f"order must be 1 or 2: {self.order}")
+        if self.metric not in get_args(Metric):
+            raise ValueError(f"metric must be one of {get_args(Metric)}: '{self.metric}'")
         Displacements(self.epsilon, self.shape, self.cap)
 
     @property
@@ -86,33 +88,35 @@ class _WeakLoss:
         self, potential: Potential, batch: GraphBatch, displacement: Tensor, *, forces: bool
     ) -> Prediction:
         """Prediction at a displaced copy, of the difference to the reference where there is one."""
-        moved = self._moved(potential, batch, displacement)
-        prediction = potential(moved, forces=forces, create_graph=forces)
-        return self._less_reference(prediction, moved, forces=forces)
+        moved = batch.displaced(displacement)
+        prediction = potential(
+            self._edges_for(potential, moved, self.skin), forces=forces, create_graph=forces
+        )
+        return self._less_reference(prediction, moved, forces=forces, skin=self.skin)
 
     def _less_reference(
-        self, prediction: Prediction, batch: GraphBatch, *, forces: bool
+        self, prediction: Prediction, batch: GraphBatch, *, forces: bool, skin: float = 0.0
     ) -> Prediction:
         if self.reference is None:
             return prediction
         with torch.no_grad():
-            base = self.reference(batch, forces=forces)
+            base = self.reference(self._edges_for(self.reference, batch, skin), forces=forces)
         return Prediction(
             energy=prediction.energy - base.energy,
             forces=_forces(prediction) - _forces(base) if forces else None,
         )
 
-    def _moved(self, potential: Potential, batch: GraphBatch, displacement: Tensor) -> GraphBatch:
-        safe = potential.skin_safe and (self.reference is None or self.reference.skin_safe)
-        moved = batch.displaced(displacement)
-        if not safe:
-            return rebuilt(moved, potential.r_max)
-        if batch.cutoff < potential.r_max + self.skin - 1e-6:
+    @staticmethod
+    def _edges_for(potential: Potential, batch: GraphBatch, skin: float) -> GraphBatch:
+        """Keep the edges where that is exact, else build those that this potential needs."""
+        if not potential.skin_safe:
+            return rebuilt(batch, potential.r_max)
+        if batch.cutoff < potential.r_max + skin - 1e-6:
             raise ValueError(
                 f"the graph's edges reach {batch.cutoff:.3f} Å; displaced copies need "
-                f"r_max + skin = {potential.r_max + self.skin:.3f} Å: build it with that cutoff"
+                f"r_max + skin = {potential.r_max + skin:.3f} Å: build it with that cutoff"
             )
-        return moved
+        return batch
 
     def _mean(self, residual: Tensor, batch: GraphBatch) -> Tensor:
         return (penalty(residual, self.metric, self.delta) / batch.n_atoms).mean()

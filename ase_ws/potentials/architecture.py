@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -16,6 +17,13 @@ _INTERACTIONS = Literal[
 ]
 
 
+def check_irreps(value: str) -> str:
+    """Return the irreps if they are written as "32x0e+32x1o": multiplicity, degree, parity."""
+    if re.fullmatch(r"[1-9]\d*x\d+[eo](\s*\+\s*[1-9]\d*x\d+[eo])*", value) is None:
+        raise ValueError(f"irreps must look like '32x0e+32x1o': '{value:.40}'")
+    return value
+
+
 class MACEArchitecture(BaseModel):
     """The arguments of upstream's `ScaleShiftMACE` as plain data.
 
@@ -26,16 +34,16 @@ class MACEArchitecture(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     atomic_numbers: tuple[int, ...] = Field(min_length=1)
-    r_max: float = Field(5.0, gt=0)
-    num_bessel: int = Field(8, gt=0)
-    num_polynomial_cutoff: int = Field(5, gt=1)
-    max_ell: int = Field(2, ge=0)
+    r_max: float = Field(default=5.0, gt=0)
+    num_bessel: int = Field(default=8, gt=0)
+    num_polynomial_cutoff: int = Field(default=5, gt=1)
+    max_ell: int = Field(default=2, ge=0)
     interaction_first: _INTERACTIONS = "RealAgnosticInteractionBlock"
     interaction: _INTERACTIONS = "RealAgnosticResidualInteractionBlock"
-    num_interactions: int = Field(2, gt=0)
+    num_interactions: int = Field(default=2, gt=0)
     hidden_irreps: str = "32x0e+32x1o"
     MLP_irreps: str = "16x0e"
-    correlation: int = Field(2, gt=0)
+    correlation: int = Field(default=2, gt=0)
     gate: Literal["silu", "tanh", "abs", "none"] = "silu"
     readout: Literal["NonLinearReadoutBlock", "NonLinearBiasReadoutBlock"] = "NonLinearReadoutBlock"
     radial_type: Literal["bessel", "gaussian", "chebyshev"] = "bessel"
@@ -54,6 +62,11 @@ class MACEArchitecture(BaseModel):
     scale: tuple[float, ...] = (1.0,)
     shift: tuple[float, ...] = (0.0,)
     dtype: Literal["float32", "float64"] = "float32"
+
+    @field_validator("hidden_irreps", "MLP_irreps", "edge_irreps")
+    @classmethod
+    def _irreps_are_read(cls, value: str | None) -> str | None:
+        return value if value is None else check_irreps(value)
 
     @field_validator("atomic_numbers")
     @classmethod

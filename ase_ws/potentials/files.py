@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from ase_ws._version import __version__
 from ase_ws.atomic import atomic_path
+from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.errors import UserError
 from ase_ws.potentials.architecture import MACEArchitecture
 from ase_ws.potentials.mace import MACEPotential, build_mace, to_upstream
@@ -112,8 +113,8 @@ def load_potential(
         )
         potential.e0.copy_(torch.from_numpy(upstream.e0[potential.head]))
     if dtype is not None:
-        potential = potential.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
-    return potential.to(device).eval()
+        potential = potential.to(resolve_dtype(dtype))
+    return potential.to(resolve_device(device)).eval()
 
 
 def _load_own(path: Path, head: str | None) -> MACEPotential:
@@ -123,10 +124,12 @@ def _load_own(path: Path, head: str | None) -> MACEPotential:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         architecture = MACEArchitecture(**header["architecture"])
         e0 = tensors.pop(_E0).double().numpy()
+        if e0.shape != (len(architecture.atomic_numbers),):
+            raise KeyError(f"{len(architecture.atomic_numbers)} reference energies")
     except (SafetensorError, ValidationError, KeyError, TypeError) as error:
         detail = " ".join(str(error).split())
         raise UserError(f"{path}: corrupt model file ({detail:.200}); make it again") from error
-    if not all(np.isfinite(t.numpy()).all() for t in tensors.values()) or not np.isfinite(e0).all():
+    if not all(torch.isfinite(t).all() for t in tensors.values()) or not np.isfinite(e0).all():
         raise UserError(f"{path}: the weights hold NaN or infinity; the training had failed")
     network = {name.removeprefix(_NETWORK): value for name, value in tensors.items()}
     try:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor
 
 from ase_ws.errors import UserError
@@ -68,6 +69,8 @@ class MACEPotential(torch.nn.Module):
     """
 
     conservative = True
+    e0: Tensor
+    _element_index: Tensor
 
     def __init__(
         self,
@@ -129,10 +132,10 @@ class MACEPotential(torch.nn.Module):
     def _elements(self, batch: GraphBatch) -> Tensor:
         elements = self._element_index[batch.numbers]
         if bool((elements < 0).any()):
-            unknown = sorted(set(batch.numbers[elements < 0].tolist()))
+            unknown = _symbols(set(batch.numbers[elements < 0].tolist()))
             raise UserError(
-                f"the model does not know the element(s) with atomic number {unknown}; "
-                f"it knows {sorted(self.atomic_numbers)}"
+                f"the model does not know the element(s) {unknown}; "
+                f"it knows {_symbols(self.atomic_numbers)}"
             )
         return elements
 
@@ -291,7 +294,8 @@ def leak_beyond_cutoff(potential: MACEPotential, skin: float = 1.0) -> float:
     # Adding zeros can change the order of a sum, hence its rounding.
     scale = float((a - potential.e0[potential._elements(wide)]).abs().max())
     rounding = 100 * torch.finfo(potential.dtype).eps * max(scale, 1e-3)
-    return leak if leak > rounding else 0.0
+    # NaN counts as a leak: nothing can be said of it.
+    return 0.0 if leak <= rounding else leak
 
 
 @contextlib.contextmanager
@@ -302,6 +306,10 @@ def _default_dtype(name: str) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def _symbols(numbers: Iterable[int]) -> str:
+    return ", ".join(chemical_symbols[z] for z in sorted(numbers))
 
 
 def _choose_head(heads: Sequence[str], head: str | None) -> int:

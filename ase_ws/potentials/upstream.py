@@ -36,6 +36,19 @@ _ALLOWED = (
 )
 
 
+# What torch.load raises on damaged or hostile files.
+_PICKLE_ERRORS = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+)
+
+
 class _Inert:
     """Stands for an object of a class or a call of a function named in the file."""
 
@@ -99,7 +112,7 @@ def read_upstream(path: str | os.PathLike[str]) -> UpstreamModel:
             f"{path}: holds a {found}, expected a MACE or ScaleShiftMACE energy model saved whole "
             "by mace-torch (the file 'NAME.model', not a checkpoint or a compiled one)"
         )
-    if "joint_embedding" in root._modules:
+    if "joint_embedding" in (root.__dict__.get("_modules") or {}):
         raise UserError(
             f"{path}: models with charge or spin embeddings are not supported; "
             "use one without extra inputs"
@@ -130,12 +143,12 @@ def _load_inert(path: Path) -> Any:
                     "and was not loaded"
                 )
         # Each name maps to an inert class of its own, never to what it names.
-        stubs = [(type(n.rpartition(".")[2], (_Inert,), {"path": n}), n) for n in names]
+        stubs: list[Any] = [(type(n.rpartition(".")[2], (_Inert,), {"path": n}), n) for n in names]
         with torch.serialization.safe_globals(stubs):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except _PICKLE_ERRORS as error:
         detail = " ".join(str(error).split())
         raise UserError(f"{path}: cannot be read as a mace-torch model ({detail:.200})") from error
 
@@ -172,37 +185,39 @@ def _architecture(root: _Inert, tensors: dict[str, Tensor], dtype: str) -> MACEA
     heads = tuple(getattr(root, "heads", None) or ("Default",))
     contraction = products[0].symmetric_contractions.contractions._modules["0"]
     mlp_irreps, gate = _readout(last, len(heads))
-    return MACEArchitecture(
-        atomic_numbers=tuple(tensors["atomic_numbers"].tolist()),
-        r_max=float(tensors["r_max"]),
-        num_bessel=int(radial.out_dim),
-        num_polynomial_cutoff=int(radial.cutoff_fn.p),
-        max_ell=int(root.spherical_harmonics._lmax),
-        interaction_first=interactions[0].kind,
-        interaction=interactions[-1].kind,
-        num_interactions=len(interactions),
-        hidden_irreps=_irreps(products[0].linear.irreps_out),
-        MLP_irreps=mlp_irreps,
-        correlation=len(contraction.weights._parameters) + 1,
-        gate=gate,
-        readout=last.kind if last.kind != "LinearReadoutBlock" else "NonLinearReadoutBlock",
-        radial_type=_RADIAL[radial.bessel_fn.kind],
-        radial_MLP=_radial_mlp(interactions[0]),
-        distance_transform=_distance_transform(radial),
-        pair_repulsion="pair_repulsion_fn" in root._modules,
-        apply_cutoff=getattr(root, "apply_cutoff", True),
-        use_reduced_cg=getattr(root, "use_reduced_cg", False),
-        use_so3=getattr(root, "use_so3", False),
-        use_agnostic_product=getattr(root, "use_agnostic_product", False),
-        use_last_readout_only=getattr(root, "use_last_readout_only", False),
-        use_edge_irreps_first=getattr(root, "use_edge_irreps_first", False),
-        edge_irreps=_irreps(root.edge_irreps) if getattr(root, "edge_irreps", None) else None,
-        heads=heads,
-        avg_num_neighbors=float(interactions[0].avg_num_neighbors),
-        scale=tuple(np.atleast_1d(tensors["scale_shift.scale"].numpy()).tolist()),
-        shift=tuple(np.atleast_1d(tensors["scale_shift.shift"].numpy()).tolist()),
-        dtype=dtype,  # pyright: ignore[reportArgumentType]  # pydantic checks it
-    )
+    # Names that are not known, and numbers out of range, are pydantic's to refuse.
+    facts: dict[str, Any] = {
+        "atomic_numbers": tuple(tensors["atomic_numbers"].tolist()),
+        "r_max": float(tensors["r_max"]),
+        "num_bessel": int(radial.out_dim),
+        "num_polynomial_cutoff": int(radial.cutoff_fn.p),
+        "max_ell": int(root.spherical_harmonics._lmax),
+        "interaction_first": interactions[0].kind,
+        "interaction": interactions[-1].kind,
+        "num_interactions": len(interactions),
+        "hidden_irreps": _irreps(products[0].linear.irreps_out),
+        "MLP_irreps": mlp_irreps,
+        "correlation": len(contraction.weights._parameters) + 1,
+        "gate": gate,
+        "readout": last.kind if last.kind != "LinearReadoutBlock" else "NonLinearReadoutBlock",
+        "radial_type": _RADIAL[radial.bessel_fn.kind],
+        "radial_MLP": _radial_mlp(interactions[0]),
+        "distance_transform": _distance_transform(radial),
+        "pair_repulsion": "pair_repulsion_fn" in root._modules,
+        "apply_cutoff": getattr(root, "apply_cutoff", True),
+        "use_reduced_cg": getattr(root, "use_reduced_cg", False),
+        "use_so3": getattr(root, "use_so3", False),
+        "use_agnostic_product": getattr(root, "use_agnostic_product", False),
+        "use_last_readout_only": getattr(root, "use_last_readout_only", False),
+        "use_edge_irreps_first": getattr(root, "use_edge_irreps_first", False),
+        "edge_irreps": _irreps(root.edge_irreps) if getattr(root, "edge_irreps", None) else None,
+        "heads": heads,
+        "avg_num_neighbors": float(interactions[0].avg_num_neighbors),
+        "scale": tuple(np.atleast_1d(tensors["scale_shift.scale"].numpy()).tolist()),
+        "shift": tuple(np.atleast_1d(tensors["scale_shift.shift"].numpy()).tolist()),
+        "dtype": dtype,
+    }
+    return MACEArchitecture(**facts)
 
 
 _RADIAL = {"BesselBasis": "bessel", "GaussianBasis": "gaussian", "ChebychevBasis": "chebyshev"}
@@ -219,9 +234,14 @@ def _readout(last: _Inert, n_heads: int) -> tuple[str, str]:
 
 
 def _function_name(function: Any) -> str:
-    if not isinstance(function, _Inert):
+    """Name of a function in the file: a named one is a stub class, torch's own a getattr call."""
+    if function is None:
         return "none"
-    return function.args[1] if function.kind == "getattr" else function.path.rpartition(".")[2]
+    if isinstance(function, type) and issubclass(function, _Inert):
+        return function.path.rpartition(".")[2]
+    if isinstance(function, _Inert) and function.kind == "getattr":
+        return function.args[1]
+    raise ValueError(f"unknown gate {function!r:.60}")
 
 
 def _distance_transform(radial: _Inert) -> str:

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from ase_ws.atomic import write_text
+from ase_ws.atomic import atomic_path, write_text
 from ase_ws.potentials.files import save_potential
 from ase_ws.training.module import FinetuneModule
 
 Progress = Callable[[int, int, dict[str, Any]], None]
 
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "step",
     "seconds",
     "learning_rate",
@@ -124,6 +125,49 @@ class History(L.Callback):
             self.folder / "model.safetensors",
             {**self.provenance, "step": row["step"], "validation": errors},
         )
+
+
+def warm_ema(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Make the update of an exponential moving average of weights that forgets its start.
+
+    w̄ ← d w̄ + (1 − d) w with d = min(decay, (1 + n) / (10 + n)) at the n-th update: a plain average
+    with decay 0.99 would still hold a third of the untrained weights after a hundred steps.
+
+    Parameters
+    ----------
+    decay : float
+        Final decay, in [0, 1).
+
+    Returns
+    -------
+    callable
+        As `torch.optim.swa_utils.AveragedModel` takes it (`multi_avg_fn`).
+    """
+
+    @torch.no_grad()
+    def update(averaged: Any, current: Any, n: Any) -> None:
+        d = min(decay, (1 + int(n)) / (10 + int(n)))
+        for mean, weight in zip(averaged, current, strict=True):
+            mean.lerp_(weight, 1 - d)
+
+    return update
+
+
+class LastCheckpoint(L.Callback):
+    """Writes, after every validation, all that a resumed run needs; whole or not at all.
+
+    It must come after the weight average in the list of callbacks, which by then has given the
+    training its own weights back.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save, unless this validation stands outside the training."""
+        if trainer.training or trainer.state.fn == "fit":
+            with atomic_path(self.path) as temporary:
+                trainer.save_checkpoint(temporary)
 
 
 class StepProgress(L.Callback):

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ase_ws.atomic import write_text
 from ase_ws.errors import UserError
+from ase_ws.potentials.architecture import check_irreps
 
 
 class _Section(BaseModel):
@@ -21,17 +22,21 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """Which files, and which keys hold the labels."""
 
-    train: str | None = Field(None, description="training frames (any file that ASE reads)")
-    valid: str | None = Field(None, description="validation frames; default: a part of train")
-    valid_fraction: float = Field(0.1, gt=0, lt=1, description="held out where valid is not given")
+    train: str | None = Field(default=None, description="training frames (any file that ASE reads)")
+    valid: str | None = Field(
+        default=None, description="validation frames; default: a part of train"
+    )
+    valid_fraction: float = Field(
+        default=0.1, gt=0, lt=1, description="held out where valid is not given"
+    )
     labels: Literal["energy", "energy+forces"] = Field(
-        "energy+forces", description="'energy' ignores forces even where a frame has them"
+        default="energy+forces", description="'energy' ignores forces even where a frame has them"
     )
     energy_key: str = "energy"
     forces_key: str = "forces"
     stress_key: str = "stress"
     e0s: Literal["fit", "keep"] = Field(
-        "fit",
+        default="fit",
         description="fit: isolated atoms of the training file, else least squares in float64; "
         "keep: those of the base model",
     )
@@ -40,24 +45,31 @@ class DataConfig(_Section):
 class ModelConfig(_Section):
     """The potential: a base to start from, or the size of a new MACE."""
 
-    base: str | None = Field(None, description="model file to start from; none: from scratch")
-    head: str | None = Field(None, description="head of a multi-head base model")
+    base: str | None = Field(
+        default=None, description="model file to start from; none: from scratch"
+    )
+    head: str | None = Field(default=None, description="head of a multi-head base model")
     forces: Literal["conservative"] = "conservative"
-    r_max: float = Field(5.0, gt=0, description="cutoff in Å, new models only")
+    r_max: float = Field(default=5.0, gt=0, description="cutoff in Å, new models only")
     hidden_irreps: str = "32x0e+32x1o"
-    num_interactions: int = Field(2, gt=0)
-    max_ell: int = Field(2, ge=0)
-    correlation: int = Field(2, gt=0)
-    num_bessel: int = Field(8, gt=0)
+    num_interactions: int = Field(default=2, gt=0)
+    max_ell: int = Field(default=2, ge=0)
+    correlation: int = Field(default=2, gt=0)
+    num_bessel: int = Field(default=8, gt=0)
     MLP_irreps: str = "16x0e"
+
+    @field_validator("hidden_irreps", "MLP_irreps")
+    @classmethod
+    def _irreps_are_read(cls, value: str) -> str:
+        return check_irreps(value)
 
 
 class LossConfig(_Section):
     """Weights of the supervised terms: squares in eV/atom, eV/Å, eV/Å³. Never renormalised."""
 
-    energy_weight: float | None = Field(None, ge=0)
-    forces_weight: float | None = Field(None, ge=0)
-    stress_weight: float = Field(0.0, ge=0)
+    energy_weight: float | None = Field(default=None, ge=0)
+    forces_weight: float | None = Field(default=None, ge=0)
+    stress_weight: float = Field(default=0.0, ge=0)
     metric: Literal["square", "absolute", "huber"] = "square"
 
 
@@ -65,15 +77,15 @@ class WeakConfig(_Section):
     """The weak terms: PITC and PISC."""
 
     kind: Literal["none", "pitc", "pisc", "both"] = "none"
-    order: Literal[1, 2] | None = Field(None, description="default 1 with a reference, else 2")
-    epsilon: float | None = Field(None, gt=0, description="displacement scale in Å")
-    pitc_weight: float | None = Field(None, ge=0)
-    pisc_weight: float | None = Field(None, ge=0)
+    order: Literal[1, 2] | None = Field(default=None, description="default 1; 2 is the trapezoid")
+    epsilon: float | None = Field(default=None, gt=0, description="displacement scale in Å")
+    pitc_weight: float | None = Field(default=None, ge=0)
+    pisc_weight: float | None = Field(default=None, ge=0)
     metric: Literal["square", "absolute", "huber"] = "square"
     shape: Literal["cube", "ball", "gaussian"] = "cube"
-    cap: float = Field(0.3, gt=0, le=1)
+    cap: float = Field(default=0.3, gt=0, le=1)
     reference: Literal["base", "none"] | None = Field(
-        None, description="base: residual of the difference to the frozen base model"
+        default=None, description="base: residual of the difference to the frozen base model"
     )
     detach_target: bool = False
 
@@ -81,16 +93,16 @@ class WeakConfig(_Section):
 class OptimizerConfig(_Section):
     """The training loop."""
 
-    learning_rate: float | None = Field(None, gt=0)
-    max_steps: int | None = Field(None, gt=0)
-    batch_size: int = Field(5, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    gradient_clip: float = Field(10.0, gt=0, description="largest norm of the gradient")
-    ema_decay: float = Field(0.99, ge=0, lt=1, description="0 switches the average off")
-    warmup_steps: int = Field(20, ge=0)
-    valid_interval: int | None = Field(None, gt=0, description="steps between validations")
+    learning_rate: float | None = Field(default=None, gt=0)
+    max_steps: int | None = Field(default=None, gt=0)
+    batch_size: int = Field(default=5, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    gradient_clip: float = Field(default=10.0, gt=0, description="largest norm of the gradient")
+    ema_decay: float = Field(default=0.99, ge=0, lt=1, description="0 switches the average off")
+    warmup_steps: int = Field(default=20, ge=0)
+    valid_interval: int | None = Field(default=None, gt=0, description="steps between validations")
     patience: int | None = Field(
-        None, gt=0, description="stop after this many validations without improvement"
+        default=None, gt=0, description="stop after this many validations without improvement"
     )
 
 
@@ -102,8 +114,8 @@ class FinetuneConfig(_Section):
     loss: LossConfig = Field(default_factory=LossConfig)
     weak: WeakConfig = Field(default_factory=WeakConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
-    seed: int = Field(0, ge=0)
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    seed: int = Field(default=0, ge=0)
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["float32", "float64"] = "float32"
 
     def resolved(self, *, has_forces: bool) -> FinetuneConfig:
@@ -139,6 +151,8 @@ class FinetuneConfig(_Section):
         _default(new.optimizer, "max_steps", 1000 if tuned else 2000)
         assert new.optimizer.max_steps is not None
         _default(new.optimizer, "valid_interval", max(10, new.optimizer.max_steps // 40))
+        assert new.optimizer.valid_interval is not None
+        new.optimizer.valid_interval = min(new.optimizer.valid_interval, new.optimizer.max_steps)
         return new
 
     def write(self, path: str | os.PathLike[str]) -> None:

@@ -119,7 +119,7 @@ def evaluate_potential(
     """
     if not any(f.energy is not None or f.forces is not None for f in frames):
         raise UserError("no frame has an energy or forces label: there is nothing to compare with")
-    check_elements(frames, potential.atomic_numbers, "")
+    check_elements(frames, potential.atomic_numbers)
     dtype = getattr(potential, "dtype", torch.float64)
     errors = Errors()
     energy, forces = ([], []), ([], [])

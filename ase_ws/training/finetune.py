@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
+import pickle
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +19,10 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 
 from ase_ws._version import __version__
+from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.errors import UserError
 from ase_ws.frames import (
     Frame,
@@ -38,7 +43,13 @@ from ase_ws.losses import (
 )
 from ase_ws.potentials.files import load_potential, read_header
 from ase_ws.potentials.mace import MACEPotential
-from ase_ws.training.callbacks import History, Progress, StepProgress
+from ase_ws.training.callbacks import (
+    History,
+    LastCheckpoint,
+    Progress,
+    StepProgress,
+    warm_ema,
+)
 from ase_ws.training.config import FinetuneConfig, load_config, validated_config
 from ase_ws.training.module import FinetuneModule, train_loader, valid_loader
 from ase_ws.training.start import new_mace, refit_e0, separate_isolated_atoms
@@ -123,27 +134,32 @@ def finetune(
     with _reproducible(config):
         potential, base = _starting_point(config, model, train_frames, isolated)
     check_elements(
-        [*train_frames, *valid_frames], potential.atomic_numbers, str(config.model.base or "")
+        [*train_frames, *valid_frames], potential.atomic_numbers, config.model.base or ""
     )
     loss, valid_loss = build_losses(config, train_frames, base)
 
+    # Before the folder is cleared: the base model may be the one that stands there.
+    provenance = _provenance(config, train_frames, valid_frames, model, notes)
     checkpoint = _prepare_folder(out, resume=resume, overwrite=overwrite)
     config.write(out / "config.yaml")
-    history = History(out, _provenance(config, train_frames, valid_frames, model, notes))
+    history = History(out, provenance)
     skin = loss.skin if potential.skin_safe else 0.0
     module = FinetuneModule(potential, loss, valid_loss, config)
+    first_step = 0 if checkpoint is None else _global_step(checkpoint)
+    loaders = (
+        train_loader(train_frames, potential.r_max + skin, config, first_step),
+        valid_loader(valid_frames, potential.r_max),
+    )
     with _reproducible(config), _quiet_lightning():
         trainer = _trainer(config, out, history, progress)
-        loaders = (
-            train_loader(train_frames, potential.r_max + skin, config),
-            valid_loader(valid_frames, potential.r_max),
-        )
         if checkpoint is None:
             # The first row is the model before training: with a base model it may stay the best.
             trainer.validate(module, loaders[1], verbose=False)
-        trainer.fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        with _keyboard_interrupt(trainer):
+            trainer.fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
+        if history.rows[-1]["step"] < trainer.global_step:
+            # Steps after the last regular validation count too.
+            trainer.validate(module, loaders[1], verbose=False)
     return FinetuneResult(load_potential(out / "model.safetensors"), history.rows, out)
 
 
@@ -222,19 +238,17 @@ def _starting_point(
     isolated: dict[int, float],
 ) -> tuple[MACEPotential, MACEPotential | None]:
     """Give the potential to train, and the frozen base model at the same E0 (None from scratch)."""
-    device = _device(config.device)
+    device = resolve_device(config.device)
     if model is None:
         return new_mace(config, frames, isolated).to(device), None
 
     def load() -> MACEPotential:
         if isinstance(model, MACEPotential):
-            import copy
-
-            return copy.deepcopy(model).to(getattr(torch, config.dtype)).to(device)
+            return copy.deepcopy(model).to(resolve_dtype(config.dtype)).to(device)
         return load_potential(model, dtype=config.dtype, device=device, head=config.model.head)
 
     potential, base = load(), load()
-    check_elements(frames, potential.atomic_numbers, str(config.model.base))
+    check_elements(frames, potential.atomic_numbers, config.model.base or "")
     if config.data.e0s == "fit":
         refit_e0(potential, frames, isolated)
         base.e0.copy_(potential.e0)
@@ -281,22 +295,6 @@ def build_losses(
     return TotalLoss([*supervised, *terms]), TotalLoss(supervised)
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"device '{name}': expected auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device '{name}': expected auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            f"device '{name}': this machine has no usable CUDA device; use --device cpu"
-        )
-    return device
-
-
 def _prepare_folder(out: Path, *, resume: bool, overwrite: bool) -> Path | None:
     """Make the folder; return the checkpoint to go on from, if any."""
     if out.exists() and not out.is_dir():
@@ -324,21 +322,14 @@ def _trainer(
     settings = config.optimizer
     callbacks: list[L.Callback] = [history]
     if settings.ema_decay > 0:
-        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay, use_buffers=False))
+        average = warm_ema(settings.ema_decay)
+        callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=average))
     if progress is not None:
         callbacks.append(StepProgress(progress, history))
     if settings.patience is not None:
         callbacks.append(_Patience(history, settings.patience))
-    callbacks.append(
-        ModelCheckpoint(
-            dirpath=out,
-            filename="last",
-            save_top_k=1,
-            every_n_train_steps=settings.valid_interval,
-            enable_version_counter=False,
-        )
-    )
-    device = _device(config.device)
+    callbacks.append(LastCheckpoint(out / "last.ckpt"))
+    device = resolve_device(config.device)
     return L.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=[device.index or 0] if device.type == "cuda" else 1,
@@ -353,7 +344,7 @@ def _trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=str(out),
-        plugins=[],
+        enable_checkpointing=False,
     )
 
 
@@ -370,6 +361,32 @@ class _Patience(EarlyStopping):
             value = torch.tensor(self._history.rows[-1]["valid_loss"])
             trainer.callback_metrics["valid_loss"] = value
         super().on_validation_end(trainer, pl_module)
+
+
+def _global_step(checkpoint: Path) -> int:
+    try:
+        return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+    except (RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        detail = " ".join(str(error).split())
+        raise UserError(
+            f"{checkpoint}: cannot be read ({detail:.100}); start anew with --overwrite"
+        ) from error
+
+
+@contextmanager
+def _keyboard_interrupt(trainer: L.Trainer) -> Iterator[None]:
+    """Turn Lightning's answer to Ctrl-C (ignore the signal for good, exit with 1) into Python's."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

@@ -117,41 +117,55 @@ def _mix(seed: int, step: int) -> int:
     return (seed * 1_000_003 + step) % (2**63)
 
 
-class ShuffledFrames(Sampler[int]):
-    """Visits every frame once an epoch, in an order that follows from (seed, epoch) alone.
+class StepBatches(Sampler[list[int]]):
+    """The frames of each training step, which follow from (seed, step) alone.
 
-    Lightning calls `set_epoch`, so a resumed run sees the order it would have seen.
+    Every frame is visited once before any comes again. The whole training is one pass over this
+    sampler, so a resumed run goes on with exactly the batches it would have seen.
+
+    Parameters
+    ----------
+    n_frames, batch_size : int
+    n_steps : int
+        Length of the training.
+    seed : int
+    first : int
+        Step to go on from.
     """
 
-    def __init__(self, n: int, seed: int):
-        self.n, self.seed, self.epoch = n, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch's order."""
-        self.epoch = epoch
+    def __init__(self, n_frames: int, batch_size: int, n_steps: int, seed: int, first: int = 0):
+        self.n_frames, self.batch_size = n_frames, min(batch_size, n_frames)
+        self.n_steps, self.seed, self.first = n_steps, seed, first
 
     def __len__(self) -> int:
-        return self.n
+        # All steps, also on resuming: Lightning counts the ones done before as fetched.
+        return self.n_steps
 
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
-        return iter(torch.randperm(self.n, generator=generator).tolist())
+    def __iter__(self) -> Iterator[list[int]]:
+        per_pass = self.n_frames // self.batch_size
+        order: list[int] = []
+        shuffled = -1
+        for step in range(self.first, self.n_steps):
+            pass_number, k = divmod(step, per_pass)
+            if pass_number != shuffled:
+                generator = torch.Generator().manual_seed(_mix(self.seed, pass_number))
+                order = torch.randperm(self.n_frames, generator=generator).tolist()
+                shuffled = pass_number
+            # Frames that do not fill a batch wait for the next pass, which is shuffled anew.
+            yield order[k * self.batch_size : (k + 1) * self.batch_size]
 
 
 def train_loader(
-    frames: Sequence[Frame], cutoff: float, config: FinetuneConfig
+    frames: Sequence[Frame], cutoff: float, config: FinetuneConfig, first_step: int = 0
 ) -> DataLoader[GraphBatch]:
-    """Batches for training. Graphs are built once; an epoch only joins them."""
+    """Batches for training. Graphs are built once; a step only joins them."""
     graphs = [f.graph(cutoff, k) for k, f in enumerate(frames)]
-    batch_size = min(config.optimizer.batch_size, len(graphs))
-    return DataLoader(
-        graphs,  # pyright: ignore[reportArgumentType]  # a list is a map-style data set
-        batch_size=batch_size,
-        sampler=ShuffledFrames(len(graphs), config.seed),
-        collate_fn=collate,
-        # A last batch of one frame would count as much as a full one.
-        drop_last=len(graphs) % batch_size != 0 and len(graphs) > batch_size,
+    settings = config.optimizer
+    batches = StepBatches(
+        len(graphs), settings.batch_size, settings.max_steps or 1, config.seed, first_step
     )
+    # A list is a map-style data set.
+    return DataLoader(graphs, batch_sampler=batches, collate_fn=collate)  # pyright: ignore[reportArgumentType]
 
 
 def valid_loader(frames: Sequence[Frame], cutoff: float) -> DataLoader[GraphBatch]:

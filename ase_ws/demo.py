@@ -1,0 +1,283 @@
+"""The main job on the packaged data: fine-tune, compare, check stability, report.
+
+50 CCSD(T) energies of methanol, a base model of a cheaper level, and the question whether the
+potentials that come out, with and without weak losses, can be trusted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from ase_ws._version import __version__
+from ase_ws.atomic import write_text
+from ase_ws.calculators import PotentialCalculator
+from ase_ws.data import BASE_MODEL, METHANOL_TEST, METHANOL_TRAIN
+from ase_ws.errors import UserError
+from ase_ws.findings import findings
+from ase_ws.frames import Frame, read_frames
+from ase_ws.potentials.files import load_potential, read_header
+from ase_ws.potentials.mace import MACEPotential
+from ase_ws.progress import Report
+from ase_ws.report import SCHEMA_VERSION, write_demo_report
+from ase_ws.stability.campaign import check_stability
+from ase_ws.training import FinetuneConfig, evaluate_potential, finetune
+from ase_ws.training.start import refit_e0
+
+#: Gives, for the title of a stage, a function that shows its progress.
+Stage = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """How large the demonstration is; the defaults fit five minutes on two cores."""
+
+    n_train: int = 50
+    n_valid: int = 20
+    steps: int = 800
+    temperatures: tuple[float, ...] = (300.0, 600.0)
+    ps: float = 1.0
+    replicas: int = 1
+    seed: int = 0
+
+
+@contextmanager
+def _silent(title: str) -> Iterator[Report]:
+    yield lambda done, total, text: None
+
+
+def run_demo(
+    out: str | os.PathLike[str],
+    settings: DemoSettings | None = None,
+    *,
+    stage: Stage = _silent,
+    command: str = "",
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Run the demonstration and write `results.json` and `report.html`.
+
+    Parameters
+    ----------
+    out : path
+        Folder for the report, the results and the two fine-tuned models.
+    settings : DemoSettings, optional
+    stage : callable, optional
+        Context manager that takes a title and gives a progress function.
+    command : str
+        Noted in the results.
+    overwrite : bool
+        Replace what an earlier demonstration left in `out`.
+
+    Returns
+    -------
+    dict
+        The content of `results.json`, see `ase_ws.report.schema`.
+    """
+    settings = settings or DemoSettings()
+    out = Path(out)
+    _make_folder(out, overwrite)
+    started = time.perf_counter()
+    frames = read_frames(METHANOL_TRAIN)
+    train = frames[: settings.n_train]
+    valid = frames[settings.n_train : settings.n_train + settings.n_valid]
+    test = read_frames(METHANOL_TEST)
+    with _one_thread():
+        models = [_entry("base", "base model (GFN2-xTB, E0 re-fitted)", _base(train), test)]
+        for weak, name in (
+            ("none", "fine-tuned, supervised only"),
+            ("both", "fine-tuned, PITC + PISC"),
+        ):
+            models.append(_fine_tuned(weak, name, out, train, valid, test, settings, stage))
+    results = {
+        "schema_version": SCHEMA_VERSION,
+        "ase_ws_version": __version__,
+        "title": "Methanol at CCSD(T) from 50 energies: can the potential be trusted?"
+        if settings.n_train == 50
+        else f"Methanol at CCSD(T) from {settings.n_train} energies: can the potential be trusted?",
+        "command": command,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "wall_time_s": round(time.perf_counter() - started, 1),
+        "versions": {
+            "python": platform.python_version(),
+            **{
+                name: version(name) for name in ("torch", "mace-torch", "ase", "lightning", "numpy")
+            },
+        },
+        "system": {"cores": os.cpu_count(), "threads used": 1, "machine": platform.machine()},
+        "settings": asdict(settings),
+        "data": {
+            "train": f"{len(train)} energies of methanol, no forces",
+            "valid": f"{len(valid)} energies, no forces",
+            "test": f"{len(test)} frames with energies and analytic forces, never trained on",
+            "level": "HF/CBS + MP2/CBS(cc-pV[DT]Z) + [CCSD(T) − MP2]/cc-pVDZ, frozen core",
+            "base model": "small MACE trained on GFN2-xTB energies and forces of small CHO "
+            "molecules, methanol among them",
+        },
+        "models": models,
+    }
+    results["findings"] = findings(models)
+    write_text(out / "results.json", json.dumps(_plain(results), allow_nan=False) + "\n")
+    write_demo_report(_plain(results), out / "report.html")
+    return results
+
+
+_FILES = ("results.json", "report.html")
+
+
+def _make_folder(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; expected a folder for the report")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise UserError(f"{out}: exists and is not empty; use --overwrite, or another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    for name in _FILES:
+        (out / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Six atoms are too few to share: a second thread costs more than it brings."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _base(train: Sequence[Frame]) -> MACEPotential:
+    """Give the base model at the E0 of the new level: the fair thing to compare with."""
+    potential = load_potential(BASE_MODEL)
+    refit_e0(potential, train, {})
+    return potential
+
+
+def _fine_tuned(
+    weak: str,
+    name: str,
+    out: Path,
+    train: Sequence[Frame],
+    valid: Sequence[Frame],
+    test: Sequence[Frame],
+    settings: DemoSettings,
+    stage: Stage,
+) -> dict[str, Any]:
+    config = FinetuneConfig.model_validate(
+        {
+            "weak": {"kind": weak},
+            "optimizer": {"max_steps": settings.steps},
+            "seed": settings.seed,
+            "device": "cpu",
+        }
+    )
+    folder = out / ("supervised" if weak == "none" else "weak")
+    begin = time.perf_counter()
+    with stage(f"{name}: training") as report:
+        result = finetune(
+            train,
+            valid,
+            model=BASE_MODEL,
+            config=config,
+            out=folder,
+            overwrite=True,
+            progress=lambda done, total, row: report(done, total, ""),
+        )
+    seconds = time.perf_counter() - begin
+    entry = _entry(folder.name, name, result.potential, test)
+    used = read_header(folder / "model.safetensors")["provenance"]["config"]
+    entry["training"] = {
+        "steps": settings.steps,
+        "seconds": round(seconds, 1),
+        "weak": weak,
+        "settings": _settings_of_note(used),
+        "history": [{**row, "loss": row["valid_loss"]} for row in result.history],
+    }
+    entry["stability"] = _stability(result.potential, name, settings, stage)
+    return entry
+
+
+def _settings_of_note(config: dict[str, Any]) -> dict[str, Any]:
+    """Pick the settings that differ between runs and matter to a reader."""
+    optimizer, weak = config["optimizer"], config["weak"]
+    note = {
+        "learning rate": optimizer["learning_rate"],
+        "batch size": optimizer["batch_size"],
+        "weak losses": weak["kind"],
+    }
+    if weak["kind"] != "none":
+        note |= {
+            "order": weak["order"],
+            "ε (Å)": weak["epsilon"],
+            "weights": f"{weak['pitc_weight']}, {weak['pisc_weight']}",
+            "residual of": "difference to the base" if weak["reference"] == "base" else "potential",
+        }
+    return note
+
+
+def _entry(key: str, name: str, potential: MACEPotential, test: Sequence[Frame]) -> dict[str, Any]:
+    evaluation = evaluate_potential(potential, test)
+    mean = evaluation.energy_ref.mean()
+    return {
+        "key": key,
+        "name": name,
+        "training": None,
+        "errors": evaluation.metrics,
+        "parity": {
+            "energy_ref": (evaluation.energy_ref - mean).tolist(),
+            "energy_pred": (evaluation.energy_pred - mean).tolist(),
+            "forces_ref": np.round(evaluation.forces_ref, 5).tolist(),
+            "forces_pred": np.round(evaluation.forces_pred, 5).tolist(),
+        },
+        "stability": [],
+    }
+
+
+def _stability(
+    potential: MACEPotential, name: str, settings: DemoSettings, stage: Stage
+) -> list[dict[str, Any]]:
+    reports = []
+    for temperature in settings.temperatures:
+        with stage(f"{name}: MD at {temperature:g} K") as report:
+            verdict = check_stability(
+                _methanol(),
+                PotentialCalculator(potential),
+                temperature=temperature,
+                ps=settings.ps,
+                replicas=settings.replicas,
+                seed=settings.seed,
+                progress=lambda done, total, text, report=report: report(done, total, ""),
+            )
+        reports.append(verdict.to_dict())
+    return reports
+
+
+def _methanol() -> Atoms:
+    from ase.build import molecule
+
+    return molecule("CH3OH")
+
+
+def _plain(results: Any) -> Any:
+    """Make it JSON: NaN is null, and numbers of numpy are plain ones."""
+    if isinstance(results, dict):
+        return {str(k): _plain(v) for k, v in results.items()}
+    if isinstance(results, list | tuple):
+        return [_plain(v) for v in results]
+    if isinstance(results, np.generic):
+        results = results.item()
+    if isinstance(results, float) and not np.isfinite(results):
+        return None
+    return results

@@ -1,0 +1,35 @@
+"""Molecular dynamics with any ASE calculator, watched by observers.
+
+| file | holds |
+| --- | --- |
+| `run.py` | `run_md` |
+| `result.py` | `MDResult`, and the record of a run |
+| `integrators.py` | ASE's integrators and what each of them conserves |
+| `velocities.py` | degrees of freedom, temperature, initial velocities |
+| `observer.py` | `Observer`, `Snapshot`, `Finding`: what the checks see and say |
+| `watch.py` | the observers at work |
+| `finite.py` | the check that every run has |
+| `evaluation.py` | asking the calculator; a bad set-up against a bad geometry |
+| `files.py` | trajectory and log that survive a kill |
+"""
+
+from ase_ws.md.files import read_log
+from ase_ws.md.finite import FiniteGuard
+from ase_ws.md.observer import Finding, Observer, RunContext, Snapshot
+from ase_ws.md.result import MDResult
+from ase_ws.md.run import run_md
+from ase_ws.md.velocities import degrees_of_freedom, draw_velocities, kinetic_temperature
+
+__all__ = [
+    "Finding",
+    "FiniteGuard",
+    "MDResult",
+    "Observer",
+    "RunContext",
+    "Snapshot",
+    "degrees_of_freedom",
+    "draw_velocities",
+    "kinetic_temperature",
+    "read_log",
+    "run_md",
+]

@@ -1,0 +1,109 @@
+"""Ask a calculator for what MD needs, and tell bad geometry from a bad set-up."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError
+
+from ase_ws.errors import UserError
+
+#: What a calculator may raise because of the geometry it was given: ASE's CalculatorError and
+#: torch's errors are RuntimeErrors, NumPy's LinAlgError is a ValueError, and a neighbour list of
+#: a collapsed structure can run out of memory. OSError is left out: a full disk or a lost
+#: subprocess says nothing about the potential. KeyboardInterrupt is no Exception.
+CALCULATOR_FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    RuntimeWarning,
+    TypeError,
+    ValueError,
+)
+
+
+def potential_energy(atoms: Atoms) -> float:
+    """Energy in eV that the forces derive from: "free_energy" where there is one, else "energy"."""
+    try:
+        return float(atoms.get_potential_energy(force_consistent=True))
+    except PropertyNotImplementedError:
+        return float(atoms.get_potential_energy())
+
+
+class Evaluation(NamedTuple):
+    """What the calculator says about the current positions.
+
+    Attributes
+    ----------
+    energy : float
+        In eV, see `potential_energy`.
+    forces : (n_atoms, 3) array
+        In eV/Å, without constraints.
+    stress : (6,) array or None
+        In eV/Å³, where it was computed anyway.
+    """
+
+    energy: float
+    forces: np.ndarray
+    stress: np.ndarray | None
+
+
+def evaluate(atoms: Atoms) -> Evaluation:
+    """Read energy, forces and stress right after an integrator has asked for the forces.
+
+    Through `atoms` each of these costs a comparison of the whole state (some 80 µs), so where
+    nothing stands between the getters and the stored results these are read directly.
+    """
+    calculator = atoms.calc
+    results = getattr(calculator, "results", {})
+    stress = results.get("stress")
+    # Constraints may add to the energy, so these go the long way.
+    if isinstance(calculator, Calculator) and not atoms.constraints and _plain(calculator):
+        known = results.keys() & set(calculator.implemented_properties)
+        if {"energy", "forces"} <= known:
+            energy = results["free_energy" if "free_energy" in known else "energy"]
+            return Evaluation(float(energy), np.array(results["forces"]), stress)
+    return Evaluation(potential_energy(atoms), atoms.get_forces(apply_constraint=False), stress)
+
+
+def _plain(calculator: Calculator) -> bool:
+    """Whether its getters are ASE's own, which do nothing but look into `results`."""
+    getters = ("get_property", "get_potential_energy", "get_forces")
+    return all(getattr(type(calculator), name) is getattr(Calculator, name) for name in getters)
+
+
+def check_start(atoms: Atoms, *, stress: bool = False) -> None:
+    """Evaluate the starting structure once, so that a bad set-up is told apart from a bad run.
+
+    Raises
+    ------
+    UserError
+        Where the calculator cannot be evaluated at all: an element that it does not know, no
+        forces, or no stress where `stress` is asked for. A result that is not finite passes
+        here: that is for the checks to find.
+    """
+    try:
+        # Overflows and NaN are left to the checks, with or without NumPy's warnings as errors.
+        with np.errstate(all="ignore"):
+            potential_energy(atoms)
+            atoms.get_forces()
+            if stress:
+                atoms.get_stress()
+    except UserError:
+        raise
+    except CALCULATOR_FAILURES as error:
+        wanted = "energy, forces and stress" if stress else "energy and forces"
+        raise UserError(
+            f"the calculator cannot give {wanted} of the starting structure "
+            f"({describe(error)}): use one that knows these elements and properties"
+        ) from error
+
+
+def describe(error: BaseException) -> str:
+    """Name an exception and quote its first line."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

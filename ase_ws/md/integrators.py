@@ -1,0 +1,141 @@
+"""ASE's integrators, each with the quantity that it conserves.
+
+===========  =======================================  ======================================
+ensemble     integrator                               conserved quantity
+===========  =======================================  ======================================
+NVE          velocity Verlet                          E + K
+NVT          velocity Verlet with Bussi's stochastic  E + K − heat put in by the thermostat
+             velocity rescaling
+NPT          Martyna–Tobias–Klein, isotropic or full  E + K + thermostat + barostat + P V
+             cell, with Nosé–Hoover chains
+===========  =======================================  ======================================
+
+Why Bussi (J. Chem. Phys. 126, 014101, 2007) and not Langevin: every step is one rescaling and
+one Verlet step, so the heat is known exactly and the conserved quantity shows the errors of the
+potential and of the time step alone, which is what the drift check needs. It also keeps the
+momentum and the angular momentum at zero, so that n_dof stays right, and hardly disturbs the
+dynamics; Langevin friction can hide a potential that heats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms, units
+from ase.md.bussi import Bussi
+from ase.md.md import MolecularDynamics
+from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT
+from ase.md.verlet import VelocityVerlet
+
+from ase_ws.md.observer import RunContext
+
+
+@dataclass(frozen=True)
+class Baths:
+    """Coupling to the surroundings.
+
+    Attributes
+    ----------
+    thermostat_time : float
+        Time constant of the thermostat in fs.
+    barostat_time : float
+        Time constant of the barostat in fs.
+    flexible_cell : bool
+        NPT: let the shape of the cell change too, not only its volume. For solids; a liquid
+        offers no resistance to shear and its cell would lean over.
+    """
+
+    thermostat_time: float = 100.0
+    barostat_time: float = 1000.0
+    flexible_cell: bool = False
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """An integrator at work.
+
+    Attributes
+    ----------
+    integrator : MolecularDynamics
+        ASE's integrator, tied to its atoms.
+    reservoir : callable
+        Gives the energy in eV that must be added to E + K to get the conserved quantity.
+    """
+
+    integrator: MolecularDynamics
+    reservoir: Callable[[], float]
+
+
+def build_dynamics(
+    atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator
+) -> Dynamics:
+    """Make the integrator for the ensemble of `context`; `atoms` need momenta and a calculator."""
+    return _BUILDERS[context.ensemble](atoms, context, baths, rng)
+
+
+def _nve(atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator) -> Dynamics:
+    return Dynamics(VelocityVerlet(atoms, context.timestep * units.fs), reservoir=lambda: 0.0)
+
+
+def _nvt(atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator) -> Dynamics:
+    bussi = Bussi(
+        atoms,
+        context.timestep * units.fs,
+        temperature_K=context.temperature,
+        taut=baths.thermostat_time * units.fs,
+        rng=rng,
+    )
+    # ASE counts 3N here, but the centre of mass rests (and a molecule does not rotate): with 3N
+    # a small molecule would be held at a temperature of 3N/n_dof times the set one.
+    bussi.ndof = context.n_dof
+    bussi.target_kinetic_energy = 0.5 * context.n_dof * units.kB * context.temperature
+    return Dynamics(bussi, reservoir=lambda: -float(bussi.transferred_energy))
+
+
+def _npt(atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator) -> Dynamics:
+    integrator = _FullCell if baths.flexible_cell else _Isotropic
+    # ASE's chain drives 2K to 3N k_B T; the centre of mass rests, so the target is scaled to make
+    # the kinetic temperature over n_dof come out as set.
+    scaled = context.temperature * context.n_dof / (3 * len(atoms))
+    mtk = integrator(
+        atoms,
+        context.timestep * units.fs,
+        temperature_K=scaled,
+        pressure_au=(context.pressure or 0.0) * units.bar,
+        tdamp=baths.thermostat_time * units.fs,
+        pdamp=baths.barostat_time * units.fs,
+    )
+    return Dynamics(mtk, reservoir=mtk.reservoir)
+
+
+# The two subclasses exist because ASE's `get_conserved_energy` evaluates the potential energy
+# too, and the isotropic one only for calculators that offer "free_energy".
+class _Isotropic(IsotropicMTKNPT):
+    def reservoir(self) -> float:
+        """Energy of thermostat, barostat and P V in eV."""
+        return float(
+            self._thermostat.get_thermostat_energy()
+            + self._barostat.get_barostat_energy()
+            + self._p_eps * self._p_eps / (2 * self._barostat.W)
+            + self._pressure_au * self._get_volume()
+        )
+
+
+class _FullCell(MTKNPT):
+    def reservoir(self) -> float:
+        """Energy of thermostat, barostat and P V in eV."""
+        return float(
+            self._thermostat.get_thermostat_energy()
+            + self._barostat.get_barostat_energy()
+            + self._get_cell_kinetic_energy()
+            + self._pressure_au * self._get_volume()
+        )
+
+
+_BUILDERS: dict[str, Callable[[Atoms, RunContext, Baths, np.random.Generator], Dynamics]] = {
+    "nve": _nve,
+    "nvt": _nvt,
+    "npt": _npt,
+}

@@ -1,0 +1,199 @@
+"""What the runner shows to the checks during MD, and what they may answer.
+
+The runner knows only this interface. The checks themselves live in `ase_ws.stability`, which
+imports `ase_ws.md` and never the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from ase_ws.md.velocities import kinetic_temperature
+
+Ensemble = Literal["nve", "nvt", "npt"]
+Severity = Literal["warn", "fail"]
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What holds for a whole run.
+
+    Attributes
+    ----------
+    ensemble : {"nve", "nvt", "npt"}
+        The ensemble.
+    temperature : float
+        Set temperature in K (NVE: the temperature of the initial velocities).
+    timestep : float
+        Time step in fs.
+    steps : int
+        Number of steps that are planned.
+    n_dof : int
+        Degrees of freedom that share the kinetic energy, see `degrees_of_freedom`.
+    pressure : float or None
+        Set pressure in bar (NPT only).
+    """
+
+    ensemble: Ensemble
+    temperature: float
+    timestep: float
+    steps: int
+    n_dof: int
+    pressure: float | None = None
+
+
+@dataclass
+class Snapshot:
+    """The state after one MD step; the observers must not change it.
+
+    Attributes
+    ----------
+    step : int
+        Step number, 0 is the start.
+    time : float
+        Time since the start in fs.
+    atoms : Atoms
+        The live atoms (positions in Å, not wrapped; momenta in ASE units).
+    energy : float
+        Potential energy in eV, the one that the forces derive from.
+    forces : (n_atoms, 3) array
+        Forces in eV/Å, without constraints.
+    conserved : float
+        Conserved quantity of the integrator in eV (NVE: E + K).
+    context : RunContext
+        What holds for the whole run.
+    stress : (6,) array or None
+        Stress in eV/Å³, Voigt order, where the calculator has computed one.
+    shared : dict
+        Room for what several observers need of the same snapshot (such as its close pairs).
+    """
+
+    step: int
+    time: float
+    atoms: Atoms
+    energy: float
+    forces: np.ndarray
+    conserved: float
+    context: RunContext
+    stress: np.ndarray | None = None
+    shared: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def kinetic_energy(self) -> float:
+        """Kinetic energy in eV."""
+        return float(self.atoms.get_kinetic_energy())
+
+    @cached_property
+    def temperature(self) -> float:
+        """Kinetic temperature 2K/(n_dof k_B) in K."""
+        return kinetic_temperature(self.kinetic_energy, self.context.n_dof)
+
+    def to_atoms(self, state: Atoms | None = None) -> Atoms:
+        """Copy the frame, with its energy and forces, for a file.
+
+        `state` gives positions, momenta and cell where `self.atoms` have moved on since.
+        """
+        frame = bare_frame(state if state is not None else self.atoms, self.step, self.time)
+        frame.calc = SinglePointCalculator(frame, energy=self.energy, forces=self.forces.copy())
+        return frame
+
+
+#: Entries of `atoms.info` that describe the system and hold for every frame.
+KEPT_INFO = ("charge", "spin", "multiplicity")
+
+
+def bare_frame(atoms: Atoms, step: int, time: float) -> Atoms:
+    """Copy what makes a frame: elements, positions, momenta, cell, and charge and spin.
+
+    The rest of `info` and arrays stays behind: labels of the starting structure (such as a
+    reference energy) would be wrong for every other frame, and someone might train on them.
+    """
+    frame = Atoms(
+        numbers=atoms.numbers,
+        positions=atoms.positions,
+        cell=atoms.cell,
+        pbc=atoms.pbc,
+        masses=atoms.arrays.get("masses"),
+        info={key: atoms.info[key] for key in KEPT_INFO if key in atoms.info},
+    )
+    frame.arrays["momenta"] = atoms.get_momenta()
+    frame.info.update(step=step, time_fs=time)
+    return frame
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a check has to say about a snapshot.
+
+    Attributes
+    ----------
+    check : str
+        Name of the check.
+    severity : {"warn", "fail"}
+        A "fail" stops the run.
+    message : str
+        One line for people; names the atoms where the check is about atoms.
+    value, threshold : float or None
+        What was measured and its limit, in the unit of the check.
+    atoms : tuple of int
+        Indices of the atoms it is about; empty for the whole system.
+    step : int
+        MD step.
+    time : float
+        Time since the start in fs.
+    temperature : float or None
+        Set temperature in K.
+    replica : int or None
+        Number of the replica, filled in by a campaign.
+    """
+
+    check: str
+    severity: Severity
+    message: str
+    value: float | None = None
+    threshold: float | None = None
+    atoms: tuple[int, ...] = ()
+    step: int = 0
+    time: float = 0.0
+    temperature: float | None = None
+    replica: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary that JSON can hold: non-finite numbers become None."""
+        record = asdict(self)
+        record["atoms"] = list(self.atoms)
+        record["time_fs"] = record.pop("time")
+        for key in ("value", "threshold"):
+            record[key] = finite_or_none(record[key])
+        return record
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """Give the number as a float, or None where it is absent, NaN or infinite."""
+    return float(value) if value is not None and np.isfinite(value) else None
+
+
+class Observer(Protocol):
+    """Something that looks at snapshots of a run.
+
+    `interval` is the number of steps between two looks; the first and the last step are always
+    looked at. `start` is
+    called once per run, before step 0, and must forget any earlier run.
+    """
+
+    interval: int
+
+    def start(self, atoms: Atoms, context: RunContext) -> None:
+        """Take note of the starting structure."""
+        ...
+
+    def check(self, snapshot: Snapshot) -> Sequence[Finding]:
+        """Look at one snapshot; a finding of severity "fail" stops the run."""
+        ...

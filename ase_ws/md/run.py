@@ -1,0 +1,232 @@
+"""Run molecular dynamics with any ASE calculator, under the eyes of observers."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
+
+from ase_ws.atomic import write_text
+from ase_ws.errors import UserError
+from ase_ws.md.evaluation import CALCULATOR_FAILURES, check_start, evaluate
+from ase_ws.md.integrators import Baths, Dynamics, build_dynamics
+from ase_ws.md.observer import Ensemble, Observer, RunContext, Snapshot
+from ase_ws.md.result import MDResult, Record
+from ase_ws.md.velocities import degrees_of_freedom, draw_velocities
+from ase_ws.md.watch import Watch, with_guard
+
+#: Called as `progress(steps_done, steps_planned, label)`.
+Progress = Callable[[int, int, str], None]
+
+
+def run_md(
+    atoms: Atoms,
+    calculator: BaseCalculator | None = None,
+    *,
+    ensemble: Ensemble = "nvt",
+    temperature: float,
+    steps: int,
+    timestep: float = 0.5,
+    seed: int = 0,
+    thermostat_time: float = 100.0,
+    pressure: float = 1.01325,
+    barostat_time: float = 1000.0,
+    flexible_cell: bool = False,
+    keep_velocities: bool = False,
+    observers: Sequence[Observer] = (),
+    interval: int = 10,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> MDResult:
+    """Run MD and stop at the first failure that an observer finds.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        Starting structure; not modified.
+    calculator : ASE calculator, optional
+        Energies and forces (NPT: stress too). Default: the one attached to `atoms`.
+    ensemble : {"nve", "nvt", "npt"}
+        See `ase_ws.md.integrators` for the integrators and what each conserves.
+    temperature : float
+        Temperature in K: of the initial velocities, and of the thermostat.
+    steps : int
+        Number of steps.
+    timestep : float
+        Time step in fs. 0.5 resolves the fastest vibration, an X–H stretch of 9 fs, well.
+    seed : int
+        Seed for velocities and thermostat; the same seed gives the same run.
+    thermostat_time, barostat_time : float
+        Time constants in fs, see `Baths`.
+    pressure : float
+        Pressure in bar (NPT).
+    flexible_cell : bool
+        NPT: let the cell change its shape too.
+    keep_velocities : bool
+        Go on with the momenta of `atoms` instead of drawing new ones.
+    observers : sequence of Observer
+        Called every `observer.interval` steps and at the last one. A `FiniteGuard` is added unless
+        one is there, and asked first.
+    interval : int
+        Steps between two frames, log rows and points of the traces.
+    out : path, optional
+        Folder for `trajectory.extxyz`, `md.csv` (see `read_log`) and `md.json`. Files of an
+        earlier run there are overwritten.
+    progress : callable, optional
+        Called as `progress(steps_done, steps_planned, label)` every `interval` steps.
+
+    Returns
+    -------
+    MDResult
+
+    Raises
+    ------
+    UserError
+        Bad arguments, or a calculator that cannot evaluate the starting structure at all. An
+        exception that it raises later counts as a failure of the potential, `stopped_by` names
+        it.
+    """
+    _check_arguments(ensemble, temperature, steps, timestep, interval, seed)
+    working = _working_copy(atoms, calculator)
+    baths = _checked_baths(working, ensemble, thermostat_time, barostat_time, flexible_cell)
+    velocity_seed, bath_seed = np.random.SeedSequence(seed).spawn(2)
+    if not keep_velocities:
+        draw_velocities(working, temperature, np.random.default_rng(velocity_seed))
+    elif not (working.get_kinetic_energy() > 0):
+        raise UserError(
+            "keep_velocities is set, but the atoms have none: set their momenta or draw new ones"
+        )
+    check_start(working, stress=ensemble == "npt")
+    context = RunContext(
+        ensemble=ensemble,
+        temperature=float(temperature),
+        timestep=float(timestep),
+        steps=int(steps),
+        n_dof=degrees_of_freedom(working),
+        pressure=float(pressure) if ensemble == "npt" else None,
+    )
+    dynamics = build_dynamics(working, context, baths, np.random.default_rng(bath_seed))
+    watch = Watch(with_guard(observers), working, context)
+    with Record(out, interval) as record:
+        started = time.perf_counter()
+        # Overflow and NaN are for the finite guard to report, not for NumPy to warn about.
+        with np.errstate(all="ignore"):
+            _loop(dynamics, working, context, watch, record, interval, progress)
+        seconds = time.perf_counter() - started
+    result = MDResult(
+        atoms=working,
+        steps_done=watch.steps_done,
+        stopped_by=watch.failure,
+        warnings=watch.warnings,
+        traces=record.traces(),
+        last_frames=watch.last_frames,
+        seconds=seconds,
+        context=context,
+        seed=int(seed),
+    )
+    if out is not None:
+        write_text(Path(out) / "md.json", json.dumps(result.to_dict(), indent=2) + "\n")
+    return result
+
+
+def _loop(
+    dynamics: Dynamics,
+    atoms: Atoms,
+    context: RunContext,
+    watch: Watch,
+    record: Record,
+    interval: int,
+    progress: Progress | None,
+) -> None:
+    label = f"{context.ensemble.upper()} {context.temperature:g} K"
+    snapshots = _snapshots(dynamics, atoms, context)
+    while True:
+        # Only the step itself is guarded: a mistake in an observer must not pass for a failure
+        # of the potential.
+        try:
+            snapshot = next(snapshots, None)
+        except CALCULATOR_FAILURES as error:
+            watch.calculator_failed(error)
+            return
+        if snapshot is None:
+            return
+        stopped = watch.look(snapshot)
+        due = snapshot.step % interval == 0
+        if due or stopped or snapshot.step == context.steps:
+            record.write(snapshot)
+            if progress is not None:
+                progress(snapshot.step, context.steps, label)
+        if stopped:
+            return
+
+
+def _snapshots(dynamics: Dynamics, atoms: Atoms, context: RunContext) -> Iterator[Snapshot]:
+    """Step the integrator; the first snapshot is the start."""
+    for _ in dynamics.integrator.irun(context.steps):
+        energy, forces, stress = evaluate(atoms)
+        snapshot = Snapshot(
+            step=dynamics.integrator.nsteps,
+            time=dynamics.integrator.nsteps * context.timestep,
+            atoms=atoms,
+            energy=energy,
+            forces=forces,
+            conserved=energy + float(atoms.get_kinetic_energy()) + dynamics.reservoir(),
+            context=context,
+            stress=stress,
+        )
+        yield snapshot
+
+
+def _working_copy(atoms: Atoms, calculator: BaseCalculator | None) -> Atoms:
+    calculator = calculator if calculator is not None else atoms.calc
+    if calculator is None:
+        raise UserError("no calculator: give one, or attach one to the atoms (atoms.calc = ...)")
+    if len(atoms) == 0:
+        raise UserError("the structure has no atoms: give one with at least two")
+    if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
+        raise UserError("the starting positions or cell hold NaN or infinity: mend the structure")
+    working = atoms.copy()
+    working.calc = calculator
+    return working
+
+
+def _check_arguments(
+    ensemble: str, temperature: float, steps: int, timestep: float, interval: int, seed: int
+) -> None:
+    if ensemble not in get_args(Ensemble):
+        raise UserError(
+            f"unknown ensemble {ensemble!r}: use one of {', '.join(get_args(Ensemble))}"
+        )
+    for name, value, unit in (("temperature", temperature, "K"), ("timestep", timestep, "fs")):
+        if not (np.isfinite(value) and value > 0):
+            raise UserError(f"{name} is {value}: it must be a positive number, in {unit}")
+    for name, value, least in (("steps", steps, 0), ("interval", interval, 1), ("seed", seed, 0)):
+        if not (np.isfinite(value) and int(value) == value and value >= least):
+            raise UserError(f"{name} is {value}: it must be a whole number of at least {least}")
+
+
+def _checked_baths(
+    atoms: Atoms,
+    ensemble: Ensemble,
+    thermostat_time: float,
+    barostat_time: float,
+    flexible_cell: bool,
+) -> Baths:
+    for name, value in (("thermostat_time", thermostat_time), ("barostat_time", barostat_time)):
+        if not (np.isfinite(value) and value > 0):
+            raise UserError(f"{name} is {value}: it must be a positive number, in fs")
+    if ensemble == "npt" and not atoms.pbc.all():
+        raise UserError(
+            "NPT needs a structure that is periodic in all three directions: use nvt, or set the "
+            "cell and pbc"
+        )
+    if ensemble == "npt" and atoms.constraints:
+        raise UserError("NPT does not go with constraints: remove them or use nvt")
+    return Baths(thermostat_time, barostat_time, flexible_cell)

@@ -1,0 +1,107 @@
+"""Show each snapshot to the observers and keep what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from ase import Atoms
+
+from ase_ws.md.evaluation import describe
+from ase_ws.md.finite import FiniteGuard
+from ase_ws.md.observer import Finding, Observer, RunContext, Snapshot, bare_frame
+
+
+@dataclass
+class Watch:
+    """The observers at work, and the frames around a failure.
+
+    Attributes
+    ----------
+    observers : sequence of Observer
+        Asked in this order.
+    atoms : Atoms
+        The live atoms.
+    context : RunContext
+        What holds for the whole run.
+    steps_done : int
+        Last step that was looked at.
+    failure : Finding or None
+        What ended the run.
+    warnings : list of Finding
+        What did not.
+    last_frames : list of Atoms
+        After a failure: the frame before and the failing one.
+    """
+
+    observers: Sequence[Observer]
+    atoms: Atoms
+    context: RunContext
+    steps_done: int = 0
+    failure: Finding | None = None
+    warnings: list[Finding] = field(default_factory=list)
+    last_frames: list[Atoms] = field(default_factory=list)
+    _previous: Snapshot | None = None
+    _previous_state: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for observer in self.observers:
+            observer.start(self.atoms, self.context)
+
+    def look(self, snapshot: Snapshot) -> bool:
+        """Ask the observers that are due; True when one of them failed the snapshot."""
+        self.steps_done = snapshot.step
+        for observer in self.observers:
+            if snapshot.step % observer.interval and snapshot.step != self.context.steps:
+                continue
+            for finding in observer.check(snapshot):
+                if finding.severity == "fail":
+                    self.failure = finding
+                    self._keep_frames(snapshot.to_atoms())
+                    return True
+                self.warnings.append(finding)
+        self._remember(snapshot)
+        return False
+
+    def calculator_failed(self, error: BaseException) -> None:
+        """Take an exception of the calculator for a failure of the potential."""
+        step = self.steps_done + 1
+        self.failure = Finding(
+            check="calculator",
+            severity="fail",
+            message=f"the calculator raised {describe(error)}",
+            step=step,
+            time=step * self.context.timestep,
+            temperature=self.context.temperature,
+        )
+        self._keep_frames(bare_frame(self.atoms, step, self.failure.time))
+
+    def _remember(self, snapshot: Snapshot) -> None:
+        # Three small arrays instead of `atoms.copy()`, which would cost ten times as much in
+        # every step for a frame that is hardly ever wanted.
+        self._previous = snapshot
+        self._previous_state = {
+            "positions": self.atoms.positions.copy(),
+            "momenta": self.atoms.get_momenta(),
+            "cell": self.atoms.cell.array.copy(),
+        }
+
+    def _keep_frames(self, failing: Atoms) -> None:
+        self.last_frames.append(failing)
+        if self._previous is None:
+            return
+        before = self.atoms.copy()
+        before.set_constraint()
+        before.set_cell(self._previous_state["cell"])
+        before.set_positions(self._previous_state["positions"])
+        before.set_momenta(self._previous_state["momenta"])
+        self.last_frames.insert(0, self._previous.to_atoms(before))
+
+
+def with_guard(observers: Sequence[Observer]) -> list[Observer]:
+    """Put a `FiniteGuard` in front, the caller's own where there is one."""
+    if not any(isinstance(observer, FiniteGuard) for observer in observers):
+        return [FiniteGuard(), *observers]
+    # First whatever the order given: the others may trip over NaN.
+    return sorted(observers, key=lambda observer: not isinstance(observer, FiniteGuard))

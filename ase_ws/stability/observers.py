@@ -1,0 +1,69 @@
+"""The list of checks that watch a run, see section "stability" of the documentation.
+
+| check | file |
+| --- | --- |
+| finite, temperature, frozen, force, energy, cell | `energetics.py` |
+| contact, bond, detached H, isolated atom | `geometry.py` |
+| drift | `drift.py` |
+"""
+
+from __future__ import annotations
+
+from ase_ws.stability.check import Check
+from ase_ws.stability.drift import DriftCheck
+from ase_ws.stability.energetics import (
+    CellCheck,
+    EnergyCheck,
+    FiniteCheck,
+    ForceCheck,
+    FrozenCheck,
+    TemperatureCheck,
+)
+from ase_ws.stability.geometry import (
+    BondCheck,
+    ContactCheck,
+    DetachedHydrogenCheck,
+    IsolatedAtomCheck,
+)
+
+
+def default_checks(*, largest_training_force: float | None = None) -> list[Check]:
+    """Make a fresh set of all checks, in the order in which they are asked.
+
+    Causes come before symptoms: a broken bond is named rather than the heat it sets free.
+
+    Parameters
+    ----------
+    largest_training_force : float, optional
+        Largest force in the training set in eV/Å, see `ForceCheck`.
+    """
+    return [
+        FiniteCheck(),
+        CellCheck(),
+        ContactCheck(),
+        BondCheck(),
+        DetachedHydrogenCheck(),
+        IsolatedAtomCheck(),
+        ForceCheck(largest_training_force=largest_training_force),
+        EnergyCheck(),
+        TemperatureCheck(),
+        FrozenCheck(),
+        DriftCheck(),
+    ]
+
+
+__all__ = [
+    "BondCheck",
+    "CellCheck",
+    "Check",
+    "ContactCheck",
+    "DetachedHydrogenCheck",
+    "DriftCheck",
+    "EnergyCheck",
+    "FiniteCheck",
+    "ForceCheck",
+    "FrozenCheck",
+    "IsolatedAtomCheck",
+    "TemperatureCheck",
+    "default_checks",
+]

@@ -1,0 +1,92 @@
+"""What a campaign is asked to do, checked before anything is spent on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ase_ws.errors import UserError
+from ase_ws.md.observer import Ensemble
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `check_stability` was asked to do, see there for the meaning."""
+
+    temperatures: tuple[float, ...]
+    ps: float
+    replicas: int
+    timestep: float
+    ensemble: Ensemble
+    seed: int
+    pressure: float
+    thermostat_time: float
+    interval: int
+    min_ps: float
+
+    @property
+    def steps(self) -> int:
+        """Steps of one replica; rounded up, so that at least `ps` are simulated."""
+        return math.ceil(self.ps * 1000.0 / self.timestep - 1e-9)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all replicas."""
+        return self.steps * self.replicas * len(self.temperatures)
+
+    def seed_of(self, temperature: int, replica: int) -> int:
+        """Seed of one run, so that no two runs, of this or of another `seed`, share one."""
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(temperature, replica))
+        return int(sequence.generate_state(1)[0])
+
+
+def make_plan(
+    *,
+    temperature: float | Sequence[float],
+    ps: float,
+    replicas: int,
+    timestep: float,
+    ensemble: Ensemble,
+    seed: int,
+    pressure: float,
+    thermostat_time: float,
+    interval: int,
+    min_ps: float,
+) -> Plan:
+    """Check the arguments of `check_stability` and turn them into plain numbers.
+
+    Raises
+    ------
+    UserError
+        Where one of them makes no sense. The ensemble and the interval are checked by `run_md`.
+    """
+    for name, value in (("ps", ps), ("timestep", timestep), ("thermostat_time", thermostat_time)):
+        if not (np.isfinite(value) and value > 0):
+            raise UserError(f"{name} is {value}: it must be a positive number")
+    for name, value, least in (("replicas", replicas, 1), ("seed", seed, 0)):
+        if not (np.isfinite(value) and int(value) == value and value >= least):
+            raise UserError(f"{name} is {value}: it must be a whole number of at least {least}")
+    if not (min_ps >= 0):
+        raise UserError(f"min_ps is {min_ps}: it must be a number of at least 0")
+    return Plan(
+        temperatures=_as_temperatures(temperature),
+        ps=float(ps),
+        replicas=int(replicas),
+        timestep=float(timestep),
+        ensemble=ensemble,
+        seed=int(seed),
+        pressure=float(pressure),
+        thermostat_time=float(thermostat_time),
+        interval=interval,
+        min_ps=float(min_ps),
+    )
+
+
+def _as_temperatures(temperature: float | Sequence[float]) -> tuple[float, ...]:
+    values = np.atleast_1d(np.asarray(temperature, dtype=float))
+    if values.size == 0 or not (np.isfinite(values) & (values > 0)).all():
+        raise UserError(f"temperature is {temperature}: give one or more positive numbers, in K")
+    return tuple(float(value) for value in values)
