@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.exceptions import TyperException
 
 from ase_ws._version import __version__
 from ase_ws.atomic import write_text
@@ -25,7 +26,6 @@ app = typer.Typer(
     name="ase-ws",
     help="Fine-tune MACE-like potentials on sparse labels with weak losses, run them in ASE, "
     "and know whether to trust them.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -64,6 +64,9 @@ StructureArgument = Annotated[
     Path, typer.Argument(help="Structure to start from (any file that ASE reads; last frame).")
 ]
 Dtype = Annotated[str | None, typer.Option(help="float32 or float64; default: as saved.")]
+Threads = Annotated[
+    int | None, typer.Option(help="CPU threads; default 1 for structures of few atoms.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
@@ -71,13 +74,15 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")
 def main() -> None:
     """Run the command line; a user's mistake ends in one line and exit code 2."""
     try:
-        app()
-    except UserError as error:
-        err_console.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True)
+        code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
+    except (UserError, TyperException) as error:
+        text = getattr(error, "format_message", error.__str__)()
+        err_console.print(f"[bold red]error:[/] {_escape(text)}", soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         err_console.print("interrupted", style="yellow")
         sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _escape(text: str) -> str:
@@ -180,6 +185,7 @@ def finetune(
     max_steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and noise.")] = None,
     device: Device = None,
+    threads: Threads = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the run in this folder, as it was set up.")
     ] = None,
@@ -212,6 +218,7 @@ def finetune(
             "optimizer.max_steps": max_steps,
             "seed": seed,
             "device": device,
+            "threads": threads,
         },
     )
     with step_progress("fine-tuning", quiet=quiet) as report:
@@ -300,6 +307,7 @@ def md(
     seed: Annotated[int, typer.Option(help="Seed of velocities and thermostat.")] = 0,
     dtype: Dtype = None,
     device: Device = None,
+    threads: Threads = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier run in --out.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -309,7 +317,7 @@ def md(
 
     atoms, calculator, largest_force = _attach(model, structure, dtype, device)
     _fresh_folder(out, ("trajectory.extxyz", "md.csv", "md.json"), overwrite=overwrite)
-    with step_progress("md", quiet=quiet) as report:
+    with _threads(threads, atoms), step_progress("md", quiet=quiet) as report:
         result = run_md(
             atoms,
             calculator,
@@ -374,6 +382,7 @@ def stability(
     ] = None,
     dtype: Dtype = None,
     device: Device = None,
+    threads: Threads = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier run in --out.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -388,7 +397,7 @@ def stability(
     atoms, calculator, largest_force = _attach(model, structure, dtype, device)
     if out is not None:
         _fresh_folder(out, ("stability.json", "failures.xyz"), overwrite=overwrite)
-    with step_progress("stability", quiet=quiet) as report_progress:
+    with _threads(threads, atoms), step_progress("stability", quiet=quiet) as report_progress:
         report = check_stability(
             atoms,
             calculator,
@@ -434,6 +443,12 @@ def _attach(
         return bare, calculator, None
     provenance = read_header(model).get("provenance", {})
     return bare, calculator, provenance.get("largest_training_force_ev_per_angstrom")
+
+
+def _threads(number: int | None, atoms: Any) -> Any:
+    from ase_ws.devices import sensible_threads, threads
+
+    return threads(number or sensible_threads(len(atoms)))
 
 
 def _fresh_folder(out: Path, names: tuple[str, ...], *, overwrite: bool) -> None:

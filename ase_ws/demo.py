@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ase import Atoms
 
 from ase_ws._version import __version__
 from ase_ws.atomic import write_text
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.data import BASE_MODEL, METHANOL_TEST, METHANOL_TRAIN
+from ase_ws.devices import threads
 from ase_ws.errors import UserError
 from ase_ws.findings import findings
 from ase_ws.frames import Frame, read_frames
@@ -94,7 +94,8 @@ def run_demo(
     train = frames[: settings.n_train]
     valid = frames[settings.n_train : settings.n_train + settings.n_valid]
     test = read_frames(METHANOL_TEST)
-    with _one_thread():
+    # Six atoms are too few to share: a second thread costs more than it brings.
+    with threads(1):
         models = [_entry("base", "base model (GFN2-xTB, E0 re-fitted)", _base(train), test)]
         for weak, name in (
             ("none", "fine-tuned, supervised only"),
@@ -145,17 +146,6 @@ def _make_folder(out: Path, overwrite: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name in _FILES:
         (out / name).unlink(missing_ok=True)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Six atoms are too few to share: a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _base(train: Sequence[Frame]) -> MACEPotential:

@@ -1,6 +1,9 @@
-"""Names of devices and precisions, as users write them."""
+"""Devices, precisions and threads, as users name them."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -28,3 +31,26 @@ def resolve_dtype(name: str | torch.dtype) -> torch.dtype:
     if dtype not in (torch.float32, torch.float64):
         raise UserError(f"dtype '{name}': expected float32 or float64")
     return dtype
+
+
+#: Below this many atoms in one evaluation, a second thread costs more than it brings.
+FEW_ATOMS = 200
+
+
+def sensible_threads(n_atoms: float) -> int | None:
+    """Give 1 for evaluations of few atoms, else None: torch's own choice."""
+    return 1 if n_atoms < FEW_ATOMS else None
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """Let torch use this many threads inside the block; None leaves it alone."""
+    before = torch.get_num_threads()
+    try:
+        if number is not None:
+            if number < 1:
+                raise UserError(f"threads {number}: expected at least 1")
+            torch.set_num_threads(number)
+        yield
+    finally:
+        torch.set_num_threads(before)

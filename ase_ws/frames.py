@@ -75,7 +75,10 @@ class Frame:
         """Give the labels as tensors, absent ones masked (and NaN, so that a slip shows)."""
         n = len(self.numbers)
         return Labels(
-            energy=torch.tensor([np.nan if self.energy is None else self.energy]).double(),
+            # Not through torch's default float32: it would round -17,600 eV to 2 meV.
+            energy=torch.tensor(
+                [np.nan if self.energy is None else self.energy], dtype=torch.float64
+            ),
             has_energy=torch.tensor([self.energy is not None]),
             forces=torch.from_numpy(
                 np.full((n, 3), np.nan) if self.forces is None else self.forces

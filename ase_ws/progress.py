@@ -26,7 +26,7 @@ def step_progress(title: str, *, quiet: bool = False) -> Iterator[Report]:
     if quiet:
         yield lambda done, total, text: None
         return
-    with Progress(
+    bar = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
@@ -36,6 +36,17 @@ def step_progress(title: str, *, quiet: bool = False) -> Iterator[Report]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}", style="cyan"),
         console=Console(stderr=True),
-    ) as bar:
-        task = bar.add_task(title, total=None, text="")
-        yield lambda done, total, text: bar.update(task, completed=done, total=total, text=text)
+    )
+    task = bar.add_task(title, total=None, text="")
+
+    def report(done: int, total: int, text: str) -> None:
+        # Drawn from the first report on: a run that is refused leaves one line, the error.
+        bar.start()
+        bar.update(task, completed=done, total=total, text=text)
+
+    try:
+        yield report
+    finally:
+        # Stopping a bar that never started prints an empty line where stderr is a file.
+        if bar.live.is_started:
+            bar.stop()

@@ -33,6 +33,7 @@ class SkinnedGraph:
             raise ValueError(f"skin must not be negative (Å): {skin}")
         self.cutoff, self.skin, self.device, self.dtype = cutoff, skin, device, dtype
         self.builds = 0
+        self._centre = np.zeros(3)
         self._graph: GraphBatch | None = None
         self._built_for: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
 
@@ -41,15 +42,17 @@ class SkinnedGraph:
         positions = atoms.positions
         if self._graph is None or self._outdated(atoms):
             cell, pbc = np.array(atoms.cell), atoms.pbc.copy()
+            # float32 has steps of 8e-6 Å at 100 Å from the origin: take the centre off before.
+            if self.dtype == torch.float32:
+                self._centre = positions.mean(axis=0)
             self._graph = graph(
-                atoms.numbers, positions, cell, pbc, cutoff=self.cutoff + self.skin
+                atoms.numbers, positions - self._centre, cell, pbc, cutoff=self.cutoff + self.skin
             ).to(self.device, self.dtype)
             self._built_for = (atoms.numbers.copy(), positions.copy(), cell, pbc)
             self.builds += 1
             return self._graph
-        return replace(
-            self._graph, positions=torch.as_tensor(positions, dtype=self.dtype, device=self.device)
-        )
+        moved = torch.as_tensor(positions - self._centre, dtype=self.dtype, device=self.device)
+        return replace(self._graph, positions=moved)
 
     def _outdated(self, atoms: Atoms) -> bool:
         assert self._built_for is not None

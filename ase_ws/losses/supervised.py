@@ -17,11 +17,9 @@ def _labels(batch: GraphBatch) -> Labels:
     return batch.labels
 
 
-def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the values under the mask; exactly zero, with no gradient, where there are none."""
-    # Select before any arithmetic: a NaN times zero is a NaN.
-    chosen = values[mask]
-    return chosen.mean() if chosen.numel() else values.new_zeros(())
+def _nothing(prediction: Prediction) -> Tensor:
+    """Exactly zero, with zero gradients: what a batch without the label contributes."""
+    return 0.0 * prediction.energy.sum()
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,10 @@ class EnergyLoss:
         """Tell that none are needed."""
         return False
 
+    def n_labelled(self, batch: GraphBatch) -> int:
+        """Count the structures that the mean is over."""
+        return int(_labels(batch).has_energy.sum())
+
     def __call__(
         self,
         potential: Potential,
@@ -53,10 +55,11 @@ class EnergyLoss:
         """Return the loss (see `ase_ws.typing.LossTerm`)."""
         labels = _labels(batch)
         mask = labels.has_energy
+        if not bool(mask.any()):
+            return _nothing(prediction)
+        # Select before any arithmetic: a NaN times zero is a NaN.
         error = (prediction.energy[mask] - labels.energy[mask]) / batch.n_atoms[mask]
-        return _masked_mean(
-            penalty(error, self.metric, self.delta), torch.ones_like(error, dtype=torch.bool)
-        )
+        return penalty(error, self.metric, self.delta).mean()
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,10 @@ class ForcesLoss:
         """Tell whether the batch has force labels."""
         return bool(_labels(batch).has_forces.any())
 
+    def n_labelled(self, batch: GraphBatch) -> int:
+        """Count the structures that the mean is over."""
+        return int(_labels(batch).has_forces.sum())
+
     def __call__(
         self,
         potential: Potential,
@@ -90,7 +97,7 @@ class ForcesLoss:
         """Return the loss (see `ase_ws.typing.LossTerm`)."""
         labels = _labels(batch)
         if prediction.forces is None or not self.needs_forces(batch):
-            return prediction.energy.new_zeros(())
+            return _nothing(prediction)
         atoms = labels.has_forces[batch.batch]
         per_atom = penalty(
             prediction.forces[atoms] - labels.forces[atoms], self.metric, self.delta
@@ -107,6 +114,10 @@ class StressLoss:
         """Tell that none are needed: stress is asked for by itself."""
         return False
 
+    def n_labelled(self, batch: GraphBatch) -> int:
+        """Count the structures that the mean is over."""
+        return int(_labels(batch).has_stress.sum())
+
     def __call__(
         self,
         potential: Potential,
@@ -118,6 +129,6 @@ class StressLoss:
         """Return the loss (see `ase_ws.typing.LossTerm`)."""
         labels = _labels(batch)
         if prediction.stress is None or not bool(labels.has_stress.any()):
-            return prediction.energy.new_zeros(())
+            return _nothing(prediction)
         mask = labels.has_stress
         return (prediction.stress[mask] - labels.stress[mask]).square().mean()

@@ -12,7 +12,7 @@ from torch import Tensor
 from ase_ws.errors import UserError
 from ase_ws.losses.supervised import EnergyLoss, ForcesLoss, StressLoss
 from ase_ws.losses.weak import PISCLoss, PITCLoss
-from ase_ws.typing import GraphBatch, Potential
+from ase_ws.typing import GraphBatch, Potential, Prediction
 
 Term = EnergyLoss | ForcesLoss | StressLoss | PITCLoss | PISCLoss
 
@@ -79,6 +79,17 @@ class TotalLoss:
         prediction = potential(
             batch, forces=forces, stress=stress, create_graph=create_graph and (forces or stress)
         )
+        return self.of(prediction, potential, batch, generator=generator)
+
+    def of(
+        self,
+        prediction: Prediction,
+        potential: Potential,
+        batch: GraphBatch,
+        *,
+        generator: torch.Generator,
+    ) -> LossValue:
+        """Evaluate every active term on a prediction that is already there."""
         raw = {
             t.name: t.loss(potential, batch, prediction, generator=generator) for t in self.terms
         }

@@ -8,7 +8,6 @@ in float32 lose meV to the reference energies.
 from __future__ import annotations
 
 import contextlib
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
+from ase_ws.environment import unchanged_environment
 from ase_ws.errors import UserError
 from ase_ws.graphs import edge_vectors, graph
 from ase_ws.potentials.architecture import MACEArchitecture
@@ -28,17 +28,16 @@ from ase_ws.typing import GraphBatch, Prediction
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
     """Let mace and e3nn do what they must on import and on building, and undo the rest."""
-    variable = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(variable)
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([slice]):
-            warnings.simplefilter("ignore")
-            with contextlib.redirect_stdout(None):
-                yield
-    finally:
-        os.environ.pop(variable, None)
-        if before is not None:
-            os.environ[variable] = before
+    # mace sets TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD, which would disarm every later torch.load; e3nn
+    # loads constants that hold a slice; both warn and print of what does not concern the user.
+    with (
+        unchanged_environment(),
+        torch.serialization.safe_globals([slice]),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(None),
+    ):
+        warnings.simplefilter("ignore")
+        yield
 
 
 with _undisturbed():

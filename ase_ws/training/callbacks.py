@@ -165,9 +165,24 @@ class LastCheckpoint(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save, unless this validation stands outside the training."""
-        if trainer.training or trainer.state.fn == "fit":
-            with atomic_path(self.path) as temporary:
-                trainer.save_checkpoint(temporary)
+        if trainer.state.fn == "fit":
+            self._save(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save the last step, even where no regular validation follows it."""
+        if trainer.global_step == trainer.max_steps:
+            self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        with atomic_path(self.path) as temporary:
+            trainer.save_checkpoint(temporary)
 
 
 class StepProgress(L.Callback):

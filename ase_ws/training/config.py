@@ -117,6 +117,9 @@ class FinetuneConfig(_Section):
     seed: int = Field(default=0, ge=0)
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["float32", "float64"] = "float32"
+    threads: int | None = Field(
+        default=None, gt=0, description="CPU threads; default 1 where batches are small"
+    )
 
     def resolved(self, *, has_forces: bool) -> FinetuneConfig:
         """Replace every "choose for me" by a number.
@@ -226,7 +229,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected sections such as 'data:' and 'model:'")
-    return tree
+    # A section with nothing under it is the same as none.
+    return {name: section for name, section in tree.items() if section is not None}
 
 
 def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:

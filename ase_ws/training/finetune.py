@@ -22,7 +22,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 
 from ase_ws._version import __version__
-from ase_ws.devices import resolve_device, resolve_dtype
+from ase_ws.devices import resolve_device, resolve_dtype, sensible_threads, threads
 from ase_ws.errors import UserError
 from ase_ws.frames import (
     Frame,
@@ -150,7 +150,9 @@ def finetune(
         train_loader(train_frames, potential.r_max + skin, config, first_step),
         valid_loader(valid_frames, potential.r_max),
     )
-    with _reproducible(config), _quiet_lightning():
+    n_atoms = sum(len(f.numbers) for f in train_frames) / len(train_frames)
+    number = config.threads or sensible_threads(n_atoms * config.optimizer.batch_size)
+    with _reproducible(config), _quiet_lightning(), threads(number):
         trainer = _trainer(config, out, history, progress)
         if checkpoint is None:
             # The first row is the model before training: with a base model it may stay the best.

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from ase_ws.errors import UserError
 from ase_ws.frames import Frame
 from ase_ws.graphs import collate
-from ase_ws.losses import TotalLoss
+from ase_ws.losses import EnergyLoss, ForcesLoss, StressLoss, TotalLoss
 from ase_ws.potentials.mace import MACEPotential
 from ase_ws.training.config import FinetuneConfig
 from ase_ws.training.evaluate import Errors
@@ -45,7 +46,7 @@ class FinetuneModule(L.LightningModule):
         self.valid_loss = valid_loss
         self.config = config
         self.errors = Errors()
-        self.valid_total: list[tuple[float, int]] = []
+        self.valid_sums: dict[str, tuple[float, int]] = {}
 
     def configure_optimizers(self) -> Any:
         """AdamW, a linear warm-up, and a cosine to a hundredth of the learning rate."""
@@ -75,7 +76,9 @@ class FinetuneModule(L.LightningModule):
 
     def training_step(self, batch: GraphBatch, batch_idx: int) -> torch.Tensor:
         """Return the total loss; its components are logged by name."""
-        generator = torch.Generator().manual_seed(_mix(self.config.seed, self.global_step))
+        generator = torch.Generator().manual_seed(
+            _seed(self.config.seed, _DISPLACEMENTS, self.global_step)
+        )
         value = self.loss(self.potential, batch, generator=generator)
         if not bool(torch.isfinite(value.total)):
             raise UserError(
@@ -92,35 +95,48 @@ class FinetuneModule(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""
         self.errors = Errors()
-        self.valid_total = []
+        self.valid_sums = {}
 
     def validation_step(self, batch: GraphBatch, batch_idx: int) -> None:
         """Collect errors; forces need gradients although nothing is trained."""
-        generator = torch.Generator().manual_seed(0)
-        assert batch.labels is not None
-        prediction = self.potential(batch, forces=bool(batch.labels.has_forces.any()))
+        labels = batch.labels
+        assert labels is not None
+        stress = any(isinstance(t.loss, StressLoss) for t in self.valid_loss.terms)
+        prediction = self.potential(
+            batch,
+            forces=bool(labels.has_forces.any()),
+            stress=stress and bool(labels.has_stress.any()),
+        )
         self.errors.add(batch, prediction)
-        terms = [
-            t.weight * t.loss(self.potential, batch, prediction, generator=generator)
-            for t in self.valid_loss.terms
-        ]
-        self.valid_total.append((float(sum(terms)), batch.n_graphs))
+        value = self.valid_loss.of(
+            prediction, self.potential, batch, generator=torch.Generator().manual_seed(0)
+        )
+        for term in self.valid_loss.terms:
+            # Means over the labelled structures of each batch become the mean over all of them.
+            assert isinstance(term.loss, EnergyLoss | ForcesLoss | StressLoss)
+            n = term.loss.n_labelled(batch)
+            total, count = self.valid_sums.get(term.name, (0.0, 0))
+            self.valid_sums[term.name] = (total + n * float(value.weighted[term.name]), count + n)
 
     def validation_metrics(self) -> dict[str, float | None]:
         """Errors of the last validation in meV, and the loss that models are chosen by."""
-        total = sum(v * n for v, n in self.valid_total) / sum(n for _, n in self.valid_total)
-        return {"valid_loss": total, **self.errors.metrics()}
+        loss = sum(total / count for total, count in self.valid_sums.values() if count)
+        return {"valid_loss": loss, **self.errors.metrics()}
 
 
-def _mix(seed: int, step: int) -> int:
-    """Combine seed and step into one number so that neighbouring runs share no stream."""
-    return (seed * 1_000_003 + step) % (2**63)
+def _seed(*numbers: int) -> int:
+    """Mix run seed, purpose and step into one seed, so that no two streams are alike."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+_DISPLACEMENTS, _SHUFFLE = 0, 1
 
 
 class StepBatches(Sampler[list[int]]):
     """The frames of each training step, which follow from (seed, step) alone.
 
-    Every frame is visited once before any comes again. The whole training is one pass over this
+    The frames are shuffled, dealt in batches, and shuffled anew; what does not fill a batch waits
+    for the next deal. The whole training is one pass over this
     sampler, so a resumed run goes on with exactly the batches it would have seen.
 
     Parameters
@@ -148,10 +164,9 @@ class StepBatches(Sampler[list[int]]):
         for step in range(self.first, self.n_steps):
             pass_number, k = divmod(step, per_pass)
             if pass_number != shuffled:
-                generator = torch.Generator().manual_seed(_mix(self.seed, pass_number))
+                generator = torch.Generator().manual_seed(_seed(self.seed, _SHUFFLE, pass_number))
                 order = torch.randperm(self.n_frames, generator=generator).tolist()
                 shuffled = pass_number
-            # Frames that do not fill a batch wait for the next pass, which is shuffled anew.
             yield order[k * self.batch_size : (k + 1) * self.batch_size]
 
 
