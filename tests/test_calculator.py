@@ -258,10 +258,10 @@ def test_a_live_potential_is_never_changed(mace):
         assert potential.training
 
 
-def test_precision(mace, model_file):
+def test_precision(small_mace, model_file):
     atoms = molecule("CH3OH")
-    exact = attach(atoms, mace)
-    for source in (mace, model_file):
+    exact = attach(atoms, small_mace)
+    for source in (small_mace, model_file):
         single = attach(atoms, source, dtype="float32")
         assert single.calc.potential.dtype == torch.float32
         assert single.get_potential_energy() == pytest.approx(
@@ -271,11 +271,11 @@ def test_precision(mace, model_file):
         assert single.get_forces().dtype == np.float64
 
 
-def test_from_a_file(mace, model_file):
+def test_from_a_file(small_mace, model_file):
     atoms = molecule("CH3OH")
     for path in (model_file, str(model_file)):
         found = attach(atoms, path)
-        assert found.get_potential_energy() == attach(atoms, mace).get_potential_energy()
+        assert found.get_potential_energy() == attach(atoms, small_mace).get_potential_energy()
         assert not any(p.requires_grad for p in found.calc.potential.parameters())
 
 

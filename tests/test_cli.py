@@ -288,7 +288,7 @@ def test_evaluate_with_other_keys(cli, work, model):
 # --- info and export -------------------------------------------------------------------------
 
 
-def test_info(cli, model, mace):
+def test_info(cli, model, small_mace):
     code, out, err = cli("info", model)
     assert (code, err) == (0, "")
     for text in ("H C O", "4.0 Å", "8x0e+8x1o", "-13.6", "float64"):
@@ -298,7 +298,7 @@ def test_info(cli, model, mace):
     found = json.loads(out)
     assert found["elements"] == ["H", "C", "O"]
     assert found["e0_ev"] == {"H": -13.6, "C": -1030.0, "O": -2040.0}
-    assert found["parameters"] == sum(p.numel() for p in mace.parameters())
+    assert found["parameters"] == sum(p.numel() for p in small_mace.parameters())
     assert found["conservative"] is True
 
 
@@ -310,12 +310,12 @@ def test_info_after_training(cli, work):
     assert "ase-ws finetune --train train.xyz" in out
 
 
-def test_export(cli, work, model, mace):
+def test_export(cli, work, model, small_mace):
     code, out, err = cli("export", model, "--format", "mace", "new/out.model")
     assert (code, err) == (0, "")
     assert "new/out.model" in out
     atoms = molecule("CH3OH")
-    expected = PotentialCalculator(mace).get_potential_energy(atoms)
+    expected = PotentialCalculator(small_mace).get_potential_energy(atoms)
     found = PotentialCalculator("new/out.model").get_potential_energy(atoms)
     assert found == pytest.approx(expected, abs=1e-9)
     assert cli("export", model, "new/out.model")[0] == 2

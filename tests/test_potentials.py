@@ -322,8 +322,8 @@ def test_broken_weights_are_never_called_safe(mace):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_round_trip_is_exact(mace, tmp_path, dtype):
-    potential = copy.deepcopy(mace).to(getattr(torch, dtype))
+def test_round_trip_is_exact(small_mace, tmp_path, dtype):
+    potential = copy.deepcopy(small_mace).to(getattr(torch, dtype))
     path = save_potential(potential, tmp_path / "deep" / "m.safetensors", {"level": "CCSD(T)"})
     assert names(path.parent) == ["m.safetensors"]
     loaded = load_potential(path)
@@ -344,18 +344,18 @@ def test_round_trip_is_exact(mace, tmp_path, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float64", torch.float64])
-def test_precision_is_chosen_on_loading(mace, tmp_path, dtype):
-    path = save_potential(copy.deepcopy(mace).float(), tmp_path / "m.safetensors")
+def test_precision_is_chosen_on_loading(small_mace, tmp_path, dtype):
+    path = save_potential(copy.deepcopy(small_mace).float(), tmp_path / "m.safetensors")
     loaded = load_potential(path, dtype=dtype)
     assert loaded.dtype == torch.float64
-    assert torch.equal(loaded.e0, mace.e0)
+    assert torch.equal(loaded.e0, small_mace.e0)
 
 
-def test_a_failed_save_leaves_the_old_file(mace, tmp_path):
-    path = save_potential(mace, tmp_path / "m.safetensors")
+def test_a_failed_save_leaves_the_old_file(small_mace, tmp_path):
+    path = save_potential(small_mace, tmp_path / "m.safetensors")
     before = path.read_bytes()
     with pytest.raises(TypeError):
-        save_potential(mace, path, {"not": object()})
+        save_potential(small_mace, path, {"not": object()})
     assert path.read_bytes() == before
     assert names(tmp_path) == ["m.safetensors"]
 
@@ -562,9 +562,9 @@ def test_zip_files_that_are_no_models(tmp_path):
         load_potential(path)
 
 
-def test_mangled_pickles_are_refused(mace, tmp_path):
+def test_mangled_pickles_are_refused(small_mace, tmp_path):
     """Whatever a damaged file makes the reader stumble over, the user gets one line."""
-    good = export_upstream(mace, tmp_path / "good.model")
+    good = export_upstream(small_mace, tmp_path / "good.model")
     with zipfile.ZipFile(good) as file:
         members = {name: file.read(name) for name in file.namelist()}
     (pickled,) = [name for name in members if name.endswith("data.pkl")]
@@ -718,9 +718,9 @@ def test_compiled_models_are_named(tmp_path):
         load_potential(path)
 
 
-def test_stubs_do_not_outlive_the_reading(mace, tmp_path):
+def test_stubs_do_not_outlive_the_reading(small_mace, tmp_path):
     """Afterwards torch.load refuses what it refused before."""
-    path = export_upstream(mace, tmp_path / "m.model")
+    path = export_upstream(small_mace, tmp_path / "m.model")
     before = set(torch.serialization.get_safe_globals())
     load_potential(path)
     assert set(torch.serialization.get_safe_globals()) == before
