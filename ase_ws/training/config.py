@@ -133,7 +133,7 @@ class FinetuneConfig(_Section):
         -----
         The defaults were measured (DESIGN section 5 and the README's table): fine-tuning takes the
         residual of the difference to the frozen base model, at first order with ε = 0.15 Å and
-        weight 0.1; a conservative model from scratch gains from no weak loss.
+        weight 0.01; a conservative model from scratch gains from no weak loss.
         """
         new = self.model_copy(deep=True)
         tuned = new.model.base is not None
@@ -145,7 +145,7 @@ class FinetuneConfig(_Section):
         on_difference = weak.reference == "base"
         _default(weak, "order", 1)
         _default(weak, "epsilon", 0.15 if on_difference else 0.05)
-        strength = 0.1 if on_difference else 0.01
+        strength = 0.01
         _default(weak, "pitc_weight", strength if weak.kind in ("pitc", "both") else 0.0)
         _default(weak, "pisc_weight", strength if weak.kind in ("pisc", "both") else 0.0)
         _default(new.loss, "energy_weight", 10.0 if has_forces else 100.0)

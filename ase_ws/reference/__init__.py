@@ -1,0 +1,1 @@
+"""How the packaged reference data were made (needs the `[reference]` extra, users do not)."""
