@@ -20,6 +20,7 @@ from typer.exceptions import TyperException
 from ase_ws._version import __version__
 from ase_ws.atomic import write_text
 from ase_ws.errors import UserError
+from ase_ws.folders import require_free
 from ase_ws.progress import step_progress
 
 app = typer.Typer(
@@ -316,7 +317,7 @@ def md(
     from ase_ws.stability.observers import default_checks
 
     atoms, calculator, largest_force = _attach(model, structure, dtype, device)
-    _fresh_folder(out, ("trajectory.extxyz", "md.csv", "md.json"), overwrite=overwrite)
+    require_free(out, overwrite=overwrite)
     with _threads(threads, atoms), step_progress("md", quiet=quiet) as report:
         result = run_md(
             atoms,
@@ -366,7 +367,7 @@ def stability(
     temperatures: Annotated[
         list[float] | None, typer.Argument(help="More temperatures, after --temperature.")
     ] = None,
-    ps: Annotated[float, typer.Option(help="Length of each replica in ps.")] = 1.0,
+    ps: Annotated[float, typer.Option(help="Length of each replica in ps.")] = 5.0,
     replicas: Annotated[int, typer.Option(help="Runs at each temperature.")] = 1,
     timestep: Annotated[float, typer.Option(help="Time step in fs.")] = 0.5,
     ensemble: Annotated[Ensemble, typer.Option(help="Ensemble to sample.")] = Ensemble.nvt,
@@ -396,7 +397,7 @@ def stability(
         raise UserError("--scheduler: not available in this version; leave it out to run here")
     atoms, calculator, largest_force = _attach(model, structure, dtype, device)
     if out is not None:
-        _fresh_folder(out, ("stability.json", "failures.xyz"), overwrite=overwrite)
+        require_free(out, overwrite=overwrite)
     with _threads(threads, atoms), step_progress("stability", quiet=quiet) as report_progress:
         report = check_stability(
             atoms,
@@ -449,17 +450,6 @@ def _threads(number: int | None, atoms: Any) -> Any:
     from ase_ws.devices import sensible_threads, threads
 
     return threads(number or sensible_threads(len(atoms)))
-
-
-def _fresh_folder(out: Path, names: tuple[str, ...], *, overwrite: bool) -> None:
-    """Refuse to mix two runs in one folder."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file; expected a folder")
-    if out.is_dir() and any(out.iterdir()):
-        if not overwrite:
-            raise UserError(f"{out}: exists and is not empty; use --overwrite, or another --out")
-        for name in names:
-            (out / name).unlink(missing_ok=True)
 
 
 @app.command()

@@ -26,8 +26,8 @@ from ase_ws.atomic import write_text
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.data import BASE_MODEL, METHANOL_TEST, METHANOL_TRAIN
 from ase_ws.devices import threads
-from ase_ws.errors import UserError
 from ase_ws.findings import findings
+from ase_ws.folders import make_clear, require_free
 from ase_ws.frames import Frame, read_frames
 from ase_ws.potentials.files import load_potential, read_header
 from ase_ws.potentials.mace import MACEPotential
@@ -47,7 +47,7 @@ class DemoSettings:
 
     n_train: int = 50
     n_valid: int = 20
-    steps: int = 800
+    steps: int = 500
     temperatures: tuple[float, ...] = (300.0, 600.0)
     ps: float = 1.0
     replicas: int = 1
@@ -88,7 +88,8 @@ def run_demo(
     """
     settings = settings or DemoSettings()
     out = Path(out)
-    _make_folder(out, overwrite)
+    require_free(out, overwrite=overwrite)
+    make_clear(out, ("results.json", "report.html"))
     started = time.perf_counter()
     frames = read_frames(METHANOL_TRAIN)
     train = frames[: settings.n_train]
@@ -133,19 +134,6 @@ def run_demo(
     write_text(out / "results.json", json.dumps(_plain(results), allow_nan=False) + "\n")
     write_demo_report(_plain(results), out / "report.html")
     return results
-
-
-_FILES = ("results.json", "report.html")
-
-
-def _make_folder(out: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file; expected a folder for the report")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise UserError(f"{out}: exists and is not empty; use --overwrite, or another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    for name in _FILES:
-        (out / name).unlink(missing_ok=True)
 
 
 def _base(train: Sequence[Frame]) -> MACEPotential:

@@ -50,7 +50,13 @@ def _change(before: dict[str, Any], after: dict[str, Any], name: str, what: str)
     ratio = new / old
     verb = "left" if abs(ratio - 1) < NOISE else "lowered" if ratio < 1 else "raised"
     middle = f"{what} as it was" if verb == "left" else what
-    return f"{verb} {middle} ({old:.3g} to {new:.3g} {unit}, × {ratio:.2f})"
+    return f"{verb} {middle} ({_short(old)} to {_short(new)} {unit}, × {ratio:.2f})"
+
+
+def _short(value: float) -> str:
+    """Three significant digits, trailing zeros kept: 3.00, 41.2, 119."""
+    text = f"{value:#.3g}"
+    return text.rstrip(".")
 
 
 def _verdict(model: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from ase.calculators.calculator import BaseCalculator
 
 from ase_ws.atomic import atomic_path, write_text
 from ase_ws.errors import UserError
+from ase_ws.folders import make_clear
 from ase_ws.md.evaluation import check_start
 from ase_ws.md.finite import label_atoms
 from ase_ws.md.observer import Ensemble, Finding
@@ -125,9 +126,9 @@ def check_stability(
         interval=interval,
         min_ps=min_ps,
     )
-    folder = _make_folder(out)
     start = _with_calculator(atoms, calculator)
     check_start(start, stress=ensemble == "npt")
+    folder = None if out is None else make_clear(Path(out), ("stability.json", "failures.xyz"))
     relaxation = relax(start, fmax=fmax, steps=relax_steps) if relax_steps else None
     templates = (
         list(checks)
@@ -305,11 +306,3 @@ def _with_calculator(atoms: Atoms, calculator: BaseCalculator | None) -> Atoms:
     start = atoms.copy()
     start.calc = calculator
     return start
-
-
-def _make_folder(out: str | os.PathLike[str] | None) -> Path | None:
-    if out is None:
-        return None
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -24,6 +24,7 @@ from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 from ase_ws._version import __version__
 from ase_ws.devices import resolve_device, resolve_dtype, sensible_threads, threads
 from ase_ws.errors import UserError
+from ase_ws.folders import make_clear, require_free
 from ase_ws.frames import (
     Frame,
     FrameSource,
@@ -53,6 +54,9 @@ from ase_ws.training.callbacks import (
 from ase_ws.training.config import FinetuneConfig, load_config, validated_config
 from ase_ws.training.module import FinetuneModule, train_loader, valid_loader
 from ase_ws.training.start import new_mace, refit_e0, separate_isolated_atoms
+
+#: What a run leaves in its folder.
+FILES = ("model.safetensors", "metrics.csv", "config.yaml", "last.ckpt")
 
 
 @dataclass
@@ -299,23 +303,14 @@ def build_losses(
 
 def _prepare_folder(out: Path, *, resume: bool, overwrite: bool) -> Path | None:
     """Make the folder; return the checkpoint to go on from, if any."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file; expected a folder to write the run to")
-    if resume:
-        checkpoint = out / "last.ckpt"
-        if not checkpoint.is_file():
-            raise UserError(f"{out}: nothing to resume (no last.ckpt); start without --resume")
-        return checkpoint
-    if out.is_dir() and any(out.iterdir()):
-        if not overwrite:
-            raise UserError(
-                f"{out}: exists and is not empty; use --resume to go on, --overwrite to start "
-                "anew, or another --out"
-            )
-        for name in ("model.safetensors", "metrics.csv", "config.yaml", "last.ckpt"):
-            (out / name).unlink(missing_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
-    return None
+    if not resume:
+        require_free(out, overwrite=overwrite, resumable=True)
+        make_clear(out, FILES)
+        return None
+    checkpoint = out / "last.ckpt"
+    if not checkpoint.is_file():
+        raise UserError(f"{out}: nothing to resume (no last.ckpt); start without --resume")
+    return checkpoint
 
 
 def _trainer(
