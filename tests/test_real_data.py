@@ -35,14 +35,15 @@ def test_ethanol_from_scratch(tmp_path, weak):
 
 
 def test_silicon_is_periodic(tmp_path):
-    frames = [a for a in read(shared_file("mlearn/Si_train.xyz"), ":") if len(a) <= 40]
+    # The smaller cells of the file are relaxed surfaces, whose forces are next to nothing.
+    frames = [a for a in read(shared_file("mlearn/Si_train.xyz"), ":") if len(a) >= 63][::14]
     assert all(a.pbc.all() for a in frames)
-    # Every third for validation: the file is sorted by kind (slabs, strained cells, ...).
-    train = [a for k, a in enumerate(frames) if k % 3]
-    result = run(train, frames[::3], tmp_path / "run", 80, optimizer={"batch_size": 2})
-    first, best = result.history[0], min(result.history, key=lambda row: row["valid_loss"])
-    assert best["forces_rmse_mev_per_angstrom"] < 0.8 * first["forces_rmse_mev_per_angstrom"]
-    assert best["energy_rmse_mev_per_atom"] < 0.8 * first["energy_rmse_mev_per_atom"]
+    train = [a for k, a in enumerate(frames) if k % 4]
+    options = {"optimizer": {"batch_size": 2}, "model": {"r_max": 4.0}}
+    result = run(train, frames[::4], tmp_path / "run", 120, **options)
+    first, last = result.history[0], result.history[-1]
+    assert last["forces_rmse_mev_per_angstrom"] < 0.7 * first["forces_rmse_mev_per_angstrom"]
+    assert last["energy_rmse_mev_per_atom"] < 0.8 * first["energy_rmse_mev_per_atom"]
 
 
 def test_molecules_of_different_sizes_in_one_file(tmp_path):
