@@ -15,7 +15,6 @@ from ase_ws.calculators import PotentialCalculator
 from ase_ws.graphs import collate, graph
 from ase_ws.testing import Morse, tiny_mace
 
-
 # Molecules of a few atoms are too small to share between threads; on a busy machine sharing
 # them makes the tests many times slower.
 torch.set_num_threads(1)
