@@ -222,15 +222,20 @@ def finetune(
             "threads": threads,
         },
     )
-    with step_progress("fine-tuning", quiet=quiet) as report:
-        result = run_finetune(
-            config=settings,
-            out=out,
-            resume=resume is not None,
-            overwrite=overwrite,
-            progress=lambda done, total, row: report(done, total, _errors(row)),
-            notes={"command": _command()},
-        )
+    try:
+        with step_progress("fine-tuning", quiet=quiet) as report:
+            result = run_finetune(
+                config=settings,
+                out=out,
+                resume=resume is not None,
+                overwrite=overwrite,
+                progress=lambda done, total, row: report(done, total, _errors(row)),
+                notes={"command": _command()},
+            )
+    except KeyboardInterrupt:
+        if (out / "last.ckpt").is_file():
+            err_console.print(f"interrupted; to go on: ase-ws finetune --resume {out}")
+        raise typer.Exit(130) from None
     if not quiet:
         _print_finetune(result)
 

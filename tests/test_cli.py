@@ -12,6 +12,7 @@ import yaml
 from ase.build import molecule
 from ase.io import read, write
 
+import ase_ws.training
 from ase_ws import PotentialCalculator, load_potential
 from ase_ws.potentials.files import save_potential
 from ase_ws.testing import tiny_mace
@@ -381,3 +382,15 @@ def test_the_model_that_is_written_is_the_model_that_is_loaded(cli, work):
     assert cli(*FINETUNE, *QUICK, "-q", "--set", "dtype=float64")[0] == 0
     potential = load_potential("out/model.safetensors")
     assert str(potential.dtype) == "torch.float64"
+
+
+def test_an_interruption_says_how_to_go_on(cli, work, monkeypatch):
+    def interrupted(*, out, **options):
+        out.mkdir()
+        (out / "last.ckpt").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ase_ws.training, "finetune", interrupted)
+    code, _, err = cli("finetune", "--train", "train.xyz", "--out", "run")
+    assert code == 130
+    assert "--resume run" in err
