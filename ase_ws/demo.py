@@ -106,9 +106,8 @@ def run_demo(
     results = {
         "schema_version": SCHEMA_VERSION,
         "ase_ws_version": __version__,
-        "title": "Methanol at CCSD(T) from 50 energies: can the potential be trusted?"
-        if settings.n_train == 50
-        else f"Methanol at CCSD(T) from {settings.n_train} energies: can the potential be trusted?",
+        "title": f"Methanol at CCSD(T) from {settings.n_train} energies: "
+        "can the potential be trusted?",
         "command": command,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "wall_time_s": round(time.perf_counter() - started, 1),
@@ -131,8 +130,9 @@ def run_demo(
         "models": models,
     }
     results["findings"] = findings(models)
-    write_text(out / "results.json", json.dumps(_plain(results), allow_nan=False) + "\n")
-    write_demo_report(_plain(results), out / "report.html")
+    results = _plain(results)
+    write_text(out / "results.json", json.dumps(results, allow_nan=False) + "\n")
+    write_demo_report(results, out / "report.html")
     return results
 
 

@@ -137,19 +137,18 @@ def finetune(
     config = config.resolved(has_forces=has_forces)
     with _reproducible(config):
         potential, base = _starting_point(config, model, train_frames, isolated)
-    check_elements(
-        [*train_frames, *valid_frames], potential.atomic_numbers, config.model.base or ""
-    )
+    check_elements(valid_frames, potential.atomic_numbers, config.model.base or "")
     loss, valid_loss = build_losses(config, train_frames, base)
 
     # Before the folder is cleared: the base model may be the one that stands there.
     provenance = _provenance(config, train_frames, valid_frames, model, notes)
     checkpoint = _prepare_folder(out, resume=resume, overwrite=overwrite)
+    # Before the configuration is written: a damaged checkpoint must cost nothing.
+    first_step = 0 if checkpoint is None else _global_step(checkpoint)
     config.write(out / "config.yaml")
     history = History(out, provenance)
     skin = loss.skin if potential.skin_safe else 0.0
     module = FinetuneModule(potential, loss, valid_loss, config)
-    first_step = 0 if checkpoint is None else _global_step(checkpoint)
     loaders = (
         train_loader(train_frames, potential.r_max + skin, config, first_step),
         valid_loader(valid_frames, potential.r_max),
