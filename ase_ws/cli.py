@@ -43,6 +43,13 @@ class Weak(str, Enum):
     both = "both"
 
 
+class Forces(str, Enum):
+    """Where the forces come from."""
+
+    conservative = "conservative"
+    direct = "direct"
+
+
 class Labels(str, Enum):
     """Which labels to use."""
 
@@ -170,8 +177,12 @@ def finetune(
         Path | None, typer.Option(help="Base model to start from; default: a new small MACE.")
     ] = None,
     forces: Annotated[
-        str, typer.Option(help="conservative: -dE/dr (direct forces are not there yet).")
-    ] = "conservative",
+        Forces | None,
+        typer.Option(
+            help="conservative: -dE/dr. direct: a readout of its own, faster, but energy is not "
+            "conserved in MD. Default: as the base model; conservative from scratch."
+        ),
+    ] = None,
     weak: Annotated[Weak | None, typer.Option(help="Weak losses to add.")] = None,
     labels: Annotated[
         Labels | None, typer.Option(help="Labels to use; 'energy' ignores forces.")
@@ -197,10 +208,6 @@ def finetune(
     from ase_ws.training import finetune as run_finetune
     from ase_ws.training.config import load_config
 
-    if forces != "conservative":
-        raise UserError(
-            f"--forces {forces}: only 'conservative' is available in version {__version__}"
-        )
     if resume is not None:
         config, out = config or resume / "config.yaml", out or resume
         if out != resume:
@@ -215,6 +222,7 @@ def finetune(
             "data.valid": _text(valid),
             "data.labels": labels.value if labels else None,
             "model.base": _text(model),
+            "model.forces": forces.value if forces else None,
             "weak.kind": weak.value if weak else None,
             "optimizer.max_steps": max_steps,
             "seed": seed,
@@ -482,6 +490,8 @@ def info(
         "conservative": potential.conservative,
         "skin_safe": potential.skin_safe,
         "e0_ev": e0,
+        "kind": potential.kind,
+        "network": potential.architecture.size,
         "architecture": potential.architecture.model_dump(mode="json"),
         "provenance": header.get("provenance", {}),
     }
@@ -493,20 +503,20 @@ def info(
 
 def _print_info(facts: dict[str, Any]) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2))
-    architecture, provenance = facts["architecture"], facts["provenance"]
+    provenance = facts["provenance"]
     rows = {
         "file": facts["file"],
         "elements": " ".join(facts["elements"]),
         "cutoff": f"{facts['r_max_angstrom']} Å",
-        "network": f"{architecture['num_interactions']} layers, {architecture['hidden_irreps']}, "
-        f"{facts['parameters']:,} weights, {facts['dtype']}",
+        "network": f"{facts['network']}, {facts['parameters']:,} weights, {facts['dtype']}",
         "forces": "-dE/dr" if facts["conservative"] else "direct readout, not conservative",
         "E0 (eV)": ", ".join(f"{k} {v:.4f}" for k, v in facts["e0_ev"].items()),
         "made": f"{provenance.get('created', '?')} by ase_ws {provenance.get('ase_ws', '?')}"
         if provenance
-        else "by upstream mace-torch",
+        else ("not recorded" if facts["file"].endswith(".safetensors") else "upstream mace-torch"),
     }
-    if provenance:
+    # What `finetune` writes; a file saved from Python may hold other facts, or none.
+    if "n_train" in provenance:
         rows["trained on"] = (
             f"{provenance['n_train']} frames ({provenance['n_train_with_forces']} with forces): "
             f"{', '.join(provenance['trained_on'])}"

@@ -30,7 +30,7 @@ from ase_ws.findings import findings
 from ase_ws.folders import make_clear, require_free
 from ase_ws.frames import Frame, read_frames
 from ase_ws.potentials.files import load_potential, read_header
-from ase_ws.potentials.mace import MACEPotential
+from ase_ws.potentials.module import PotentialModule
 from ase_ws.progress import Report
 from ase_ws.report import SCHEMA_VERSION, write_demo_report
 from ase_ws.stability.campaign import check_stability
@@ -136,7 +136,7 @@ def run_demo(
     return results
 
 
-def _base(train: Sequence[Frame]) -> MACEPotential:
+def _base(train: Sequence[Frame]) -> PotentialModule:
     """Give the base model at the E0 of the new level: the fair thing to compare with."""
     potential = load_potential(BASE_MODEL)
     refit_e0(potential, train, {})
@@ -205,7 +205,9 @@ def _settings_of_note(config: dict[str, Any]) -> dict[str, Any]:
     return note
 
 
-def _entry(key: str, name: str, potential: MACEPotential, test: Sequence[Frame]) -> dict[str, Any]:
+def _entry(
+    key: str, name: str, potential: PotentialModule, test: Sequence[Frame]
+) -> dict[str, Any]:
     evaluation = evaluate_potential(potential, test)
     mean = evaluation.energy_ref.mean()
     return {
@@ -224,7 +226,7 @@ def _entry(key: str, name: str, potential: MACEPotential, test: Sequence[Frame])
 
 
 def _stability(
-    potential: MACEPotential, name: str, settings: DemoSettings, stage: Stage
+    potential: PotentialModule, name: str, settings: DemoSettings, stage: Stage
 ) -> list[dict[str, Any]]:
     reports = []
     for temperature in settings.temperatures:

@@ -13,6 +13,7 @@ from ase.io import write
 
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.graphs import collate, graph
+from ase_ws.potentials.direct import DirectPotential
 from ase_ws.testing import Morse, tiny_mace
 
 # Molecules of a few atoms are too small to share between threads; on a busy machine sharing
@@ -34,6 +35,13 @@ def default_dtype():
 def mace():
     """A tiny random MACE for H, C, O in float64. Never change it: copy it."""
     return tiny_mace(e0=(-13.6, -1030.0, -2040.0))
+
+
+@pytest.fixture(scope="session")
+def direct_mace():
+    """The same size with a direct-force readout and vectors in every layer."""
+    body = tiny_mace(e0=(-13.6, -1030.0, -2040.0), keep_last_layer_irreps=True)
+    return DirectPotential(body, seed=1)
 
 
 @pytest.fixture(scope="session")

@@ -502,7 +502,7 @@ def test_defaults_follow_the_task():
     resolved = tuned.resolved(has_forces=False)
     assert resolved.weak.reference == "base"
     assert (resolved.weak.order, resolved.weak.epsilon) == (1, 0.15)
-    assert resolved.weak.pitc_weight == 0.01
+    assert resolved.weak.pitc_weight == 0.001
     assert resolved.weak.pisc_weight == 0.0
     assert resolved.optimizer.learning_rate == 1e-3
     assert tuned.weak.epsilon is None

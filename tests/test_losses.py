@@ -11,6 +11,7 @@ from ase.build import molecule
 from ase_ws.frames import Frame
 from ase_ws.graphs import nearest_neighbour_distance, rebuilt, sum_by_graph
 from ase_ws.losses import (
+    CurlLoss,
     Displacements,
     EnergyLoss,
     ForcesLoss,
@@ -20,8 +21,9 @@ from ase_ws.losses import (
     TotalLoss,
     WeightedTerm,
 )
+from ase_ws.losses.copies import evaluate_copies
 from ase_ws.losses.metrics import penalty
-from ase_ws.losses.weak import path_residual
+from ase_ws.losses.weak import as_reference, less_reference, path_residual
 from ase_ws.testing import Cubic, Curl, Harmonic, LeakyMorse, Morse
 from ase_ws.typing import Labels, LossTerm, Potential
 
@@ -61,9 +63,12 @@ def draws(monkeypatch):
 
 def residual(loss, potential, batch):
     prediction = potential(batch, forces=True, create_graph=True)
-    if isinstance(loss, PITCLoss):
-        return loss.residual(potential, batch, prediction, generator())
-    return loss.residual(potential, batch, generator())
+    copies = loss.copies(potential, batch, prediction, generator())
+    moved = evaluate_copies(potential, batch, copies, loss.skin)
+    if loss.reference is not None:
+        reference = as_reference(loss.reference)
+        prediction, moved = less_reference(reference, batch, prediction, copies, moved, loss.skin)
+    return loss.residual(batch, prediction, copies, moved)
 
 
 def value(loss, potential, batch, seed=0):
@@ -160,6 +165,18 @@ def test_both_orders_see_a_curl(batch, draws):
         else:
             expected = dot(a - b, cross(r), batch) + dot(a, cross(b), batch)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+
+
+def test_the_curl_loss_sees_a_curl_and_nothing_else(batch, draws):
+    """R = 2 Σ u·(c×v) for F = c × r on top of a harmonic surface; zero without it."""
+    c = torch.tensor([0.2, -0.1, 0.4], dtype=torch.float64)
+    found = residual(CurlLoss(EPSILON), Curl(Harmonic(1.7), c.tolist()), batch)
+    u, v = draws.steps
+    expected = 2 * dot(u, torch.linalg.cross(c.expand(1, 3), v), batch)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+    assert expected[:5].abs().min() > 1e-6
+    assert residual(CurlLoss(EPSILON), Harmonic(1.7), batch).abs().max() < 1e-12
+    assert residual(CurlLoss(EPSILON), Cubic(), batch).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("loss", [PITCLoss, PISCLoss])
@@ -532,7 +549,13 @@ def test_total_is_the_weighted_sum_never_renormalised(structures, to_graph):
         ({"energy": 1.0, "stress": 1.0}, [(False, True)]),
         ({"energy": 1.0, "pitc": 1.0}, [(True, False), (False, False)]),
         ({"energy": 1.0, "pitc2": 1.0}, [(True, False), (True, False)]),
-        ({"energy": 1.0, "pisc": 1.0}, [(False, False), (True, False), (False, False)]),
+        ({"energy": 1.0, "pisc": 1.0}, [(False, False), (False, False), (True, False)]),
+        # The copies of both losses go together: two calls besides the one at r, not three.
+        (
+            {"energy": 1.0, "pitc": 1.0, "pisc": 1.0},
+            [(True, False), (False, False), (True, False)],
+        ),
+        ({"energy": 1.0, "pitc2": 1.0, "pisc2": 1.0}, [(True, False), (True, False)]),
     ],
 )
 def test_a_term_of_zero_weight_costs_nothing(weights, calls, structures, to_graph):
@@ -543,6 +566,7 @@ def test_a_term_of_zero_weight_costs_nothing(weights, calls, structures, to_grap
         "pitc": PITCLoss(EPSILON),
         "pitc2": PITCLoss(EPSILON, order=2),
         "pisc": PISCLoss(EPSILON),
+        "pisc2": PISCLoss(EPSILON, order=2),
     }
     total = TotalLoss([WeightedTerm(n, weights.get(n, 0.0), loss) for n, loss in losses.items()])
     labels = [random_labels(a, k) for k, a in enumerate(structures)]

@@ -2,28 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ase_ws.errors import UserError
+from ase_ws.losses.comparison import NoisyNodesLoss, TaylorLabelLoss
+from ase_ws.losses.consistency import GradientLoss
+from ase_ws.losses.copies import JOINED_ATOMS, Copy, evaluate_copies
+from ase_ws.losses.reference import Reference
 from ase_ws.losses.supervised import EnergyLoss, ForcesLoss, StressLoss
-from ase_ws.losses.weak import PISCLoss, PITCLoss
+from ase_ws.losses.weak import WeakLoss, as_reference, less_reference
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
-Term = EnergyLoss | ForcesLoss | StressLoss | PITCLoss | PISCLoss
+Term = (
+    EnergyLoss
+    | ForcesLoss
+    | StressLoss
+    | GradientLoss
+    | TaylorLabelLoss
+    | NoisyNodesLoss
+    | WeakLoss
+)
 
 
 @dataclass(frozen=True)
 class WeightedTerm:
-    """One term of the total: `weight` times `loss`."""
+    """One term of the total: `weight` times `loss`, and when.
+
+    Parameters
+    ----------
+    name : str
+    weight : float
+    loss : LossTerm
+    weight_ramp, epsilon_ramp : float
+        Part of the training, from its start, over which the weight rises linearly from 0, and the
+        displacements' scale ε from a tenth of its value. 0: at full strength from the first step.
+    fraction : float
+        Part of the steps on which the term is evaluated, evenly spread. The weight is not rescaled:
+        on average the term counts as `fraction` times its weight.
+    """
 
     name: str
     weight: float
     loss: Term
+    weight_ramp: float = 0.0
+    epsilon_ramp: float = 0.0
+    fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.weight >= 0:
+            raise ValueError(f"weight of '{self.name}' must not be negative or NaN: {self.weight}")
+        if not (0 <= self.weight_ramp <= 1 and 0 <= self.epsilon_ramp <= 1):
+            raise ValueError(f"ramps of '{self.name}' must lie within 0 and 1")
+        if not 0 <= self.fraction <= 1:
+            raise ValueError(f"fraction of '{self.name}' must lie within 0 and 1: {self.fraction}")
+
+    def at(self, step: int, n_steps: int) -> WeightedTerm:
+        """Give the term as it counts at this step: weight zero where it is left out."""
+        # Evenly spread, and the same after a resume: floor(step f) rises on a fraction f of steps.
+        on = math.floor((step + 1) * self.fraction) > math.floor(step * self.fraction)
+        done = step / n_steps if n_steps > 0 else 1.0
+        weight = self.weight * _risen(done, self.weight_ramp) * on
+        loss = self.loss
+        risen = _risen(done, self.epsilon_ramp)
+        if risen < 1 and isinstance(loss, WeakLoss | TaylorLabelLoss | NoisyNodesLoss):
+            # Values kept for another ε are of no use, so the pool rests while ε grows.
+            loss = replace(loss, epsilon=loss.epsilon * (0.1 + 0.9 * risen), pool=0)
+        return replace(self, weight=weight, loss=loss)
+
+
+def _risen(done: float, ramp: float) -> float:
+    return 1.0 if done >= ramp else done / ramp
 
 
 class LossValue(NamedTuple):
@@ -44,13 +98,14 @@ class LossValue(NamedTuple):
 
 
 class TotalLoss:
-    """L = Σ_k w_k L_k. Weights are never renormalised; a term of zero weight costs nothing."""
+    """L = Σ_k w_k L_k. Weights are never renormalised; a term of zero weight costs nothing.
+
+    The displaced copies of all weak terms go through the potential together, and with them through
+    the frozen reference where there is one.
+    """
 
     def __init__(self, terms: Sequence[WeightedTerm]):
-        negative = [t.name for t in terms if not t.weight >= 0]
-        if negative:
-            raise ValueError(f"loss weights must not be negative or NaN: {negative}")
-        self.terms = tuple(t for t in terms if t.weight > 0)
+        self.terms = tuple(t for t in terms if t.weight > 0 and t.fraction > 0)
         if not self.terms:
             raise UserError(
                 "every loss weight is zero, or has no labels: nothing to train on; set "
@@ -59,9 +114,8 @@ class TotalLoss:
 
     @property
     def skin(self) -> float:
-        """How far beyond `r_max` the edges must reach for the weak terms, Å."""
-        weak = [t.loss for t in self.terms if isinstance(t.loss, PITCLoss | PISCLoss)]
-        return max((loss.skin for loss in weak), default=0.0)
+        """How far beyond `r_max` the edges must reach for the displaced copies, Å."""
+        return max((getattr(t.loss, "skin", 0.0) for t in self.terms), default=0.0)
 
     def __call__(
         self,
@@ -70,16 +124,22 @@ class TotalLoss:
         *,
         generator: torch.Generator,
         create_graph: bool = True,
+        step: int = 0,
+        n_steps: int = 0,
     ) -> LossValue:
-        """Evaluate the potential once on the batch, and every active term on the prediction."""
-        forces = any(t.loss.needs_forces(batch) for t in self.terms)
-        stress = any(isinstance(t.loss, StressLoss) for t in self.terms) and bool(
+        """Evaluate the potential on the batch, and every active term on the prediction.
+
+        `step` of `n_steps` decides on ramps and fractions; by default everything counts in full.
+        """
+        active = [term for t in self.terms if (term := t.at(step, n_steps)).weight > 0]
+        forces = any(t.loss.needs_forces(batch) for t in active)
+        stress = any(isinstance(t.loss, StressLoss) for t in active) and bool(
             batch.labels is not None and batch.labels.has_stress.any()
         )
         prediction = potential(
             batch, forces=forces, stress=stress, create_graph=create_graph and (forces or stress)
         )
-        return self.of(prediction, potential, batch, generator=generator)
+        return _sum(active, prediction, potential, batch, generator)
 
     def of(
         self,
@@ -89,9 +149,138 @@ class TotalLoss:
         *,
         generator: torch.Generator,
     ) -> LossValue:
-        """Evaluate every active term on a prediction that is already there."""
-        raw = {
-            t.name: t.loss(potential, batch, prediction, generator=generator) for t in self.terms
+        """Evaluate every term on a prediction that is already there."""
+        return _sum(self.terms, prediction, potential, batch, generator)
+
+
+def _sum(
+    terms: Sequence[WeightedTerm],
+    prediction: Prediction,
+    potential: Potential,
+    batch: GraphBatch,
+    generator: torch.Generator,
+) -> LossValue:
+    weak = {t.name: t.loss for t in terms if isinstance(t.loss, WeakLoss)}
+    raw = _weak_values(weak, prediction, potential, batch, generator)
+    for t in terms:
+        if t.name not in raw:
+            raw[t.name] = t.loss(potential, batch, prediction, generator=generator)
+    weighted = {t.name: t.weight * raw[t.name] for t in terms}
+    total = torch.stack(list(weighted.values())).sum() if weighted else _nothing(prediction)
+    return LossValue(total, {t.name: raw[t.name] for t in terms}, weighted)
+
+
+def _weak_values(
+    losses: Mapping[str, WeakLoss],
+    prediction: Prediction,
+    potential: Potential,
+    batch: GraphBatch,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Evaluate the weak losses with one call of the potential for the copies of all of them."""
+    if not losses:
+        return {}
+    skin = max(loss.skin for loss in losses.values())
+    plans = {
+        name: loss.copies(potential, batch, prediction, generator) for name, loss in losses.items()
+    }
+    n_copies = sum(map(len, plans.values()))
+    if len(losses) > 1 and n_copies * len(batch.positions) > JOINED_ATOMS:
+        # Too many atoms for joining to gain anything: one loss after the other, each letting go
+        # of its memory before the next.
+        return {
+            name: _spent({name: loss}, plans, prediction, potential, batch, skin)
+            for name, loss in losses.items()
         }
-        weighted = {t.name: t.weight * raw[t.name] for t in self.terms}
-        return LossValue(torch.stack(list(weighted.values())).sum(), raw, weighted)
+    return _joined_values(losses, plans, prediction, potential, batch, skin)
+
+
+def _spent(
+    losses: Mapping[str, WeakLoss],
+    plans: Mapping[str, list[Copy]],
+    prediction: Prediction,
+    potential: Potential,
+    batch: GraphBatch,
+    skin: float,
+) -> Tensor:
+    """Value of a single loss with its gradients already taken, so that its graph can go.
+
+    The sum Σ p·∂L/∂p over the weights p and over E and F at r has the gradients of L, and holds no
+    more memory than the weights.
+    """
+    weights = list(potential.parameters()) if isinstance(potential, torch.nn.Module) else []
+    weights = [p for p in weights if p.requires_grad]
+    here = [x for x in (prediction.energy, prediction.forces) if x is not None and x.requires_grad]
+    if not torch.is_grad_enabled() or not (weights or here):
+        (value,) = _joined_values(losses, plans, prediction, potential, batch, skin).values()
+        return value
+    # Stand-ins for E and F at r: the way from there to the weights is still needed by others.
+    doubles = {id(x): x.detach().requires_grad_() for x in here}
+    start = Prediction(
+        doubles.get(id(prediction.energy), prediction.energy),
+        doubles.get(id(prediction.forces), prediction.forces),
+    )
+    (value,) = _joined_values(losses, plans, start, potential, batch, skin).values()
+    gradients = torch.autograd.grad(value, [*weights, *doubles.values()], allow_unused=True)
+    parts = [
+        (x * g).sum() for x, g in zip([*weights, *here], gradients, strict=True) if g is not None
+    ]
+    total = torch.stack([p.to(value.dtype) for p in parts]).sum()
+    return value.detach() + total - total.detach()
+
+
+def _joined_values(
+    losses: Mapping[str, WeakLoss],
+    plans: Mapping[str, list[Copy]],
+    prediction: Prediction,
+    potential: Potential,
+    batch: GraphBatch,
+    skin: float,
+) -> dict[str, Tensor]:
+    """Evaluate all copies together, then every loss."""
+    plans = {name: plans[name] for name in losses}
+    predictions = iter(
+        evaluate_copies(potential, batch, [c for plan in plans.values() for c in plan], skin)
+    )
+    found = {name: [next(predictions) for _ in plan] for name, plan in plans.items()}
+    return {
+        name: value
+        for reference in {id(loss.reference): loss.reference for loss in losses.values()}.values()
+        for name, value in _values_less(
+            reference,
+            {name: loss for name, loss in losses.items() if loss.reference is reference},
+            plans,
+            found,
+            prediction,
+            batch,
+            skin,
+        ).items()
+    }
+
+
+def _values_less(
+    reference: Potential | Reference | None,
+    losses: Mapping[str, WeakLoss],
+    plans: Mapping[str, list[Copy]],
+    found: Mapping[str, list[Prediction]],
+    start: Prediction,
+    batch: GraphBatch,
+    skin: float,
+) -> dict[str, Tensor]:
+    """Values of the losses that share a reference, which is called once for all of them."""
+    if reference is not None:
+        copies = [copy for name in losses for copy in plans[name]]
+        at_copies = [prediction for name in losses for prediction in found[name]]
+        if not any(loss.needs_forces(batch) for loss in losses.values()):
+            # Nobody looks at r itself: the reference need not either.
+            start = start._replace(forces=None)
+        start, differences = less_reference(
+            as_reference(reference), batch, start, copies, at_copies, skin
+        )
+        rest = iter(differences)
+        found = {name: [next(rest) for _ in plans[name]] for name in losses}
+    return {name: loss.of(batch, start, plans[name], found[name]) for name, loss in losses.items()}
+
+
+def _nothing(prediction: Prediction) -> Tensor:
+    return 0.0 * prediction.energy.sum()

@@ -7,15 +7,19 @@ at displaced copies of a structure must fit each other.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from ase_ws.graphs import rebuilt, sum_by_graph
-from ase_ws.losses.displacements import Displacements
+from ase_ws.graphs import sum_by_graph
+from ase_ws.losses.copies import Copy, as_it_is, evaluate_copies
+from ase_ws.losses.displacements import Displacements, Shape
 from ase_ws.losses.metrics import Metric, penalty
+from ase_ws.losses.reference import Reference, difference
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
 
@@ -55,71 +59,116 @@ def _forces(prediction: Prediction) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _WeakLoss:
-    """What PITC and PISC share."""
+class WeakLoss(ABC):
+    """What the weak losses share: displaced copies are asked for, evaluated, and judged.
+
+    The two halves, `copies` and `residual`, are apart so that the copies of several losses can go
+    through the potential together (`ase_ws.losses.TotalLoss`).
+    """
 
     epsilon: float
     order: Literal[1, 2] = 1
     metric: Metric = "square"
     delta: float = 0.1
-    shape: Literal["cube", "ball", "gaussian"] = "cube"
+    shape: Shape = "cube"
     cap: float = 0.3
-    reference: Potential | None = field(default=None, repr=False)
+    reference: Potential | Reference | None = field(default=None, repr=False)
     detach_target: bool = False
+    detach_forces: bool = False
+    direction: Literal["random", "adversarial"] = "random"
+    pool: int = 0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.order not in (1, 2):
             raise ValueError(f"order must be 1 or 2: {self.order}")
         if self.metric not in get_args(Metric):
             raise ValueError(f"metric must be one of {get_args(Metric)}: '{self.metric}'")
-        Displacements(self.epsilon, self.shape, self.cap)
+        if self.direction not in ("random", "adversarial"):
+            raise ValueError(f"direction must be 'random' or 'adversarial': '{self.direction}'")
+        _ = self.displacements
 
     @property
     def displacements(self) -> Displacements:
         """The sampler of displaced copies."""
-        return Displacements(self.epsilon, self.shape, self.cap)
+        return Displacements(self.epsilon, self.shape, self.cap, self.pool, self.seed)
 
     @property
     def skin(self) -> float:
         """How far beyond `r_max` the edges of a batch must reach, Å."""
         return 2 * self.displacements.longest
 
-    def _evaluate(
-        self, potential: Potential, batch: GraphBatch, displacement: Tensor, *, forces: bool
-    ) -> Prediction:
-        """Prediction at a displaced copy, of the difference to the reference where there is one."""
-        moved = batch.displaced(displacement)
-        prediction = potential(
-            self._edges_for(potential, moved, self.skin), forces=forces, create_graph=forces
-        )
-        return self._less_reference(prediction, moved, forces=forces, skin=self.skin)
+    @abstractmethod
+    def needs_forces(self, batch: GraphBatch) -> bool:
+        """Tell whether forces at r are needed."""
 
-    def _less_reference(
-        self, prediction: Prediction, batch: GraphBatch, *, forces: bool, skin: float = 0.0
-    ) -> Prediction:
-        if self.reference is None:
-            return prediction
-        with torch.no_grad():
-            base = self.reference(self._edges_for(self.reference, batch, skin), forces=forces)
-        return Prediction(
-            energy=prediction.energy - base.energy,
-            forces=_forces(prediction) - _forces(base) if forces else None,
-        )
+    @abstractmethod
+    def copies(
+        self,
+        potential: Potential,
+        batch: GraphBatch,
+        prediction: Prediction,
+        generator: torch.Generator,
+    ) -> list[Copy]:
+        """Draw the displaced copies that the residual needs."""
 
-    @staticmethod
-    def _edges_for(potential: Potential, batch: GraphBatch, skin: float) -> GraphBatch:
-        """Keep the edges where that is exact, else build those that this potential needs."""
-        if not potential.skin_safe:
-            return rebuilt(batch, potential.r_max)
-        if batch.cutoff < potential.r_max + skin - 1e-6:
-            raise ValueError(
-                f"the graph's edges reach {batch.cutoff:.3f} Å; displaced copies need "
-                f"r_max + skin = {potential.r_max + skin:.3f} Å: build it with that cutoff"
+    @abstractmethod
+    def residual(
+        self,
+        batch: GraphBatch,
+        start: Prediction,
+        copies: Sequence[Copy],
+        predictions: Sequence[Prediction],
+    ) -> Tensor:
+        """R of each structure, (n_graphs,), eV, from the predictions at r and at the copies."""
+
+    def __call__(
+        self,
+        potential: Potential,
+        batch: GraphBatch,
+        prediction: Prediction,
+        *,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Return the loss (see `ase_ws.typing.LossTerm`)."""
+        copies = self.copies(potential, batch, prediction, generator)
+        predictions = evaluate_copies(potential, batch, copies, self.skin)
+        if self.reference is not None:
+            reference = as_reference(self.reference)
+            prediction, predictions = less_reference(
+                reference, batch, prediction, copies, predictions, self.skin
             )
-        return batch
+        return self.of(batch, prediction, copies, predictions)
 
-    def _mean(self, residual: Tensor, batch: GraphBatch) -> Tensor:
+    def of(
+        self,
+        batch: GraphBatch,
+        start: Prediction,
+        copies: Sequence[Copy],
+        predictions: Sequence[Prediction],
+    ) -> Tensor:
+        """Return the loss of predictions that are already there, less the reference's if any."""
+        if self.detach_forces:
+            start, *predictions = map(_without_force_gradients, (start, *predictions))
+        residual = self.residual(batch, start, copies, predictions)
         return (penalty(residual, self.metric, self.delta) / batch.n_atoms).mean()
+
+    def _copy(
+        self,
+        potential: Potential,
+        batch: GraphBatch,
+        prediction: Prediction,
+        generator: torch.Generator,
+        *,
+        forces: bool,
+    ) -> Copy:
+        """Draw the copy at the end of the path, where the direction matters."""
+        if self.direction == "random":
+            return self.displacements.copy(batch, generator, forces=forces)
+        field_ = adversarial_direction(
+            potential, batch, prediction, self.displacements, self.order, generator
+        )
+        return Copy(self.displacements.bounded(field_, batch), forces)
 
     def _target(self, prediction: Prediction) -> Prediction:
         if not self.detach_target:
@@ -127,8 +176,94 @@ class _WeakLoss:
         return Prediction(prediction.energy.detach(), _forces(prediction).detach())
 
 
+def _without_force_gradients(prediction: Prediction) -> Prediction:
+    forces = prediction.forces
+    return prediction._replace(forces=None if forces is None else forces.detach())
+
+
+def as_reference(reference: Potential | Reference) -> Reference:
+    """Wrap a plain potential in a `Reference` without memory of earlier calls."""
+    return reference if isinstance(reference, Reference) else Reference(reference)
+
+
+def less_reference(
+    reference: Reference,
+    batch: GraphBatch,
+    start: Prediction,
+    copies: Sequence[Copy],
+    predictions: Sequence[Prediction],
+    skin: float,
+) -> tuple[Prediction, list[Prediction]]:
+    """Take the reference's values off the predictions at r (where it has forces) and at the copies.
+
+    One call of the reference serves all of them.
+    """
+    here = [as_it_is(batch)] if start.forces is not None else []
+    base = reference(batch, [*here, *copies], skin)
+    at_copies = [difference(p, b) for p, b in zip(predictions, base[len(here) :], strict=True)]
+    return (difference(start, base[0]) if here else start), at_copies
+
+
+def adversarial_direction(
+    potential: Potential,
+    batch: GraphBatch,
+    prediction: Prediction,
+    sampler: Displacements,
+    order: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """δ where the potential is likely wrong, of the sampler's root mean square, (n_atoms, 3), Å.
+
+    Along the force error F − F_ref, with a random sign, for structures whose forces are labelled.
+    Elsewhere uphill in R² from a random δ0: sign(R) ∂R/∂δ, with R the residual of PITC at δ0; this
+    costs one evaluation and one gradient with respect to positions.
+    """
+    start = sampler(batch, generator)
+    sign = 2.0 * torch.randint(2, (batch.n_graphs,), generator=generator).to(start) - 1.0
+    labels = batch.labels
+    labelled = torch.zeros(batch.n_graphs, dtype=torch.bool, device=start.device)
+    if labels is not None and prediction.forces is not None:
+        labelled = labels.has_forces
+    direction = torch.zeros_like(start)
+    if labels is not None and prediction.forces is not None and bool(labelled.any()):
+        atoms = labelled[batch.batch]
+        error = prediction.forces.detach()[atoms] - labels.forces[atoms]
+        direction[atoms] = sign[batch.batch[atoms], None] * error
+    if not bool(labelled.all()):
+        uphill = _uphill(potential, batch, prediction, start, order, sampler)
+        atoms = ~labelled[batch.batch]
+        direction[atoms] = uphill[atoms]
+    size = (sum_by_graph(direction.square().mean(dim=1), batch) / batch.n_atoms).sqrt()
+    # Where there is no direction (no error at all), the random one is as good as any.
+    lost = size < 1e-12
+    direction = torch.where(lost[batch.batch, None], start, direction)
+    size = torch.where(lost, sampler.root_mean_square, size)
+    return direction * (sampler.root_mean_square / size)[batch.batch, None]
+
+
+def _uphill(
+    potential: Potential,
+    batch: GraphBatch,
+    prediction: Prediction,
+    start: Tensor,
+    order: int,
+    sampler: Displacements,
+) -> Tensor:
+    """Give sign(R) ∂R/∂δ at δ = start, (n_atoms, 3)."""
+    if prediction.forces is None:
+        prediction = potential(batch, forces=True)
+    here = Prediction(prediction.energy.detach(), _forces(prediction).detach())
+    with torch.enable_grad():
+        step = start.detach().requires_grad_()
+        copy = Copy(step, forces=order == 2)
+        (end,) = evaluate_copies(potential, batch, [copy], 2 * sampler.longest)
+        residual = path_residual(end, here, step, batch, order)
+        (gradient,) = torch.autograd.grad(residual.sum(), step)
+    return residual.detach().sign()[batch.batch, None] * gradient
+
+
 @dataclass(frozen=True)
-class PITCLoss(_WeakLoss):
+class PITCLoss(WeakLoss):
     """Physics-informed Taylor-expansion consistency.
 
     L = mean over structures of ρ(R) / n_atoms, with
@@ -151,10 +286,18 @@ class PITCLoss(_WeakLoss):
     shape : {"cube", "ball", "gaussian"}
     cap : float
         See `ase_ws.losses.Displacements`.
-    reference : Potential, optional
-        A frozen potential; the residual is that of the difference.
+    reference : Potential or Reference, optional
+        A frozen potential; the residual is that of the difference. A `Reference` remembers what it
+        said of the frames of a data set.
     detach_target : bool
         Let no gradient flow through the right-hand side (E and F at r).
+    detach_forces : bool
+        Let no gradient flow through any force: the energy follows the forces, not the reverse.
+    direction : {"random", "adversarial"}
+        Adversarial: along the force error where forces are labelled, else uphill in R² (see
+        `adversarial_direction`).
+    pool, seed : int
+        See `ase_ws.losses.Displacements`.
 
     Raises
     ------
@@ -171,33 +314,31 @@ class PITCLoss(_WeakLoss):
         """Tell that forces at r are needed, always."""
         return True
 
-    def __call__(
+    def copies(
         self,
         potential: Potential,
         batch: GraphBatch,
         prediction: Prediction,
-        *,
         generator: torch.Generator,
-    ) -> Tensor:
-        """Return the loss (see `ase_ws.typing.LossTerm`)."""
-        return self._mean(self.residual(potential, batch, prediction, generator), batch)
+    ) -> list[Copy]:
+        """One copy, with forces at order 2."""
+        forces = self.order == 2
+        return [self._copy(potential, batch, prediction, generator, forces=forces)]
 
     def residual(
         self,
-        potential: Potential,
         batch: GraphBatch,
-        prediction: Prediction,
-        generator: torch.Generator,
+        start: Prediction,
+        copies: Sequence[Copy],
+        predictions: Sequence[Prediction],
     ) -> Tensor:
         """R of each structure, (n_graphs,), eV."""
-        step = self.displacements(batch, generator)
-        start = self._target(self._less_reference(prediction, batch, forces=True))
-        end = self._evaluate(potential, batch, step, forces=self.order == 2)
-        return path_residual(end, start, step, batch, self.order)
+        step = copies[0].displacement
+        return path_residual(predictions[0], self._target(start), step, batch, self.order)
 
 
 @dataclass(frozen=True)
-class PISCLoss(_WeakLoss):
+class PISCLoss(WeakLoss):
     """Physics-informed spatial (path) consistency of conservative forces.
 
     Two displaced copies must agree along the path between them. L = mean over structures of
@@ -210,8 +351,10 @@ class PISCLoss(_WeakLoss):
 
     Parameters
     ----------
-    epsilon, order, metric, delta, shape, cap, reference, detach_target
-        As in `PITCLoss`; `detach_target` stops gradients through E and F at r+δ2.
+    epsilon, order, metric, delta, shape, cap, reference, detach_target, detach_forces,
+    direction, pool, seed
+        As in `PITCLoss`; `detach_target` stops gradients through E and F at r+δ2, and `direction`
+        is that of δ1.
 
     Raises
     ------
@@ -228,23 +371,77 @@ class PISCLoss(_WeakLoss):
         """Tell that none are needed at r: both copies are displaced."""
         return False
 
-    def __call__(
+    def copies(
         self,
         potential: Potential,
         batch: GraphBatch,
         prediction: Prediction,
-        *,
         generator: torch.Generator,
-    ) -> Tensor:
-        """Return the loss (see `ase_ws.typing.LossTerm`)."""
-        return self._mean(self.residual(potential, batch, generator), batch)
+    ) -> list[Copy]:
+        """Two copies; the second with forces, the first with forces at order 2."""
+        forces = self.order == 2
+        return [
+            self._copy(potential, batch, prediction, generator, forces=forces),
+            self.displacements.copy(batch, generator, forces=True),
+        ]
 
     def residual(
-        self, potential: Potential, batch: GraphBatch, generator: torch.Generator
+        self,
+        batch: GraphBatch,
+        start: Prediction,
+        copies: Sequence[Copy],
+        predictions: Sequence[Prediction],
     ) -> Tensor:
         """R of each structure, (n_graphs,), eV."""
-        first = self.displacements(batch, generator)
-        second = self.displacements(batch, generator)
-        start = self._target(self._evaluate(potential, batch, second, forces=True))
-        end = self._evaluate(potential, batch, first, forces=self.order == 2)
-        return path_residual(end, start, first - second, batch, self.order)
+        path = copies[0].displacement - copies[1].displacement
+        return path_residual(predictions[0], self._target(predictions[1]), path, batch, self.order)
+
+
+@dataclass(frozen=True)
+class CurlLoss(WeakLoss):
+    """Forces alone must have no curl: the work round a small parallelogram is zero.
+
+    L = mean over structures of ρ(R) / n_atoms, with u and v two displacements of all atoms and
+
+        R = ½ Σ_i [u_i·(F_i(r+v) − F_i(r−v)) − v_i·(F_i(r+u) − F_i(r−u))] = uᵀJv − vᵀJu + O(ε⁴)
+
+    where J = ∂F/∂r. It asks nothing of the energy; for a conservative potential it is zero but for
+    the O(ε⁴). Four evaluations with forces.
+
+    Parameters
+    ----------
+    epsilon, metric, delta, shape, cap, pool, seed
+        As in `PITCLoss`; the others have no meaning here.
+
+    Notes
+    -----
+    This package's, for direct forces, whose curl is what heats an NVE run.
+    """
+
+    def needs_forces(self, batch: GraphBatch) -> bool:
+        """Tell that none are needed at r."""
+        return False
+
+    def copies(
+        self,
+        potential: Potential,
+        batch: GraphBatch,
+        prediction: Prediction,
+        generator: torch.Generator,
+    ) -> list[Copy]:
+        """Four copies, at +u, −u, +v, −v, all with forces."""
+        u, v = (self.displacements(batch, generator) for _ in range(2))
+        return [Copy(step, forces=True) for step in (u, -u, v, -v)]
+
+    def residual(
+        self,
+        batch: GraphBatch,
+        start: Prediction,
+        copies: Sequence[Copy],
+        predictions: Sequence[Prediction],
+    ) -> Tensor:
+        """R of each structure, (n_graphs,), eV."""
+        u, v = copies[0].displacement, copies[2].displacement
+        up, down, right, left = map(_forces, predictions)
+        work = (u * (right - left) - v * (up - down)).sum(dim=1)
+        return 0.5 * sum_by_graph(work, batch)

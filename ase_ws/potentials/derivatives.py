@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ase_ws.graphs import sum_by_graph
-from ase_ws.typing import GraphBatch, Prediction
+from ase_ws.typing import GraphBatch, Potential, Prediction
 
 
 def predict_conservative(
@@ -74,6 +74,19 @@ def predict_conservative(
         stress=_stress(gradients[1], batch) if stress else None,
         energies=energies,
     )
+
+
+def energy_forces(potential: Potential, batch: GraphBatch) -> Tensor:
+    """−dE/dr of any potential's energy, (n_atoms, 3), eV/Å: what its forces should be.
+
+    For a conservative potential these are its forces; for a direct one the difference to them is
+    the error of consistency.
+    """
+    with torch.enable_grad():
+        positions = batch.positions.detach().requires_grad_()
+        energy = potential(replace(batch, positions=positions), forces=False).energy
+        (gradient,) = torch.autograd.grad(energy.sum(), positions, allow_unused=True)
+    return torch.zeros_like(positions) if gradient is None else -gradient
 
 
 def _strain(batch: GraphBatch, strain: Tensor) -> GraphBatch:

@@ -17,8 +17,9 @@ from ase_ws._version import __version__
 from ase_ws.atomic import atomic_path
 from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.errors import UserError
-from ase_ws.potentials.architecture import MACEArchitecture
+from ase_ws.potentials.direct import DirectPotential
 from ase_ws.potentials.mace import MACEPotential, build_mace, to_upstream
+from ase_ws.potentials.module import PotentialModule
 from ase_ws.potentials.upstream import read_upstream
 
 FORMAT = 1
@@ -27,8 +28,17 @@ _E0 = "e0"
 _NETWORK = "network."
 
 
+def _kind(name: str) -> type[PotentialModule] | None:
+    """Give the class of a kind of model; an optional library is only imported when needed."""
+    if name == "painn":
+        from ase_ws.potentials.painn import PaiNNPotential
+
+        return PaiNNPotential
+    return {cls.kind: cls for cls in (MACEPotential, DirectPotential)}.get(name)
+
+
 def save_potential(
-    potential: MACEPotential,
+    potential: PotentialModule,
     path: str | os.PathLike[str],
     provenance: dict[str, Any] | None = None,
 ) -> Path:
@@ -36,7 +46,7 @@ def save_potential(
 
     Parameters
     ----------
-    potential : MACEPotential
+    potential : PotentialModule
     path : path
         Ends in `.safetensors`; its folder is made if needed.
     provenance : dict, optional
@@ -48,20 +58,16 @@ def save_potential(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    dtype = str(potential.dtype).removeprefix("torch.")
     header = {
         "format": FORMAT,
-        "kind": "mace",
+        "kind": potential.kind,
         "ase_ws_version": __version__,
-        "architecture": potential.architecture.model_copy(update={"dtype": dtype}).model_dump(
-            mode="json"
-        ),
-        "head": potential.architecture.heads[potential.head],
+        **potential.description(),
         "provenance": provenance or {},
     }
     tensors = {
         _NETWORK + name: value.detach().cpu().contiguous().clone()
-        for name, value in potential.network.state_dict().items()
+        for name, value in potential.tensors().items()
         if value.numel() > 0
     }
     tensors[_E0] = potential.e0.cpu()
@@ -76,7 +82,7 @@ def load_potential(
     dtype: torch.dtype | str | None = None,
     device: str | torch.device = "cpu",
     head: str | None = None,
-) -> MACEPotential:
+) -> PotentialModule:
     """Load a model: this package's `.safetensors`, or an upstream mace-torch `.model`.
 
     Parameters
@@ -90,7 +96,7 @@ def load_potential(
 
     Returns
     -------
-    MACEPotential
+    PotentialModule
         In evaluation mode.
 
     Raises
@@ -117,23 +123,23 @@ def load_potential(
     return potential.to(resolve_device(device)).eval()
 
 
-def _load_own(path: Path, head: str | None) -> MACEPotential:
+def _load_own(path: Path, head: str | None) -> PotentialModule:
     header = read_header(path)
+    cls = _kind(header["kind"])
+    assert cls is not None
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        architecture = MACEArchitecture(**header["architecture"])
         e0 = tensors.pop(_E0).double().numpy()
-        if e0.shape != (len(architecture.atomic_numbers),):
-            raise KeyError(f"{len(architecture.atomic_numbers)} reference energies")
+        if not all(torch.isfinite(t).all() for t in tensors.values()) or not np.isfinite(e0).all():
+            raise UserError("the weights hold NaN or infinity; the training had failed")
+        if e0.shape != (len(header["architecture"]["atomic_numbers"]),):
+            raise KeyError("one reference energy for each element")
+        network = {name.removeprefix(_NETWORK): value for name, value in tensors.items()}
+        return cls.rebuild(header, network, e0, head)
     except (SafetensorError, ValidationError, KeyError, TypeError) as error:
         detail = " ".join(str(error).split())
         raise UserError(f"{path}: corrupt model file ({detail:.200}); make it again") from error
-    if not all(torch.isfinite(t).all() for t in tensors.values()) or not np.isfinite(e0).all():
-        raise UserError(f"{path}: the weights hold NaN or infinity; the training had failed")
-    network = {name.removeprefix(_NETWORK): value for name, value in tensors.items()}
-    try:
-        return build_mace(architecture, e0, tensors=network, head=head or header.get("head"))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -143,7 +149,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[_KEY])
-        if header["kind"] != "mace" or header["format"] > FORMAT:
+        if _kind(header["kind"]) is None or header["format"] > FORMAT:
             raise UserError(
                 f"{path}: model kind '{header['kind']}', format {header['format']}: made by a "
                 f"newer ase_ws ({header.get('ase_ws_version')}); update this one ({__version__})"
@@ -157,8 +163,20 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     return header
 
 
-def export_upstream(potential: MACEPotential, path: str | os.PathLike[str]) -> Path:
-    """Write a `.model` file that upstream's `MACECalculator` and tools load."""
+def export_upstream(potential: PotentialModule, path: str | os.PathLike[str]) -> Path:
+    """Write a `.model` file that upstream's `MACECalculator` and tools load.
+
+    Raises
+    ------
+    UserError
+        The potential is not a plain MACE: upstream has no direct forces and no other networks.
+    """
+    if not isinstance(potential, MACEPotential):
+        first = " (fine-tune it with --forces conservative first)"
+        raise UserError(
+            f"a model of kind '{potential.kind}' cannot be written as an upstream MACE; only "
+            f"conservative MACE models can{first if isinstance(potential, DirectPotential) else ''}"
+        )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:

@@ -7,45 +7,44 @@ in float32 lose meV to the reference energies.
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
 from torch import Tensor
 
-from ase_ws.environment import unchanged_environment
 from ase_ws.errors import UserError
-from ase_ws.graphs import edge_vectors, graph
 from ase_ws.potentials.architecture import MACEArchitecture
 from ase_ws.potentials.derivatives import predict_conservative
+from ase_ws.potentials.guard import default_dtype, undisturbed
+from ase_ws.potentials.module import PotentialModule, leak_beyond_cutoff, load_weights
 from ase_ws.typing import GraphBatch, Prediction
 
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let mace and e3nn do what they must on import and on building, and undo the rest."""
-    # mace sets TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD, which would disarm every later torch.load; e3nn
-    # loads constants that hold a slice; both warn and print of what does not concern the user.
-    with (
-        unchanged_environment(),
-        torch.serialization.safe_globals([slice]),
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(None),
-    ):
-        warnings.simplefilter("ignore")
-        yield
-
-
-with _undisturbed():
+with undisturbed():
     from e3nn import o3
     from mace import modules
 
 
-class MACEPotential(torch.nn.Module):
+class Features(NamedTuple):
+    """What a network knows of each atom.
+
+    Attributes
+    ----------
+    energies : Tensor, (n_atoms,), eV, float64
+        With E0.
+    scalars : Tensor, (n_atoms, n_scalars)
+        Invariant under rotation and reflection: all layers side by side.
+    vectors : Tensor, (n_atoms, n_vectors, 3)
+        Turn with the structure (1o): all layers that have them.
+    """
+
+    energies: Tensor
+    scalars: Tensor
+    vectors: Tensor
+
+
+class MACEPotential(PotentialModule):
     """A MACE whose energy is E = Σ_i [E0(Z_i) + ε_i(r)], forces F = -dE/dr.
 
     The network holds the interaction energies ε_i in its own precision; the reference energies E0
@@ -67,9 +66,8 @@ class MACEPotential(torch.nn.Module):
         As in `ase_ws.typing.Potential`.
     """
 
-    conservative = True
-    e0: Tensor
-    _element_index: Tensor
+    kind = "mace"
+    architecture: MACEArchitecture
 
     def __init__(
         self,
@@ -78,34 +76,12 @@ class MACEPotential(torch.nn.Module):
         e0: np.ndarray | Tensor,
         head: str | None = None,
     ):
-        super().__init__()
+        super().__init__(architecture.r_max, architecture.atomic_numbers, e0)
         self.network = network
         self.architecture = architecture
-        self.r_max = float(architecture.r_max)
-        self.atomic_numbers = tuple(architecture.atomic_numbers)
         self.head = _choose_head(architecture.heads, head)
-        self.register_buffer("e0", torch.as_tensor(e0, dtype=torch.float64), persistent=False)
-        index = torch.full((119,), -1, dtype=torch.int64)
-        index[list(self.atomic_numbers)] = torch.arange(len(self.atomic_numbers))
-        self.register_buffer("_element_index", index, persistent=False)
+        self._slices = _feature_slices(network)
         self.skin_safe = leak_beyond_cutoff(self) == 0.0
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the network."""
-        return next(self.network.parameters()).dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.network.parameters()).device
-
-    def _apply(self, fn, recurse: bool = True) -> MACEPotential:
-        # Moving to a device or a precision must not round the reference energies.
-        e0 = self.e0.clone()
-        super()._apply(fn, recurse)
-        self.e0 = e0.to(self.e0.device)
-        return self
 
     def forward(
         self,
@@ -120,23 +96,60 @@ class MACEPotential(torch.nn.Module):
             self.atomic_energies, batch, forces=forces, stress=stress, create_graph=create_graph
         )
 
-    def atomic_energies(self, batch: GraphBatch) -> Tensor:
-        """Energies per atom, (n_atoms,), eV, float64, differentiable in positions and cell."""
-        elements = self._elements(batch)
-        return (
-            self.e0[elements]
-            + self.network(self._upstream_dict(batch, elements), compute_force=False)["node_energy"]
+    def description(self) -> dict[str, Any]:
+        """Plain data from which the potential is built again."""
+        return {**super().description(), "head": self.architecture.heads[self.head]}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and buffers of the network by name."""
+        return dict(self.network.state_dict())
+
+    @classmethod
+    def rebuild(
+        cls,
+        description: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        e0: np.ndarray,
+        head: str | None = None,
+    ) -> MACEPotential:
+        """Build the potential from a model file's content (see `PotentialModule.rebuild`)."""
+        return build_mace(
+            MACEArchitecture(**description["architecture"]),
+            e0,
+            tensors=tensors,
+            head=head or description.get("head"),
         )
 
-    def _elements(self, batch: GraphBatch) -> Tensor:
-        elements = self._element_index[batch.numbers]
-        if bool((elements < 0).any()):
-            unknown = _symbols(set(batch.numbers[elements < 0].tolist()))
-            raise UserError(
-                f"the model does not know the element(s) {unknown}; "
-                f"it knows {_symbols(self.atomic_numbers)}"
-            )
-        return elements
+    def atomic_energies(self, batch: GraphBatch) -> Tensor:
+        """Energies per atom, (n_atoms,), eV, float64, differentiable in positions and cell."""
+        return self._evaluate(batch)[0]
+
+    def features(self, batch: GraphBatch) -> Features:
+        """Energies, and what the layers know of each atom: what a direct readout reads."""
+        energies, node_features = self._evaluate(batch)
+        scalars, vectors = self._slices
+        rows = len(energies)
+        return Features(
+            energies,
+            torch.cat([node_features[:, part] for part in scalars], dim=1),
+            torch.cat([node_features[:, part].reshape(rows, -1, 3) for part in vectors], dim=1)
+            if vectors
+            else node_features.new_zeros((rows, 0, 3)),
+        )
+
+    @property
+    def feature_counts(self) -> tuple[int, int]:
+        """Number of scalars and of vectors that `features` gives for each atom."""
+        scalars, vectors = self._slices
+        return (
+            sum(part.stop - part.start for part in scalars),
+            sum(part.stop - part.start for part in vectors) // 3,
+        )
+
+    def _evaluate(self, batch: GraphBatch) -> tuple[Tensor, Tensor]:
+        elements = self.element_indices(batch)
+        out = self.network(self._upstream_dict(batch, elements), compute_force=False)
+        return self.e0[elements] + out["node_energy"], out["node_feats"]
 
     def _upstream_dict(self, batch: GraphBatch, elements: Tensor) -> dict[str, Tensor]:
         """Build a fresh dict for every call: upstream's forward writes into it."""
@@ -187,28 +200,30 @@ def build_mace(
     UserError
         Weights are missing, unknown, or of another shape than the architecture says.
     """
-    with torch.random.fork_rng(devices=[]), _undisturbed(), _default_dtype(architecture.dtype):
+    with (
+        torch.random.fork_rng(devices=[]),
+        undisturbed(),
+        default_dtype(getattr(torch, architecture.dtype)),
+    ):
         torch.manual_seed(seed)
         network = modules.ScaleShiftMACE(**_upstream_arguments(architecture))
     if tensors is not None:
-        _load_tensors(network, tensors)
+        load_weights(network, tensors)
     return MACEPotential(network, architecture, np.asarray(e0, dtype=float), head)
 
 
-def _load_tensors(network: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    try:
-        missing, unexpected = network.load_state_dict(dict(tensors), strict=False)
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())
-        raise UserError(f"the weights do not fit the architecture: {detail:.300}") from error
-    weights = {name for name, _ in network.named_parameters()}
-    # Buffers (coupling coefficients, masks) are rebuilt from the architecture and may be absent.
-    lost = [name for name in missing if name in weights]
-    if lost or unexpected:
-        raise UserError(
-            f"the weights do not fit the architecture: missing {lost[:3]}, "
-            f"unexpected {list(unexpected)[:3]}"
-        )
+def _feature_slices(network: torch.nn.Module) -> tuple[list[slice], list[slice]]:
+    """Where the scalars (0e) and the vectors (1o) of each layer stand in the node features."""
+    scalars, vectors, start = [], [], 0
+    for product in network.products:  # pyright: ignore[reportGeneralTypeIssues]
+        for multiplicity, irrep in o3.Irreps(product.linear.irreps_out):
+            here = slice(start, start + multiplicity * irrep.dim)
+            if irrep == o3.Irrep("0e"):
+                scalars.append(here)
+            elif irrep == o3.Irrep("1o"):
+                vectors.append(here)
+            start = here.stop
+    return scalars, vectors
 
 
 def _upstream_arguments(a: MACEArchitecture) -> dict:
@@ -240,6 +255,8 @@ def _upstream_arguments(a: MACEArchitecture) -> dict:
         "use_so3": a.use_so3,
         "use_agnostic_product": a.use_agnostic_product,
         "use_last_readout_only": a.use_last_readout_only,
+        # Only where it is wanted: older versions of mace-torch do not know it.
+        **({"keep_last_layer_irreps": True} if a.keep_last_layer_irreps else {}),
         "use_edge_irreps_first": a.use_edge_irreps_first,
         "edge_irreps": None if a.edge_irreps is None else o3.Irreps(a.edge_irreps),
         "distance_transform": a.distance_transform,
@@ -259,56 +276,15 @@ def _scalar_or_list(values: Sequence[float]) -> float | list[float]:
 def to_upstream(potential: MACEPotential) -> torch.nn.Module:
     """Build upstream's own model, reference energies and all, as `MACECalculator` loads it."""
     a = potential.architecture
-    dtype = str(potential.dtype).removeprefix("torch.")
     arguments = _upstream_arguments(a)
     e0 = potential.e0.cpu().numpy()
     arguments["atomic_energies"] = np.tile(e0, (len(a.heads), 1)) if len(a.heads) > 1 else e0
-    with torch.random.fork_rng(devices=[]), _undisturbed(), _default_dtype(dtype):
+    with torch.random.fork_rng(devices=[]), undisturbed(), default_dtype(potential.dtype):
         model = modules.ScaleShiftMACE(**arguments)
     state = dict(potential.network.state_dict())
     state.pop("atomic_energies_fn.atomic_energies")
     model.load_state_dict({k: v.cpu() for k, v in state.items()}, strict=False)
     return model
-
-
-def leak_beyond_cutoff(potential: MACEPotential, skin: float = 1.0) -> float:
-    """Largest change of an atomic energy (eV) when edges beyond `r_max` are added.
-
-    Zero for blocks that multiply every message by a cutoff that ends at `r_max`; anything above
-    rounding is reported as it is. Evaluated on a fixed cluster of known elements in the network's
-    own precision.
-    """
-    rng = np.random.default_rng(0)
-    n = 8
-    numbers = np.resize(potential.atomic_numbers, n)
-    positions = rng.uniform(0, potential.r_max * 1.1, (n, 3))
-    wide = graph(
-        numbers, positions, np.zeros((3, 3)), np.zeros(3, bool), cutoff=potential.r_max + skin
-    ).to(potential.device, potential.dtype)
-    inside = edge_vectors(wide).norm(dim=1) < potential.r_max
-    tight = replace(wide, edge_index=wide.edge_index[:, inside], shifts=wide.shifts[inside])
-    with torch.no_grad():
-        a, b = potential.atomic_energies(wide), potential.atomic_energies(tight)
-    leak = float((a - b).abs().max())
-    # Adding zeros can change the order of a sum, hence its rounding.
-    scale = float((a - potential.e0[potential._elements(wide)]).abs().max())
-    rounding = 100 * torch.finfo(potential.dtype).eps * max(scale, 1e-3)
-    # NaN counts as a leak: nothing can be said of it.
-    return 0.0 if leak <= rounding else leak
-
-
-@contextlib.contextmanager
-def _default_dtype(name: str) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, name))
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def _symbols(numbers: Iterable[int]) -> str:
-    return ", ".join(chemical_symbols[z] for z in sorted(numbers))
 
 
 def _choose_head(heads: Sequence[str], head: str | None) -> int:

@@ -209,6 +209,7 @@ def _architecture(root: _Inert, tensors: dict[str, Tensor], dtype: str) -> MACEA
         "use_so3": getattr(root, "use_so3", False),
         "use_agnostic_product": getattr(root, "use_agnostic_product", False),
         "use_last_readout_only": getattr(root, "use_last_readout_only", False),
+        "keep_last_layer_irreps": getattr(root, "keep_last_layer_irreps", False),
         "use_edge_irreps_first": getattr(root, "use_edge_irreps_first", False),
         "edge_irreps": _irreps(root.edge_irreps) if getattr(root, "edge_irreps", None) else None,
         "heads": heads,

@@ -23,6 +23,7 @@ from ase_ws.md.observer import Ensemble, Finding
 from ase_ws.md.result import MDResult
 from ase_ws.md.run import Progress, run_md
 from ase_ws.stability.check import Check, CheckResult, Status
+from ase_ws.stability.consistency import check_consistency
 from ase_ws.stability.observers import default_checks
 from ase_ws.stability.plan import Plan, make_plan
 from ase_ws.stability.relax import Relaxation, relax
@@ -135,6 +136,7 @@ def check_stability(
         if checks is not None
         else default_checks(largest_training_force=largest_training_force)
     )
+    consistency = check_consistency(start if relaxation is None else relaxation.atoms)
     frames: list[Atoms] = []
     runs: list[ReplicaResult] = []
     if relaxation is None or relaxation.failure is None:
@@ -145,7 +147,7 @@ def check_stability(
             if folder is not None and last_frames:
                 # After each failure, so that a campaign that is killed keeps what it found.
                 _write_failures(folder / "failures.xyz", frames)
-    report = _report(plan, relaxation, runs, start)
+    report = _report(plan, relaxation, consistency, runs, start)
     if folder is not None:
         write_text(folder / "stability.json", json.dumps(report.to_dict(), allow_nan=False) + "\n")
     return report
@@ -229,14 +231,20 @@ def _relaxation_check(relaxation: Relaxation | None) -> CheckResult:
 
 
 def _report(
-    plan: Plan, relaxation: Relaxation | None, runs: Sequence[ReplicaResult], start: Atoms
+    plan: Plan,
+    relaxation: Relaxation | None,
+    consistency: tuple[CheckResult, list[Finding]],
+    runs: Sequence[ReplicaResult],
+    start: Atoms,
 ) -> StabilityReport:
-    before = relaxation.findings if relaxation is not None else []
+    before = [*(relaxation.findings if relaxation is not None else []), *consistency[1]]
     failures = [item for item in before if item.severity == "fail"]
     failures += [run.failure for run in runs if run.failure is not None]
     warnings = [item for item in before if item.severity == "warn"]
     warnings += [item for run in runs for item in run.warnings]
-    checks = merge_checks([[_relaxation_check(relaxation)], *(run.checks for run in runs)])
+    checks = merge_checks(
+        [[_relaxation_check(relaxation), consistency[0]], *(run.checks for run in runs)]
+    )
     verdict, reason = decide(failures, warnings, checks, runs, plan.min_ps)
     settings: dict[str, Any] = {
         **vars(plan),

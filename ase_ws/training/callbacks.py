@@ -29,11 +29,16 @@ COLUMNS: tuple[str, ...] = (
     "train_stress",
     "train_pitc",
     "train_pisc",
+    "train_curl",
+    "train_gradient",
+    "train_taylor",
+    "train_noisy_nodes",
     "valid_loss",
     "energy_rmse_mev_per_atom",
     "energy_mae_mev_per_atom",
     "forces_rmse_mev_per_angstrom",
     "forces_mae_mev_per_angstrom",
+    "force_consistency_rmse_mev_per_angstrom",
 )
 
 

@@ -43,13 +43,21 @@ class DataConfig(_Section):
 
 
 class ModelConfig(_Section):
-    """The potential: a base to start from, or the size of a new MACE."""
+    """The potential: a base to start from, or the size of a new one."""
 
     base: str | None = Field(
         default=None, description="model file to start from; none: from scratch"
     )
     head: str | None = Field(default=None, description="head of a multi-head base model")
-    forces: Literal["conservative"] = "conservative"
+    forces: Literal["conservative", "direct"] | None = Field(
+        default=None,
+        description="conservative: -dE/dr; direct: a readout of its own (fast, energy is not "
+        "conserved); default: as the base model, conservative from scratch",
+    )
+    kind: Literal["mace", "painn"] = Field(
+        default="mace",
+        description='new models only; painn needs the extra: pip install "ase-ws[painn]"',
+    )
     r_max: float = Field(default=5.0, gt=0, description="cutoff in Å, new models only")
     hidden_irreps: str = "32x0e+32x1o"
     num_interactions: int = Field(default=2, gt=0)
@@ -57,6 +65,9 @@ class ModelConfig(_Section):
     correlation: int = Field(default=2, gt=0)
     num_bessel: int = Field(default=8, gt=0)
     MLP_irreps: str = "16x0e"
+    channels: int = Field(
+        default=64, gt=0, description="scalars, and vectors, of each atom, painn only"
+    )
 
     @field_validator("hidden_irreps", "MLP_irreps")
     @classmethod
@@ -74,20 +85,57 @@ class LossConfig(_Section):
 
 
 class WeakConfig(_Section):
-    """The weak terms: PITC and PISC."""
+    """The weak terms: PITC and PISC, and the two methods they are compared with."""
 
     kind: Literal["none", "pitc", "pisc", "both"] = "none"
-    order: Literal[1, 2] | None = Field(default=None, description="default 1; 2 is the trapezoid")
+    order: Literal[1, 2] | None = Field(
+        default=None,
+        description="1: the paper's; 2: the trapezoid; default 1 for forces -dE/dr, 2 for direct",
+    )
     epsilon: float | None = Field(default=None, gt=0, description="displacement scale in Å")
     pitc_weight: float | None = Field(default=None, ge=0)
     pisc_weight: float | None = Field(default=None, ge=0)
+    curl_weight: float = Field(
+        default=0.0, ge=0, description="direct forces only: work round small parallelograms"
+    )
+    gradient_weight: float = Field(
+        default=0.0, ge=0, description="direct forces only: forces against -dE/dr"
+    )
+    taylor_weight: float = Field(
+        default=0.0, ge=0, description="energies of displaced copies from labelled forces"
+    )
+    noisy_nodes_weight: float = Field(
+        default=0.0, ge=0, description="energies of displaced copies equal to the label"
+    )
     metric: Literal["square", "absolute", "huber"] = "square"
     shape: Literal["cube", "ball", "gaussian"] = "cube"
-    cap: float = Field(default=0.3, gt=0, le=1)
+    direction: Literal["random", "adversarial"] = Field(
+        default="random",
+        description="adversarial: along the force error, or uphill in the residual",
+    )
+    cap: float = Field(
+        default=0.3, gt=0, le=1, description="largest move, in nearest-neighbour distances"
+    )
     reference: Literal["base", "none"] | None = Field(
         default=None, description="base: residual of the difference to the frozen base model"
     )
     detach_target: bool = False
+    detach_forces: bool = False
+    weight_ramp: float = Field(
+        default=0.0, ge=0, le=1, description="part of the training over which weights rise from 0"
+    )
+    epsilon_ramp: float = Field(
+        default=0.0, ge=0, le=1, description="part of the training over which epsilon rises"
+    )
+    fraction: float = Field(
+        default=1.0, gt=0, le=1, description="part of the steps that evaluate the weak terms"
+    )
+    pool: int = Field(
+        default=16,
+        ge=0,
+        description="displacements kept for each frame where there is a reference, whose values "
+        "there are computed once; 0: new ones at every step",
+    )
 
 
 class OptimizerConfig(_Section):
@@ -95,7 +143,9 @@ class OptimizerConfig(_Section):
 
     learning_rate: float | None = Field(default=None, gt=0)
     max_steps: int | None = Field(default=None, gt=0)
-    batch_size: int = Field(default=5, gt=0)
+    batch_size: int | None = Field(
+        default=None, gt=0, description="structures a step; default 5, for direct forces 20"
+    )
     weight_decay: float = Field(default=0.0, ge=0)
     gradient_clip: float = Field(default=10.0, gt=0, description="largest norm of the gradient")
     ema_decay: float = Field(default=0.99, ge=0, lt=1, description="0 switches the average off")
@@ -121,35 +171,41 @@ class FinetuneConfig(_Section):
         default=None, gt=0, description="CPU threads; default 1 where batches are small"
     )
 
-    def resolved(self, *, has_forces: bool) -> FinetuneConfig:
+    def resolved(self, *, has_forces: bool, conservative: bool = True) -> FinetuneConfig:
         """Replace every "choose for me" by a number.
 
         Parameters
         ----------
         has_forces : bool
             Whether any training frame brings force labels that are used.
+        conservative : bool
+            Whether the potential that is trained has forces -dE/dr.
 
         Notes
         -----
         The defaults were measured (DESIGN section 5 and the README's table): fine-tuning takes the
         residual of the difference to the frozen base model, at first order with ε = 0.15 Å and
-        weight 0.01; a conservative model from scratch gains from no weak loss.
+        weight 0.01; a conservative model from scratch gains from no weak loss; direct forces take
+        the trapezoid at full strength.
         """
         new = self.model_copy(deep=True)
         tuned = new.model.base is not None
+        new.model.forces = "conservative" if conservative else "direct"
         weak = new.weak
         if weak.reference is None:
-            weak.reference = "base" if tuned else "none"
+            weak.reference = "base" if tuned and conservative else "none"
         if weak.reference == "base" and not tuned:
             raise UserError("weak.reference=base needs a base model: give --model BASE")
         on_difference = weak.reference == "base"
-        _default(weak, "order", 1)
+        _default(weak, "order", 1 if conservative else 2)
         _default(weak, "epsilon", 0.15 if on_difference else 0.05)
-        strength = 0.01
+        strength = (0.001 if on_difference else 0.01) if conservative else 100.0
         _default(weak, "pitc_weight", strength if weak.kind in ("pitc", "both") else 0.0)
         _default(weak, "pisc_weight", strength if weak.kind in ("pisc", "both") else 0.0)
-        _default(new.loss, "energy_weight", 10.0 if has_forces else 100.0)
+        _default(new.loss, "energy_weight", 10.0 if has_forces and conservative else 100.0)
         _default(new.loss, "forces_weight", 1.0)
+        # Noise of the displacements: what is drawn together averages it.
+        _default(new.optimizer, "batch_size", 5 if conservative else 20)
         _default(new.optimizer, "learning_rate", 1e-3 if tuned else 1e-2)
         _default(new.optimizer, "max_steps", 1000 if tuned else 2000)
         assert new.optimizer.max_steps is not None

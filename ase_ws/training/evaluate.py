@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ase_ws.errors import UserError
 from ase_ws.frames import Frame, check_elements
 from ase_ws.graphs import collate
+from ase_ws.potentials.derivatives import energy_forces
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
 
@@ -28,8 +30,13 @@ class Errors:
     consistency: list[np.ndarray] = field(default_factory=list)
     n_frames: int = 0
 
-    def add(self, batch: GraphBatch, prediction: Prediction) -> None:
-        """Add a batch's errors in eV/atom and eV/Å."""
+    def add(
+        self, batch: GraphBatch, prediction: Prediction, energy_forces: Tensor | None = None
+    ) -> None:
+        """Add a batch's errors in eV/atom and eV/Å.
+
+        `energy_forces` (n_atoms, 3) is -dE/dr, to hold direct forces against.
+        """
         labels = batch.labels
         if labels is None:
             raise ValueError("errors need a batch with labels")
@@ -41,6 +48,9 @@ class Errors:
             atoms = labels.has_forces[batch.batch]
             difference = (prediction.forces[atoms] - labels.forces[atoms]).detach().cpu().double()
             self.forces.append(difference.numpy().ravel())
+        if prediction.forces is not None and energy_forces is not None:
+            difference = (prediction.forces - energy_forces).detach().cpu().double()
+            self.consistency.append(difference.numpy().ravel())
 
     def metrics(self) -> dict[str, Any]:
         """Give what `ase-ws evaluate` promises: meV/atom, meV/Å, None where labels are absent."""
@@ -127,8 +137,10 @@ def evaluate_potential(
         for batch in batches(frames, potential.r_max, batch_size):
             moved = batch.to(device, dtype)
             assert moved.labels is not None
-            prediction = potential(moved, forces=bool(moved.labels.has_forces.any()))
-            errors.add(moved, prediction)
+            # Direct forces are looked at even without labels: they can be held against -dE/dr.
+            direct = not potential.conservative
+            prediction = potential(moved, forces=direct or bool(moved.labels.has_forces.any()))
+            errors.add(moved, prediction, energy_forces(potential, moved) if direct else None)
             has = moved.labels.has_energy
             energy[0].append(moved.labels.energy[has].cpu().numpy())
             energy[1].append(prediction.energy[has].cpu().numpy())

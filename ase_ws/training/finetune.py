@@ -34,16 +34,21 @@ from ase_ws.frames import (
     split_frames,
 )
 from ase_ws.losses import (
+    CurlLoss,
     EnergyLoss,
     ForcesLoss,
+    GradientLoss,
+    NoisyNodesLoss,
     PISCLoss,
     PITCLoss,
+    Reference,
     StressLoss,
+    TaylorLabelLoss,
     TotalLoss,
     WeightedTerm,
 )
 from ase_ws.potentials.files import load_potential, read_header
-from ase_ws.potentials.mace import MACEPotential
+from ase_ws.potentials.module import PotentialModule
 from ase_ws.training.callbacks import (
     History,
     LastCheckpoint,
@@ -53,7 +58,12 @@ from ase_ws.training.callbacks import (
 )
 from ase_ws.training.config import FinetuneConfig, load_config, validated_config
 from ase_ws.training.module import FinetuneModule, train_loader, valid_loader
-from ase_ws.training.start import new_mace, refit_e0, separate_isolated_atoms
+from ase_ws.training.start import (
+    new_potential,
+    refit_e0,
+    separate_isolated_atoms,
+    with_forces,
+)
 
 #: What a run leaves in its folder.
 FILES = ("model.safetensors", "metrics.csv", "config.yaml", "last.ckpt")
@@ -65,7 +75,7 @@ class FinetuneResult:
 
     Attributes
     ----------
-    potential : MACEPotential
+    potential : PotentialModule
         The best model by the validation loss, averaged weights.
     history : list of dict
         One row per validation, as in `metrics.csv`; the first is the model before training.
@@ -73,7 +83,7 @@ class FinetuneResult:
         The folder that was written.
     """
 
-    potential: MACEPotential
+    potential: PotentialModule
     history: list[dict[str, Any]]
     path: Path
 
@@ -82,7 +92,7 @@ def finetune(
     train: FrameSource | None = None,
     valid: FrameSource | None = None,
     *,
-    model: str | os.PathLike[str] | MACEPotential | None = None,
+    model: str | os.PathLike[str] | PotentialModule | None = None,
     config: FinetuneConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str],
     resume: bool = False,
@@ -98,7 +108,7 @@ def finetune(
         Default: `config.data.train`.
     valid : likewise, optional
         Default: `config.data.valid`, else a part of the training frames is held out.
-    model : path or MACEPotential, optional
+    model : path or PotentialModule, optional
         The base model; default `config.model.base`; neither: from scratch.
     config : FinetuneConfig, dict, or path of a YAML file, optional
     out : path
@@ -134,9 +144,9 @@ def finetune(
 
     train_frames, valid_frames, isolated = _load_frames(config, train, valid)
     has_forces = any(f.forces is not None for f in train_frames)
-    config = config.resolved(has_forces=has_forces)
     with _reproducible(config):
         potential, base = _starting_point(config, model, train_frames, isolated)
+    config = config.resolved(has_forces=has_forces, conservative=potential.conservative)
     check_elements(valid_frames, potential.atomic_numbers, config.model.base or "")
     loss, valid_loss = build_losses(config, train_frames, base)
 
@@ -154,7 +164,7 @@ def finetune(
         valid_loader(valid_frames, potential.r_max),
     )
     n_atoms = sum(len(f.numbers) for f in train_frames) / len(train_frames)
-    number = config.threads or sensible_threads(n_atoms * config.optimizer.batch_size)
+    number = config.threads or sensible_threads(n_atoms * (config.optimizer.batch_size or 1))
     with _reproducible(config), _quiet_lightning(), threads(number):
         trainer = _trainer(config, out, history, progress)
         if checkpoint is None:
@@ -238,17 +248,17 @@ def _require_energies(frames: list[Frame], name: str, keys: LabelKeys) -> None:
 
 def _starting_point(
     config: FinetuneConfig,
-    model: str | os.PathLike[str] | MACEPotential | None,
+    model: str | os.PathLike[str] | PotentialModule | None,
     frames: list[Frame],
     isolated: dict[int, float],
-) -> tuple[MACEPotential, MACEPotential | None]:
+) -> tuple[PotentialModule, PotentialModule | None]:
     """Give the potential to train, and the frozen base model at the same E0 (None from scratch)."""
     device = resolve_device(config.device)
     if model is None:
-        return new_mace(config, frames, isolated).to(device), None
+        return new_potential(config, frames, isolated).to(device), None
 
-    def load() -> MACEPotential:
-        if isinstance(model, MACEPotential):
+    def load() -> PotentialModule:
+        if isinstance(model, PotentialModule):
             return copy.deepcopy(model).to(resolve_dtype(config.dtype)).to(device)
         return load_potential(model, dtype=config.dtype, device=device, head=config.model.head)
 
@@ -257,11 +267,11 @@ def _starting_point(
     if config.data.e0s == "fit":
         refit_e0(potential, frames, isolated)
         base.e0.copy_(potential.e0)
-    return potential.train(), base.requires_grad_(False)
+    return with_forces(potential, config, frames).train(), base.requires_grad_(False)
 
 
 def build_losses(
-    config: FinetuneConfig, frames: list[Frame], base: MACEPotential | None
+    config: FinetuneConfig, frames: list[Frame], base: PotentialModule | None
 ) -> tuple[TotalLoss, TotalLoss]:
     """Build the training loss and the supervised loss that models are chosen by.
 
@@ -271,7 +281,7 @@ def build_losses(
         Resolved.
     frames : list of Frame
         Training frames: a force term is only there if some frame has forces.
-    base : MACEPotential or None
+    base : PotentialModule or None
         Frozen reference of the weak terms.
     """
     loss, weak = config.loss, config.weak
@@ -283,20 +293,46 @@ def build_losses(
         ),
         WeightedTerm("stress", loss.stress_weight, StressLoss()),
     ]
-    shared: dict[str, Any] = {
+    # One memory for both terms.
+    reference = Reference(base) if base is not None and weak.reference == "base" else None
+    sampling: dict[str, Any] = {
         "epsilon": weak.epsilon or 0.05,
-        "order": weak.order or 1,
         "metric": weak.metric,
         "shape": weak.shape,
         "cap": weak.cap,
-        "reference": base if weak.reference == "base" else None,
-        "detach_target": weak.detach_target,
+        # Without a reference nothing is kept, and new displacements cost the same.
+        "pool": weak.pool if reference is not None else 0,
+        "seed": config.seed,
     }
-    terms = []
+    shared: dict[str, Any] = {
+        **sampling,
+        "order": weak.order or 1,
+        "reference": reference,
+        "detach_target": weak.detach_target,
+        "detach_forces": weak.detach_forces,
+        "direction": weak.direction,
+    }
+    when: dict[str, float] = {
+        "weight_ramp": weak.weight_ramp,
+        "epsilon_ramp": weak.epsilon_ramp,
+        "fraction": weak.fraction,
+    }
+    terms = [
+        WeightedTerm("curl", weak.curl_weight, CurlLoss(**sampling), **when),
+        WeightedTerm(
+            "gradient",
+            weak.gradient_weight,
+            GradientLoss(weak.metric, detach_forces=weak.detach_forces),
+            weight_ramp=weak.weight_ramp,
+            fraction=weak.fraction,
+        ),
+        WeightedTerm("taylor", weak.taylor_weight, TaylorLabelLoss(**sampling), **when),
+        WeightedTerm("noisy_nodes", weak.noisy_nodes_weight, NoisyNodesLoss(**sampling), **when),
+    ]
     if weak.kind in ("pitc", "both"):
-        terms.append(WeightedTerm("pitc", weak.pitc_weight or 0.0, PITCLoss(**shared)))
+        terms.append(WeightedTerm("pitc", weak.pitc_weight or 0.0, PITCLoss(**shared), **when))
     if weak.kind in ("pisc", "both"):
-        terms.append(WeightedTerm("pisc", weak.pisc_weight or 0.0, PISCLoss(**shared)))
+        terms.append(WeightedTerm("pisc", weak.pisc_weight or 0.0, PISCLoss(**shared), **when))
     return TotalLoss([*supervised, *terms]), TotalLoss(supervised)
 
 

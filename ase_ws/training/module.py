@@ -15,7 +15,8 @@ from ase_ws.errors import UserError
 from ase_ws.frames import Frame
 from ase_ws.graphs import collate
 from ase_ws.losses import EnergyLoss, ForcesLoss, StressLoss, TotalLoss
-from ase_ws.potentials.mace import MACEPotential
+from ase_ws.potentials.derivatives import energy_forces
+from ase_ws.potentials.module import PotentialModule
 from ase_ws.training.config import FinetuneConfig
 from ase_ws.training.evaluate import Errors
 from ase_ws.typing import GraphBatch
@@ -26,7 +27,7 @@ class FinetuneModule(L.LightningModule):
 
     Parameters
     ----------
-    potential : MACEPotential
+    potential : PotentialModule
     loss, valid_loss : TotalLoss
         The second is supervised only: what a model is chosen by.
     config : FinetuneConfig
@@ -35,7 +36,7 @@ class FinetuneModule(L.LightningModule):
 
     def __init__(
         self,
-        potential: MACEPotential,
+        potential: PotentialModule,
         loss: TotalLoss,
         valid_loss: TotalLoss,
         config: FinetuneConfig,
@@ -79,7 +80,13 @@ class FinetuneModule(L.LightningModule):
         generator = torch.Generator().manual_seed(
             _seed(self.config.seed, _DISPLACEMENTS, self.global_step)
         )
-        value = self.loss(self.potential, batch, generator=generator)
+        value = self.loss(
+            self.potential,
+            batch,
+            generator=generator,
+            step=self.global_step,
+            n_steps=self.config.optimizer.max_steps or 0,
+        )
         if not bool(torch.isfinite(value.total)):
             raise UserError(
                 f"the loss became NaN or infinite at step {self.global_step}: lower the learning "
@@ -107,7 +114,8 @@ class FinetuneModule(L.LightningModule):
             forces=bool(labels.has_forces.any()),
             stress=stress and bool(labels.has_stress.any()),
         )
-        self.errors.add(batch, prediction)
+        direct = prediction.forces is not None and not self.potential.conservative
+        self.errors.add(batch, prediction, energy_forces(self.potential, batch) if direct else None)
         value = self.valid_loss.of(
             prediction, self.potential, batch, generator=torch.Generator().manual_seed(0)
         )
@@ -177,7 +185,7 @@ def train_loader(
     graphs = [f.graph(cutoff, k) for k, f in enumerate(frames)]
     settings = config.optimizer
     batches = StepBatches(
-        len(graphs), settings.batch_size, settings.max_steps or 1, config.seed, first_step
+        len(graphs), settings.batch_size or 1, settings.max_steps or 1, config.seed, first_step
     )
     # A list is a map-style data set.
     return DataLoader(graphs, batch_sampler=batches, collate_fn=collate)  # pyright: ignore[reportArgumentType]

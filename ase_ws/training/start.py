@@ -1,8 +1,9 @@
-"""Where a training starts: the base model at the new reference level, or a new MACE."""
+"""Where a training starts: the base model at the new reference level, or a new network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from ase_ws.errors import UserError
 from ase_ws.frames import Frame, fit_reference_energies
 from ase_ws.graphs import edges
 from ase_ws.potentials.architecture import MACEArchitecture
+from ase_ws.potentials.direct import DirectPotential, ReadoutSettings
 from ase_ws.potentials.mace import MACEPotential, build_mace
+from ase_ws.potentials.module import PotentialModule
 from ase_ws.training.config import FinetuneConfig
 from ase_ws.training.evaluate import batches
 
@@ -33,7 +36,9 @@ def separate_isolated_atoms(frames: Sequence[Frame]) -> tuple[list[Frame], dict[
     return [f for f in frames if not f.is_isolated_atom], e0
 
 
-def refit_e0(potential: MACEPotential, frames: Sequence[Frame], isolated: dict[int, float]) -> None:
+def refit_e0(
+    potential: PotentialModule, frames: Sequence[Frame], isolated: dict[int, float]
+) -> None:
     """Shift the reference energies of a base model to the level of the labels, in place.
 
     E0 += argmin_x ‖A x − (E_ref − E_base)‖ in float64, A the composition matrix: the difference
@@ -58,14 +63,14 @@ def refit_e0(potential: MACEPotential, frames: Sequence[Frame], isolated: dict[i
     potential.e0 += torch.from_numpy(shift).to(potential.e0.device)
 
 
-def _atom_interaction(potential: MACEPotential, z: int) -> float:
+def _atom_interaction(potential: PotentialModule, z: int) -> float:
     """Energy that the network itself gives to a lone atom, eV."""
     atom = Frame(np.array([z]), np.zeros((1, 3)), np.zeros((3, 3)), np.zeros(3, bool))
     index = potential.atomic_numbers.index(z)
     return float(predicted_energies(potential, [atom])[0] - float(potential.e0[index]))
 
 
-def predicted_energies(potential: MACEPotential, frames: Sequence[Frame]) -> np.ndarray:
+def predicted_energies(potential: PotentialModule, frames: Sequence[Frame]) -> np.ndarray:
     """Total energies of the frames, (n_frames,), eV."""
     out = []
     with torch.no_grad():
@@ -75,15 +80,75 @@ def predicted_energies(potential: MACEPotential, frames: Sequence[Frame]) -> np.
     return np.concatenate(out)
 
 
-def new_mace(
+def new_potential(
     config: FinetuneConfig, frames: Sequence[Frame], isolated: dict[int, float]
-) -> MACEPotential:
-    """Build a MACE whose energy scale and reference energies fit the training frames.
+) -> PotentialModule:
+    """Build what the configuration asks for, fitted to the scale of the training frames."""
+    if config.model.kind == "painn":
+        return new_painn(config, frames, isolated)
+    body = new_mace(config, frames, isolated)
+    return add_readout(body, config, frames) if config.model.forces == "direct" else body
 
-    The scale is the RMS force where there are labels, else the spread of the energies per √atom;
-    the mean number of neighbours is counted without any skin.
+
+def with_forces(
+    potential: PotentialModule, config: FinetuneConfig, frames: Sequence[Frame]
+) -> PotentialModule:
+    """Give a base model the asked kind of forces: add a direct readout, or take it off."""
+    wanted = config.model.forces
+    if wanted is None or (wanted == "conservative") == potential.conservative:
+        return potential
+    if isinstance(potential, DirectPotential):
+        return potential.body
+    if isinstance(potential, MACEPotential):
+        return add_readout(potential, config, frames)
+    raise UserError(f"--forces {wanted}: a model of kind '{potential.kind}' cannot have them")
+
+
+def add_readout(
+    body: MACEPotential, config: FinetuneConfig, frames: Sequence[Frame]
+) -> DirectPotential:
+    """Add a direct-force readout whose scale is the RMS force of the training frames."""
+    if not any(f.forces is not None for f in frames):
+        raise UserError(
+            "--forces direct: no training frame has forces, and energies alone cannot train a "
+            "force readout; give frames with forces, or use --forces conservative"
+        )
+    return DirectPotential(body, ReadoutSettings(scale=_scale(frames)), seed=config.seed)
+
+
+def _scale(frames: Sequence[Frame]) -> float:
+    """RMS force of the frames, eV/Å; 1 where there is none."""
+    forces = [f.forces.ravel() for f in frames if f.forces is not None]
+    scale = float(np.sqrt(np.mean(np.concatenate(forces) ** 2))) if forces else 0.0
+    # A single frame, or equal ones, may have no forces: any scale will do to begin with.
+    return scale if scale > 1e-3 else 1.0
+
+
+class EnergyScale(NamedTuple):
+    """What a new network is told of the energies, so that it starts near them.
+
+    Attributes
+    ----------
+    elements : tuple of int
+        In ascending order.
+    e0 : ndarray, (n_elements,), eV
+    scale : float, eV
+        Of the interaction energy of an atom.
+    shift : float, eV
+        Its mean.
     """
-    settings = config.model
+
+    elements: tuple[int, ...]
+    e0: np.ndarray
+    scale: float
+    shift: float
+
+
+def energy_scale(frames: Sequence[Frame], isolated: dict[int, float]) -> EnergyScale:
+    """Fit reference energies and the scale of what is left to the training frames.
+
+    The scale is the RMS force where there are labels, else the spread of the energies per √atom.
+    """
     elements = sorted({int(z) for f in frames for z in f.numbers})
     labelled = [f for f in frames if f.energy is not None]
     if not labelled:
@@ -95,13 +160,23 @@ def new_mace(
         e0 = fit_reference_energies([f.numbers for f in labelled], energies, elements)
     counts = np.array([[np.count_nonzero(f.numbers == z) for z in elements] for f in labelled])
     per_atom = (energies - counts @ e0) / counts.sum(axis=1)
-    forces = [f.forces.ravel() for f in frames if f.forces is not None]
-    if forces:
-        scale = float(np.sqrt(np.mean(np.concatenate(forces) ** 2)))
-    else:
+    scale = _scale(frames)
+    if all(f.forces is None for f in frames):
         scale = float(np.std(per_atom * np.sqrt(counts.sum(axis=1))))
+    return EnergyScale(tuple(elements), e0, scale if scale > 1e-3 else 1.0, float(per_atom.mean()))
+
+
+def new_mace(
+    config: FinetuneConfig, frames: Sequence[Frame], isolated: dict[int, float]
+) -> MACEPotential:
+    """Build a MACE whose energy scale and reference energies fit the training frames.
+
+    The mean number of neighbours is counted without any skin.
+    """
+    settings = config.model
+    fitted = energy_scale(frames, isolated)
     architecture = MACEArchitecture(
-        atomic_numbers=tuple(elements),
+        atomic_numbers=fitted.elements,
         r_max=settings.r_max,
         hidden_irreps=settings.hidden_irreps,
         num_interactions=settings.num_interactions,
@@ -109,13 +184,41 @@ def new_mace(
         correlation=settings.correlation,
         num_bessel=settings.num_bessel,
         MLP_irreps=settings.MLP_irreps,
+        # A direct readout wants the vectors of every layer.
+        keep_last_layer_irreps=settings.forces == "direct",
         avg_num_neighbors=_mean_neighbours(frames, settings.r_max),
-        # A single frame, or equal ones, have no spread: any scale will do to begin with.
-        scale=(scale if scale > 1e-3 else 1.0,),
-        shift=(float(per_atom.mean()),),
+        scale=(fitted.scale,),
+        shift=(fitted.shift,),
         dtype=config.dtype,
     )
-    return build_mace(architecture, e0, seed=config.seed)
+    return build_mace(architecture, fitted.e0, seed=config.seed)
+
+
+def new_painn(
+    config: FinetuneConfig, frames: Sequence[Frame], isolated: dict[int, float]
+) -> PotentialModule:
+    """Build a PaiNN whose energy scale and reference energies fit the training frames."""
+    # An optional library: only imported where it is wanted.
+    from ase_ws.potentials.painn import PaiNNArchitecture, build_painn
+
+    settings = config.model
+    if settings.forces == "direct":
+        raise UserError(
+            "--forces direct: a PaiNN has conservative forces only; leave --forces away, or take "
+            "a MACE (model.kind=mace)"
+        )
+    fitted = energy_scale(frames, isolated)
+    architecture = PaiNNArchitecture(
+        atomic_numbers=fitted.elements,
+        r_max=settings.r_max,
+        channels=settings.channels,
+        num_interactions=settings.num_interactions,
+        num_bessel=settings.num_bessel,
+        scale=fitted.scale,
+        shift=fitted.shift,
+        dtype=config.dtype,
+    )
+    return build_painn(architecture, fitted.e0, seed=config.seed)
 
 
 def _mean_neighbours(frames: Sequence[Frame], r_max: float) -> float:

@@ -1,6 +1,6 @@
 """Energy-only fine-tuning to CCSD(T): what do the weak losses do beside a supervised baseline?
 
-    python tests/benchmarks/weak_on_methanol.py [--work DIR]
+    python tests/benchmarks/weak_on_methanol.py
 
 Fine-tunes the packaged base model on 20 and 50 CCSD(T) energies of methanol with and without PITC
 and PISC on the difference to the base model, at two learning rates and three seeds (other training
@@ -10,16 +10,14 @@ held-out frames with its range. One process a core, about 10 minutes on two; a k
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
-import multiprocessing
-import os
 import statistics
 import sys
 import tempfile
-import warnings
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from runner import run_cases
 
 SEEDS = (0, 1, 2)
 SIZES = (20, 50)
@@ -27,26 +25,21 @@ SIZES = (20, 50)
 METHODS = (
     ("supervised", "none", 0.0, 1e-3),
     ("supervised", "none", 0.0, 3e-3),
-    ("PITC + PISC, weight 0.01 (default)", "both", 0.01, 1e-3),
-    ("PITC + PISC, weight 0.01", "both", 0.01, 3e-3),
+    ("PITC + PISC, weight 0.001 (default)", "both", 0.001, 1e-3),
+    ("PITC + PISC, weight 0.001", "both", 0.001, 3e-3),
     ("PITC + PISC, weight 0.1", "both", 0.1, 1e-3),
-    ("PITC + PISC, weight 0.1", "both", 0.1, 3e-3),
 )
 N_VALID, STEPS, N_ATOMS = 20, 400, 6
 
 
-def run(case: tuple[int, int, int]) -> dict:
-    """Fine-tune and evaluate one (size, seed, method)."""
-    warnings.simplefilter("ignore")
-    import torch
-
+def run(case: dict[str, int]) -> dict[str, float]:
+    """Fine-tune and evaluate one model."""
     from ase_ws.data import BASE_MODEL, METHANOL_TEST, METHANOL_TRAIN
     from ase_ws.frames import read_frames
     from ase_ws.training import evaluate_potential, finetune
 
-    torch.set_num_threads(1)
-    size, seed, method = case
-    _, weak, weight, learning_rate = METHODS[method]
+    size, seed = case["size"], case["seed"]
+    _, weak, weight, learning_rate = METHODS[case["method"]]
     frames = read_frames(METHANOL_TRAIN)
     # Seeds take disjoint frames, so the spread holds that of the choice of labels.
     start = 80 * seed
@@ -65,7 +58,6 @@ def run(case: tuple[int, int, int]) -> dict:
         )
     errors = evaluate_potential(result.potential, read_frames(METHANOL_TEST)).metrics
     return {
-        "case": list(case),
         "energy_mev": N_ATOMS * errors["energy_rmse_mev_per_atom"],
         "forces_mev_per_angstrom": errors["forces_rmse_mev_per_angstrom"],
     }
@@ -94,7 +86,7 @@ def table(results: list[dict]) -> str:
         f"| – | base model, E0 re-fitted | – | {energy:.1f} | {forces:.0f} |",
     ]
     for size, (k, (name, _, _, rate)) in itertools.product(SIZES, enumerate(METHODS)):
-        mine = [r for r in results if r["case"][0] == size and r["case"][2] == k]
+        mine = [r for r in results if r["case"]["size"] == size and r["case"]["method"] == k]
         cells = []
         for key, digits in (("energy_mev", 1), ("forces_mev_per_angstrom", 0)):
             values = sorted(r[key] for r in mine)
@@ -106,26 +98,9 @@ def table(results: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Run what is not done yet, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("runs/weak_on_methanol"))
-    work = parser.parse_args().work
-    work.mkdir(parents=True, exist_ok=True)
-    journal = work / "results.jsonl"
-    results = [json.loads(s) for s in journal.read_text().splitlines()] if journal.exists() else []
-    done = {tuple(r["case"]) for r in results}
-    cases = [c for c in itertools.product(SIZES, SEEDS, range(len(METHODS))) if c not in done]
-    os.environ["OMP_NUM_THREADS"] = "1"
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(os.cpu_count()) as pool, journal.open("a") as file:
-        for k, result in enumerate(pool.imap_unordered(run, cases)):
-            results.append(result)
-            file.write(json.dumps(result) + "\n")
-            file.flush()
-            sys.stderr.write(f"{k + 1} of {len(cases)} done\n")
-    sys.stdout.write(table(results) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    cases = [
+        {"size": size, "seed": seed, "method": method}
+        for size, seed, method in itertools.product(SIZES, SEEDS, range(len(METHODS)))
+    ]
+    print(table(run_cases("weak_on_methanol", run, cases)))

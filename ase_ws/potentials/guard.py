@@ -1,0 +1,37 @@
+"""What keeps a network's library from changing the process that imports it."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+
+import torch
+
+from ase_ws.environment import unchanged_environment
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let a library do what it must on import and on building, and undo the rest."""
+    # mace sets TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD, which would disarm every later torch.load; e3nn
+    # loads constants that hold a slice; they warn and print of what does not concern the user.
+    with (
+        unchanged_environment(),
+        torch.serialization.safe_globals([slice]),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(None),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Give libraries that allocate in torch's default precision the right one."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -1,0 +1,81 @@
+"""Reduced forms of the long benchmarks: that they run, and that their signs are right."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from shared_data import shared_file
+
+from ase_ws.frames import read_frames
+from ase_ws.training import evaluate_potential, finetune
+
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Load a script of the benchmarks' folder as a module."""
+
+    def load(name):
+        monkeypatch.syspath_prepend(str(BENCHMARKS))
+        spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        # Its functions go to worker processes by name.
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def test_direct_forces_are_drawn_to_the_energy(tmp_path):
+    """Second-order PITC and PISC on ethanol: more consistent, better energies."""
+    frames = read_frames(str(shared_file("rmd17/ethanol_train.xyz")) + "@:60")
+    test = read_frames(str(shared_file("rmd17/ethanol_test.xyz")) + "@:100")
+    errors = {}
+    for kind in ("none", "both"):
+        result = finetune(
+            frames[:40],
+            frames[40:],
+            config={
+                "model": {"forces": "direct", "hidden_irreps": "16x0e+16x1o"},
+                "weak": {"kind": kind},
+                "optimizer": {"max_steps": 100},
+            },
+            out=tmp_path / kind,
+        )
+        errors[kind] = evaluate_potential(result.potential, test).metrics
+    key = "force_consistency_rmse_mev_per_angstrom"
+    assert errors["both"][key] < 0.7 * errors["none"][key]
+
+
+def test_steps_cost_what_their_parts_cost(benchmark, monkeypatch):
+    """Every case of the cost benchmark runs; generous bounds, for machines are noisy."""
+    shared_file("rmd17/ethanol_train.xyz")
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0")
+    module = benchmark("step_cost")
+    setting = module.Setting("ethanol", "direct", "cpu", n_frames=6)
+    times = module.measure(module.cases(setting), rounds=3, device="cpu", warm_up=6)
+    found = {what: median for what, median, *_ in module.ratios(times)}
+    assert all(0 < ratio < 5 for ratio in found.values())
+    assert found["PITC / (supervised + energy only)"] < 2
+    assert found["lists rebuilt / kept"] > 0.8
+
+
+def test_a_killed_benchmark_goes_on(benchmark, monkeypatch, tmp_path):
+    module = benchmark("runner")
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    cases = [{"x": k} for k in range(3)]
+    done = {"case": {"x": 1}, "double": -1, "seconds": 0.0, "versions": {}}
+    (tmp_path / "toy.jsonl").write_text(json.dumps(done) + "\n")
+    found = module.run_cases("toy", _double, cases)
+    # What was done is not done again: its odd value stands.
+    assert [r["double"] for r in found] == [0, -1, 4]
+    assert len((tmp_path / "toy.jsonl").read_text().splitlines()) == 3
+    assert all("torch" in r["versions"] for r in found if r["case"]["x"] != 1)
+
+
+def _double(case):
+    return {"double": 2 * case["x"]}
