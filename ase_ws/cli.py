@@ -331,6 +331,12 @@ def md(
 
     atoms, calculator, largest_force = _attach(model, structure, dtype, device)
     require_free(out, overwrite=overwrite)
+    if not calculator.conservative and not quiet:
+        err_console.print(
+            "[yellow]note:[/] the forces of this model are a direct readout, not the gradient of "
+            "its energy: energy is not conserved, use a thermostat (--ensemble nvt)",
+            soft_wrap=True,
+        )
     with _threads(threads, atoms), step_progress("md", quiet=quiet) as report:
         result = run_md(
             atoms,

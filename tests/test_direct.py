@@ -280,3 +280,17 @@ def test_the_stability_report_of_a_direct_model(direct):
     assert check.status == "warned"
     assert check.worst > 1e-3
     assert "not the gradient of the energy" in report.summary()
+
+
+def test_md_says_that_energy_is_not_conserved(direct, tmp_path, cli):
+    from ase.io import write
+
+    save_potential(direct, tmp_path / "direct.safetensors")
+    write(tmp_path / "molecule.xyz", molecule("CH3OH"))
+    for quiet in (False, True):
+        code, _, err = cli(
+            "md", tmp_path / "direct.safetensors", tmp_path / "molecule.xyz", "--steps", 2,
+            "--temperature", 10, "--out", tmp_path / f"md{quiet}", *(["--quiet"] if quiet else []),
+        )  # fmt: skip
+        assert code == 0, err
+        assert ("not the gradient" in err) is not quiet

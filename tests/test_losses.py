@@ -23,7 +23,8 @@ from ase_ws.losses import (
 )
 from ase_ws.losses.copies import evaluate_copies
 from ase_ws.losses.metrics import penalty
-from ase_ws.losses.weak import as_reference, less_reference, path_residual
+from ase_ws.losses.residual import path_residual
+from ase_ws.losses.weak import as_reference, less_reference
 from ase_ws.testing import Cubic, Curl, Harmonic, LeakyMorse, Morse
 from ase_ws.typing import Labels, LossTerm, Potential
 

@@ -22,8 +22,8 @@ from ase_ws.losses import (
 )
 from ase_ws.losses import copies as copies_module
 from ase_ws.losses import total as total_module
+from ase_ws.losses.adversarial import adversarial_direction
 from ase_ws.losses.copies import Copy, evaluate_copies
-from ase_ws.losses.weak import adversarial_direction
 from ase_ws.testing import Curl, Harmonic, LeakyMorse, Morse
 from ase_ws.typing import Labels
 

@@ -1,14 +1,18 @@
-"""Direct forces held against the gradient of the energy, all components at once."""
+"""For direct forces: no curl, and the gradient of the energy in all components at once."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ase_ws.graphs import mean_by_graph
+from ase_ws.graphs import mean_by_graph, sum_by_graph
+from ase_ws.losses.copies import Copy
 from ase_ws.losses.metrics import Metric, penalty
+from ase_ws.losses.residual import forces_of
+from ase_ws.losses.weak import WeakLoss
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
 
@@ -63,3 +67,53 @@ class GradientLoss:
         (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=True)
         per_atom = penalty(forces + gradient, self.metric, self.delta).mean(dim=1)
         return mean_by_graph(per_atom, batch).mean()
+
+
+@dataclass(frozen=True)
+class CurlLoss(WeakLoss):
+    """Forces alone must have no curl: the work round a small parallelogram is zero.
+
+    L = mean over structures of ρ(R) / n_atoms, with u and v two displacements of all atoms and
+
+        R = ½ Σ_i [u_i·(F_i(r+v) − F_i(r−v)) − v_i·(F_i(r+u) − F_i(r−u))] = uᵀJv − vᵀJu + O(ε⁴)
+
+    where J = ∂F/∂r. It asks nothing of the energy; for a conservative potential it is zero but for
+    the O(ε⁴). Four evaluations with forces.
+
+    Parameters
+    ----------
+    epsilon, metric, delta, shape, cap, pool, seed
+        As in `PITCLoss`; the others have no meaning here.
+
+    Notes
+    -----
+    This package's, for direct forces, whose curl is what heats an NVE run.
+    """
+
+    def needs_forces(self, batch: GraphBatch) -> bool:
+        """Tell that none are needed at r."""
+        return False
+
+    def copies(
+        self,
+        potential: Potential,
+        batch: GraphBatch,
+        prediction: Prediction,
+        generator: torch.Generator,
+    ) -> list[Copy]:
+        """Four copies, at +u, −u, +v, −v, all with forces."""
+        u, v = (self.displacements(batch, generator) for _ in range(2))
+        return [Copy(step, forces=True) for step in (u, -u, v, -v)]
+
+    def residual(
+        self,
+        batch: GraphBatch,
+        start: Prediction,
+        copies: Sequence[Copy],
+        predictions: Sequence[Prediction],
+    ) -> Tensor:
+        """R of each structure, (n_graphs,), eV."""
+        u, v = copies[0].displacement, copies[2].displacement
+        up, down, right, left = map(forces_of, predictions)
+        work = (u * (right - left) - v * (up - down)).sum(dim=1)
+        return 0.5 * sum_by_graph(work, batch)

@@ -15,47 +15,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ase_ws.graphs import sum_by_graph
+from ase_ws.losses.adversarial import adversarial_direction
 from ase_ws.losses.copies import Copy, as_it_is, evaluate_copies
 from ase_ws.losses.displacements import Displacements, Shape
 from ase_ws.losses.metrics import Metric, penalty
 from ase_ws.losses.reference import Reference, difference
+from ase_ws.losses.residual import forces_of, path_residual
 from ase_ws.typing import GraphBatch, Potential, Prediction
-
-
-def path_residual(
-    end: Prediction, start: Prediction, step: Tensor, batch: GraphBatch, order: int
-) -> Tensor:
-    """Energy that is left when the work along a short straight path is taken off.
-
-    R = E(end) − [E(start) − Σ_i step_i · F_i], with F = F(start) at first order and the mean of
-    F(start) and F(end) (the trapezoid) at second. Zero for a conservative potential but for the
-    truncation error: ½ stepᵀ H step at first order, O(step³) at second.
-
-    Parameters
-    ----------
-    end, start : Prediction
-        With forces at `start`, and at `end` for second order.
-    step : Tensor, (n_atoms, 3), Å
-        From start to end.
-    batch : GraphBatch
-    order : {1, 2}
-
-    Returns
-    -------
-    Tensor, (n_graphs,), eV
-    """
-    forces = _forces(start)
-    if order == 2:
-        forces = 0.5 * (forces + _forces(end))
-    work = sum_by_graph((step * forces).sum(dim=1), batch)
-    return end.energy - (start.energy - work)
-
-
-def _forces(prediction: Prediction) -> Tensor:
-    if prediction.forces is None:
-        raise ValueError("the weak losses need a prediction with forces")
-    return prediction.forces
 
 
 @dataclass(frozen=True)
@@ -173,7 +139,7 @@ class WeakLoss(ABC):
     def _target(self, prediction: Prediction) -> Prediction:
         if not self.detach_target:
             return prediction
-        return Prediction(prediction.energy.detach(), _forces(prediction).detach())
+        return Prediction(prediction.energy.detach(), forces_of(prediction).detach())
 
 
 def _without_force_gradients(prediction: Prediction) -> Prediction:
@@ -202,64 +168,6 @@ def less_reference(
     base = reference(batch, [*here, *copies], skin)
     at_copies = [difference(p, b) for p, b in zip(predictions, base[len(here) :], strict=True)]
     return (difference(start, base[0]) if here else start), at_copies
-
-
-def adversarial_direction(
-    potential: Potential,
-    batch: GraphBatch,
-    prediction: Prediction,
-    sampler: Displacements,
-    order: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """δ where the potential is likely wrong, of the sampler's root mean square, (n_atoms, 3), Å.
-
-    Along the force error F − F_ref, with a random sign, for structures whose forces are labelled.
-    Elsewhere uphill in R² from a random δ0: sign(R) ∂R/∂δ, with R the residual of PITC at δ0; this
-    costs one evaluation and one gradient with respect to positions.
-    """
-    start = sampler(batch, generator)
-    sign = 2.0 * torch.randint(2, (batch.n_graphs,), generator=generator).to(start) - 1.0
-    labels = batch.labels
-    labelled = torch.zeros(batch.n_graphs, dtype=torch.bool, device=start.device)
-    if labels is not None and prediction.forces is not None:
-        labelled = labels.has_forces
-    direction = torch.zeros_like(start)
-    if labels is not None and prediction.forces is not None and bool(labelled.any()):
-        atoms = labelled[batch.batch]
-        error = prediction.forces.detach()[atoms] - labels.forces[atoms]
-        direction[atoms] = sign[batch.batch[atoms], None] * error
-    if not bool(labelled.all()):
-        uphill = _uphill(potential, batch, prediction, start, order, sampler)
-        atoms = ~labelled[batch.batch]
-        direction[atoms] = uphill[atoms]
-    size = (sum_by_graph(direction.square().mean(dim=1), batch) / batch.n_atoms).sqrt()
-    # Where there is no direction (no error at all), the random one is as good as any.
-    lost = size < 1e-12
-    direction = torch.where(lost[batch.batch, None], start, direction)
-    size = torch.where(lost, sampler.root_mean_square, size)
-    return direction * (sampler.root_mean_square / size)[batch.batch, None]
-
-
-def _uphill(
-    potential: Potential,
-    batch: GraphBatch,
-    prediction: Prediction,
-    start: Tensor,
-    order: int,
-    sampler: Displacements,
-) -> Tensor:
-    """Give sign(R) ∂R/∂δ at δ = start, (n_atoms, 3)."""
-    if prediction.forces is None:
-        prediction = potential(batch, forces=True)
-    here = Prediction(prediction.energy.detach(), _forces(prediction).detach())
-    with torch.enable_grad():
-        step = start.detach().requires_grad_()
-        copy = Copy(step, forces=order == 2)
-        (end,) = evaluate_copies(potential, batch, [copy], 2 * sampler.longest)
-        residual = path_residual(end, here, step, batch, order)
-        (gradient,) = torch.autograd.grad(residual.sum(), step)
-    return residual.detach().sign()[batch.batch, None] * gradient
 
 
 @dataclass(frozen=True)
@@ -395,53 +303,3 @@ class PISCLoss(WeakLoss):
         """R of each structure, (n_graphs,), eV."""
         path = copies[0].displacement - copies[1].displacement
         return path_residual(predictions[0], self._target(predictions[1]), path, batch, self.order)
-
-
-@dataclass(frozen=True)
-class CurlLoss(WeakLoss):
-    """Forces alone must have no curl: the work round a small parallelogram is zero.
-
-    L = mean over structures of ρ(R) / n_atoms, with u and v two displacements of all atoms and
-
-        R = ½ Σ_i [u_i·(F_i(r+v) − F_i(r−v)) − v_i·(F_i(r+u) − F_i(r−u))] = uᵀJv − vᵀJu + O(ε⁴)
-
-    where J = ∂F/∂r. It asks nothing of the energy; for a conservative potential it is zero but for
-    the O(ε⁴). Four evaluations with forces.
-
-    Parameters
-    ----------
-    epsilon, metric, delta, shape, cap, pool, seed
-        As in `PITCLoss`; the others have no meaning here.
-
-    Notes
-    -----
-    This package's, for direct forces, whose curl is what heats an NVE run.
-    """
-
-    def needs_forces(self, batch: GraphBatch) -> bool:
-        """Tell that none are needed at r."""
-        return False
-
-    def copies(
-        self,
-        potential: Potential,
-        batch: GraphBatch,
-        prediction: Prediction,
-        generator: torch.Generator,
-    ) -> list[Copy]:
-        """Four copies, at +u, −u, +v, −v, all with forces."""
-        u, v = (self.displacements(batch, generator) for _ in range(2))
-        return [Copy(step, forces=True) for step in (u, -u, v, -v)]
-
-    def residual(
-        self,
-        batch: GraphBatch,
-        start: Prediction,
-        copies: Sequence[Copy],
-        predictions: Sequence[Prediction],
-    ) -> Tensor:
-        """R of each structure, (n_graphs,), eV."""
-        u, v = copies[0].displacement, copies[2].displacement
-        up, down, right, left = map(_forces, predictions)
-        work = (u * (right - left) - v * (up - down)).sum(dim=1)
-        return 0.5 * sum_by_graph(work, batch)

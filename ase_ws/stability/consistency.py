@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator
 
 from ase_ws.md.observer import Finding
 from ase_ws.stability.check import CheckResult
@@ -62,8 +61,7 @@ def force_consistency(
 
 def check_consistency(atoms: Atoms) -> tuple[CheckResult, list[Finding]]:
     """Report how far direct forces are from the energy's; other calculators are left alone."""
-    calculator: BaseCalculator = atoms.calc
-    if getattr(calculator, "conservative", True):
+    if getattr(atoms.calc, "conservative", True):
         return CheckResult(NAME, DEFINITION, "eV/Å", status="does not apply"), []
     value = force_consistency(atoms)
     message = (

@@ -199,7 +199,7 @@ class FinetuneConfig(_Section):
         on_difference = weak.reference == "base"
         _default(weak, "order", 1 if conservative else 2)
         _default(weak, "epsilon", 0.15 if on_difference else 0.05)
-        strength = (0.001 if on_difference else 0.01) if conservative else 100.0
+        strength = (0.001 if on_difference else 0.01) if conservative else 30.0
         _default(weak, "pitc_weight", strength if weak.kind in ("pitc", "both") else 0.0)
         _default(weak, "pisc_weight", strength if weak.kind in ("pisc", "both") else 0.0)
         _default(new.loss, "energy_weight", 10.0 if has_forces and conservative else 100.0)

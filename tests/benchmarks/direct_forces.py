@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from runner import run_cases
 
 SEEDS = (0, 1, 2)
-STEPS, N_VALID, N_TEST = 3000, 50, 500
+STEPS, N_VALID, N_TEST = 2500, 50, 500
 #: name: settings of `ase-ws finetune --forces direct`
 METHODS: dict[str, dict[str, Any]] = {
-    "supervised": {},
     "PITC + PISC, order 2 (default)": {"kind": "both"},
+    "supervised": {},
 }
 
 

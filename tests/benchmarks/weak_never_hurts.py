@@ -6,7 +6,7 @@ Supervised training against `--weak both` with nothing else set, on every set of
 rMD17 ethanol, uracil and aspirin, 3BPA, acetylacetone, Si and Li, from scratch with energies and
 forces; ethanol with energies only; ethanol, acetylacetone and aspirin with 50 energies from the
 packaged base model (on the difference to it). Three seeds, which take other frames and another
-order. Short runs (the models are not converged, the comparison is paired): about 25 minutes on two
+order. Short runs (the models are not converged, the comparison is paired): about 15 minutes on two
 cores. A killed run goes on.
 """
 
@@ -34,7 +34,7 @@ SETS: dict[str, tuple[str, str, int, int, dict[str, Any]]] = {
     "Si": ("mlearn/Si_train.xyz", "mlearn/Si_test.xyz", 60, 10, {"r_max": 4.5}),
     "Li": ("mlearn/Li_train.xyz", "mlearn/Li_test.xyz", 60, 10, {"r_max": 4.5}),
 }
-STEPS, PERIODIC_STEPS, N_TEST = 250, 80, 100
+STEPS, PERIODIC_STEPS, N_TEST = 150, 50, 100
 CASES = [
     *((name, "energy+forces", "scratch") for name in SETS),
     ("ethanol", "energy", "scratch"),
