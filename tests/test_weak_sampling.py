@@ -262,6 +262,20 @@ def test_both_losses_share_one_call_of_the_reference(batch):
     assert base.calls == [(True, False)]
 
 
+def test_the_reference_keeps_forces_when_energies_are_wanted_again(batch):
+    reference, skin = Reference(Morse()), 0.5
+    mine = known(batch)
+    here = torch.zeros_like(mine.positions)
+    old = tuple(("frame", k) for k in range(mine.n_graphs))
+    with_forces = Copy(here, forces=True, keys=old)
+    (before,) = reference(mine, [with_forces], skin)
+    # An energy-only copy of which one structure is new, and the known one beside it.
+    partly_new = Copy(here, forces=False, keys=(*old[:-1], ("frame", "new")))
+    energies, again = reference(mine, [partly_new, with_forces], skin)
+    torch.testing.assert_close(energies.energy, before.energy, rtol=0, atol=0)
+    torch.testing.assert_close(again.forces, before.forces, rtol=0, atol=0)
+
+
 def test_pisc_alone_does_not_ask_the_reference_about_r(batch):
     class Counts(Morse):
         def atomic_energies(self, batch):

@@ -69,7 +69,9 @@ class Reference:
         nothing = [None] * len(sizes)
         forces = nothing if prediction.forces is None else prediction.forces.split(sizes)
         for key, energy, force in zip(copy.keys, prediction.energy, forces, strict=True):
-            self._known[key] = (energy, force)
+            # Energies wanted again must not cost the forces that are known.
+            known = self._known.get(key, (None, None))[1]
+            self._known[key] = (energy, known if force is None else force)
 
     def _check_frames(self, batch: GraphBatch) -> None:
         """Refuse a batch whose frame ids have meant other frames before."""
