@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -148,6 +148,49 @@ def _collate_labels(labels: Sequence[Labels]) -> Labels:
             for name in ("energy", "has_energy", "forces", "has_forces", "stress", "has_stress")
         }
     )
+
+
+def pieces(batch: GraphBatch, most_atoms: int) -> Iterator[tuple[slice, slice, GraphBatch]]:
+    """Cut a batch into runs of whole structures.
+
+    Parameters
+    ----------
+    batch : GraphBatch
+        Without labels.
+    most_atoms : int
+        In a piece; a larger structure is a piece of its own.
+
+    Yields
+    ------
+    graphs, atoms : slice
+        Where the piece stands in the batch.
+    piece : GraphBatch
+    """
+    ends = torch.cumsum(batch.n_atoms, 0).tolist()
+    edge_graph = batch.batch[batch.edge_index[0]]
+    first, start = 0, 0
+    for k, end in enumerate(ends):
+        if k + 1 < len(ends) and ends[k + 1] - start <= most_atoms:
+            continue
+        graphs, atoms = slice(first, k + 1), slice(start, end)
+        kept = (edge_graph >= first) & (edge_graph <= k)
+        yield (
+            graphs,
+            atoms,
+            GraphBatch(
+                positions=batch.positions[atoms],
+                numbers=batch.numbers[atoms],
+                edge_index=batch.edge_index[:, kept] - start,
+                shifts=batch.shifts[kept],
+                cell=batch.cell[graphs],
+                pbc=batch.pbc[graphs],
+                batch=batch.batch[atoms] - first,
+                n_graphs=k + 1 - first,
+                cutoff=batch.cutoff,
+                frame_ids=None if batch.frame_ids is None else batch.frame_ids[graphs],
+            ),
+        )
+        first, start = k + 1, end
 
 
 def sum_by_graph(values: Tensor, batch: GraphBatch) -> Tensor:

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from ase_ws.graphs import (
     graph,
     mean_by_graph,
     nearest_neighbour_distance,
+    pieces,
     rebuilt,
     sum_by_graph,
 )
@@ -283,3 +285,19 @@ def test_a_graph_does_not_follow_the_arrays_it_was_made_from():
     before = g.positions.clone()
     positions += 1.0
     assert torch.equal(g.positions, before)
+
+
+@pytest.mark.parametrize("most", [1, 12, 10_000])
+def test_pieces_joined_again_are_the_batch(most):
+    atoms = [molecule("H2O"), bulk("Si") * (2, 1, 1), molecule("CH4"), molecule("C6H6")]
+    parts = [graph(a.numbers, a.positions, a.cell.array, a.pbc, cutoff=4.0) for a in atoms]
+    whole = replace(collate(parts), frame_ids=torch.arange(4) + 7)
+    found = list(pieces(whole, most))
+    again = collate([piece for _, _, piece in found])
+    for name in ("positions", "numbers", "edge_index", "shifts", "cell", "pbc", "batch"):
+        assert torch.equal(getattr(again, name), getattr(whole, name)), name
+    assert again.frame_ids.tolist() == [7, 8, 9, 10]
+    assert len(found) == {1: 4, 12: 2, 10_000: 1}[most]
+    for graphs, atoms_, piece in found:
+        assert torch.equal(whole.positions[atoms_], piece.positions)
+        assert graphs.stop - graphs.start == piece.n_graphs

@@ -21,7 +21,7 @@ from ase_ws.losses import (
     WeightedTerm,
 )
 from ase_ws.losses import copies as copies_module
-from ase_ws.losses import total as total_module
+from ase_ws.losses import joined as joined_module
 from ase_ws.losses.adversarial import adversarial_direction
 from ase_ws.losses.copies import Copy, evaluate_copies
 from ase_ws.testing import Curl, Harmonic, LeakyMorse, Morse
@@ -101,8 +101,9 @@ def test_large_batches_give_the_same_gradients(
         ]
     )
     found = {}
-    for limit in (2000, 10):
-        monkeypatch.setattr(total_module, "JOINED_ATOMS", limit)
+    for limit in (2000, 30, 10):
+        monkeypatch.setattr(joined_module, "JOINED_ATOMS", limit)
+        monkeypatch.setattr(joined_module, "PIECE_ATOMS", limit)
         potential.zero_grad()
         value = total(potential, batch, generator=generator())
         value.total.backward()
@@ -110,11 +111,13 @@ def test_large_batches_give_the_same_gradients(
             value,
             [p.grad.clone() for p in potential.parameters() if p.grad is not None],
         )
-    for a, b in zip(found[2000][0].raw.values(), found[10][0].raw.values(), strict=True):
-        torch.testing.assert_close(a.detach(), b.detach(), rtol=1e-8, atol=0)
-    assert len(found[2000][1]) == len(found[10][1]) > 1
-    for a, b in zip(found[2000][1], found[10][1], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+    whole = found.pop(2000)
+    for value, gradients in found.values():
+        for a, b in zip(whole[0].raw.values(), value.raw.values(), strict=True):
+            torch.testing.assert_close(a.detach(), b.detach(), rtol=1e-8, atol=0)
+        assert len(whole[1]) == len(gradients) > 1
+        for a, b in zip(whole[1], gradients, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
 
 
 def test_copies_do_not_carry_labels(structures, to_graph):

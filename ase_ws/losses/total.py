@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -13,10 +13,9 @@ from torch import Tensor
 from ase_ws.errors import UserError
 from ase_ws.losses.comparison import NoisyNodesLoss, TaylorLabelLoss
 from ase_ws.losses.consistency import GradientLoss
-from ase_ws.losses.copies import JOINED_ATOMS, Copy, evaluate_copies
-from ase_ws.losses.reference import Reference
+from ase_ws.losses.joined import weak_values
 from ase_ws.losses.supervised import EnergyLoss, ForcesLoss, StressLoss
-from ase_ws.losses.weak import WeakLoss, as_reference, less_reference
+from ase_ws.losses.weak import WeakLoss
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
 Term = (
@@ -161,125 +160,13 @@ def _sum(
     generator: torch.Generator,
 ) -> LossValue:
     weak = {t.name: t.loss for t in terms if isinstance(t.loss, WeakLoss)}
-    raw = _weak_values(weak, prediction, potential, batch, generator)
+    raw = weak_values(weak, prediction, potential, batch, generator)
     for t in terms:
         if t.name not in raw:
             raw[t.name] = t.loss(potential, batch, prediction, generator=generator)
     weighted = {t.name: t.weight * raw[t.name] for t in terms}
     total = torch.stack(list(weighted.values())).sum() if weighted else _nothing(prediction)
     return LossValue(total, {t.name: raw[t.name] for t in terms}, weighted)
-
-
-def _weak_values(
-    losses: Mapping[str, WeakLoss],
-    prediction: Prediction,
-    potential: Potential,
-    batch: GraphBatch,
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
-    """Evaluate the weak losses with one call of the potential for the copies of all of them."""
-    if not losses:
-        return {}
-    skin = max(loss.skin for loss in losses.values())
-    plans = {
-        name: loss.copies(potential, batch, prediction, generator) for name, loss in losses.items()
-    }
-    n_copies = sum(map(len, plans.values()))
-    if len(losses) > 1 and n_copies * len(batch.positions) > JOINED_ATOMS:
-        # Too many atoms for joining to gain anything: one loss after the other, each letting go
-        # of its memory before the next.
-        return {
-            name: _spent({name: loss}, plans, prediction, potential, batch, skin)
-            for name, loss in losses.items()
-        }
-    return _joined_values(losses, plans, prediction, potential, batch, skin)
-
-
-def _spent(
-    losses: Mapping[str, WeakLoss],
-    plans: Mapping[str, list[Copy]],
-    prediction: Prediction,
-    potential: Potential,
-    batch: GraphBatch,
-    skin: float,
-) -> Tensor:
-    """Value of a single loss with its gradients already taken, so that its graph can go.
-
-    The sum Σ p·∂L/∂p over the weights p and over E and F at r has the gradients of L, and holds no
-    more memory than the weights.
-    """
-    weights = list(potential.parameters()) if isinstance(potential, torch.nn.Module) else []
-    weights = [p for p in weights if p.requires_grad]
-    here = [x for x in (prediction.energy, prediction.forces) if x is not None and x.requires_grad]
-    if not torch.is_grad_enabled() or not (weights or here):
-        (value,) = _joined_values(losses, plans, prediction, potential, batch, skin).values()
-        return value
-    # Stand-ins for E and F at r: the way from there to the weights is still needed by others.
-    doubles = {id(x): x.detach().requires_grad_() for x in here}
-    start = Prediction(
-        doubles.get(id(prediction.energy), prediction.energy),
-        doubles.get(id(prediction.forces), prediction.forces),
-    )
-    (value,) = _joined_values(losses, plans, start, potential, batch, skin).values()
-    gradients = torch.autograd.grad(value, [*weights, *doubles.values()], allow_unused=True)
-    parts = [
-        (x * g).sum() for x, g in zip([*weights, *here], gradients, strict=True) if g is not None
-    ]
-    total = torch.stack([p.to(value.dtype) for p in parts]).sum()
-    return value.detach() + total - total.detach()
-
-
-def _joined_values(
-    losses: Mapping[str, WeakLoss],
-    plans: Mapping[str, list[Copy]],
-    prediction: Prediction,
-    potential: Potential,
-    batch: GraphBatch,
-    skin: float,
-) -> dict[str, Tensor]:
-    """Evaluate all copies together, then every loss."""
-    plans = {name: plans[name] for name in losses}
-    predictions = iter(
-        evaluate_copies(potential, batch, [c for plan in plans.values() for c in plan], skin)
-    )
-    found = {name: [next(predictions) for _ in plan] for name, plan in plans.items()}
-    return {
-        name: value
-        for reference in {id(loss.reference): loss.reference for loss in losses.values()}.values()
-        for name, value in _values_less(
-            reference,
-            {name: loss for name, loss in losses.items() if loss.reference is reference},
-            plans,
-            found,
-            prediction,
-            batch,
-            skin,
-        ).items()
-    }
-
-
-def _values_less(
-    reference: Potential | Reference | None,
-    losses: Mapping[str, WeakLoss],
-    plans: Mapping[str, list[Copy]],
-    found: Mapping[str, list[Prediction]],
-    start: Prediction,
-    batch: GraphBatch,
-    skin: float,
-) -> dict[str, Tensor]:
-    """Values of the losses that share a reference, which is called once for all of them."""
-    if reference is not None:
-        copies = [copy for name in losses for copy in plans[name]]
-        at_copies = [prediction for name in losses for prediction in found[name]]
-        if not any(loss.needs_forces(batch) for loss in losses.values()):
-            # Nobody looks at r itself: the reference need not either.
-            start = start._replace(forces=None)
-        start, differences = less_reference(
-            as_reference(reference), batch, start, copies, at_copies, skin
-        )
-        rest = iter(differences)
-        found = {name: [next(rest) for _ in plans[name]] for name in losses}
-    return {name: loss.of(batch, start, plans[name], found[name]) for name, loss in losses.items()}
 
 
 def _nothing(prediction: Prediction) -> Tensor:

@@ -31,7 +31,7 @@ def run_cases(
     # Before torch is imported by the workers: one thread each, or they fight for the cores.
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("spawn")
-    workers = max(1, min(len(todo), os.cpu_count() or 1))
+    workers = max(1, min(len(todo), len(os.sched_getaffinity(0))))
     with context.Pool(workers) as pool, journal.open("a") as file:
         for k, result in enumerate(pool.imap_unordered(_Timed(run), todo)):
             done[_key(result["case"])] = result
