@@ -42,6 +42,7 @@ def derivatives(monkeypatch):
 
 def test_an_energy_costs_no_derivative(mace, derivatives):
     atoms = attach(molecule("CH3OH"), mace)
+    derivatives.clear()  # of the comparison with upstream's forward
     atoms.get_potential_energy()
     assert derivatives == []
     assert set(atoms.calc.results) == {"energy", "free_energy", "energies"}

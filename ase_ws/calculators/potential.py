@@ -20,6 +20,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from ase_ws.calculators.neighbours import SkinnedGraph
 from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.potentials.files import load_potential
+from ase_ws.potentials.lean import lean
 from ase_ws.typing import Potential
 
 
@@ -82,6 +83,7 @@ class PotentialCalculator(Calculator):
             potential = _moved_copy(potential, dtype, device)
         self.potential: Potential = potential
         self.conservative = potential.conservative
+        self._evaluator = lean(potential)
         self.graph = SkinnedGraph(
             potential.r_max,
             skin if potential.skin_safe else 0.0,
@@ -105,7 +107,7 @@ class PotentialCalculator(Calculator):
         if stress and (atoms.cell.rank < 3 or not atoms.pbc.any()):
             raise PropertyNotImplementedError("stress needs a periodic structure with a full cell")
         with torch.no_grad():
-            prediction = self.potential(
+            prediction = self._evaluator(
                 self.graph(atoms), forces="forces" in properties, stress=stress
             )
         energy = float(prediction.energy)

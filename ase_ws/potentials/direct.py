@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ase_ws.graphs import edge_vectors, mean_by_graph, sum_by_graph
 from ase_ws.potentials.derivatives import predict_conservative
-from ase_ws.potentials.mace import MACEPotential
+from ase_ws.potentials.mace import Features, MACEPotential
 from ase_ws.potentials.module import PotentialModule, load_weights
 from ase_ws.typing import GraphBatch, Prediction
 
@@ -117,6 +117,46 @@ def without_net(forces: Tensor, batch: GraphBatch) -> Tensor:
     return forces - torch.linalg.cross(omega[batch.batch], x).to(forces.dtype)
 
 
+class Body(Protocol):
+    """What a readout stands on: energies, and what the layers know of each atom."""
+
+    def atomic_energies(self, batch: GraphBatch) -> Tensor:
+        """Energies per atom, (n_atoms,), eV, float64."""
+        ...
+
+    def features(self, batch: GraphBatch) -> Features:
+        """Energies, scalars and vectors of each atom."""
+        ...
+
+
+def predict_direct(
+    body: Body,
+    readout: DirectReadout,
+    batch: GraphBatch,
+    *,
+    forces: bool,
+    stress: bool = False,
+    create_graph: bool = False,
+) -> Prediction:
+    """Energy from the body, forces from the readout; stress, if asked, from the energy."""
+
+    def direct() -> tuple[Tensor, Tensor]:
+        features = body.features(batch)
+        raw = readout(features.scalars, features.vectors, batch)
+        return features.energies, without_net(raw, batch)
+
+    if stress:
+        plain = predict_conservative(
+            body.atomic_energies, batch, forces=False, stress=True, create_graph=create_graph
+        )
+        return plain._replace(forces=direct()[1]) if forces else plain
+    if not forces:
+        energies = body.atomic_energies(batch)
+        return Prediction(sum_by_graph(energies, batch), energies=energies)
+    energies, values = direct()
+    return Prediction(sum_by_graph(energies, batch), values, energies=energies)
+
+
 class DirectPotential(PotentialModule):
     """A MACE with forces of their own: E from the network, F from a `DirectReadout`.
 
@@ -165,25 +205,9 @@ class DirectPotential(PotentialModule):
         create_graph: bool = False,
     ) -> Prediction:
         """Evaluate (see `ase_ws.typing.Potential`)."""
-        if stress:
-            plain = predict_conservative(
-                self.body.atomic_energies,
-                batch,
-                forces=False,
-                stress=True,
-                create_graph=create_graph,
-            )
-            return plain._replace(forces=self._forces(batch)[1]) if forces else plain
-        if not forces:
-            energies = self.body.atomic_energies(batch)
-            return Prediction(sum_by_graph(energies, batch), energies=energies)
-        energies, direct = self._forces(batch)
-        return Prediction(sum_by_graph(energies, batch), direct, energies=energies)
-
-    def _forces(self, batch: GraphBatch) -> tuple[Tensor, Tensor]:
-        features = self.body.features(batch)
-        raw = self.readout(features.scalars, features.vectors, batch)
-        return features.energies, without_net(raw, batch)
+        return predict_direct(
+            self.body, self.readout, batch, forces=forces, stress=stress, create_graph=create_graph
+        )
 
     def description(self) -> dict[str, Any]:
         """Plain data from which the potential is built again."""

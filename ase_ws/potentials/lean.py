@@ -1,0 +1,403 @@
+"""A MACE evaluated with few, large operations: the same numbers, several times sooner.
+
+Small structures are bound by the number of operations, not by arithmetic. With frozen weights much
+of upstream's work can be done once: what depends on the elements alone, the couplings contracted
+with the weights, the order of atoms and edges. What is left are a few dozen dense products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ase_ws.graphs import graph
+from ase_ws.potentials.derivatives import predict_conservative
+from ase_ws.potentials.direct import DirectPotential, predict_direct
+from ase_ws.potentials.lean_weights import (
+    Convolution,
+    LeanWeights,
+    UnsupportedError,
+    monomials,
+    product_basis,
+    read_weights,
+    skip_map,
+)
+from ase_ws.potentials.mace import Features, MACEPotential
+from ase_ws.typing import GraphBatch, Potential, Prediction
+
+#: From so many edges on it pays to leave out those of the skin.
+TRIM_EDGES = 2000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What stays the same while the atoms move: elements and edges of a batch.
+
+    Attributes
+    ----------
+    key : tuple of Tensor
+        The batch's own tensors; a batch that holds these very tensors has this plan.
+    order, back : Tensor, (n_atoms,)
+        Atoms sorted by element, and the way back.
+    species : list of (element, start, stop)
+    send, receive : Tensor, (n_edges,)
+        In the sorted order.
+    shift : Tensor, (n_edges, 3), or None
+        Where periodic boundaries are crossed.
+    elements : Tensor, (n_atoms,)
+        Sorted.
+    """
+
+    key: tuple[Tensor, ...]
+    order: Tensor
+    back: Tensor
+    species: list[tuple[int, int, int]]
+    send: Tensor
+    receive: Tensor
+    shift: Tensor | None
+    elements: Tensor
+
+
+class LeanMACE(torch.nn.Module):
+    """A `Potential` that gives the numbers of a `MACEPotential`, with frozen weights.
+
+    Parameters
+    ----------
+    potential : MACEPotential
+        Stays what it is; a change of its weights is noticed at the next call.
+
+    Raises
+    ------
+    UnsupportedError
+        The network has a part that is not known here, or the numbers differ.
+    """
+
+    conservative = True
+
+    def __init__(self, potential: MACEPotential):
+        super().__init__()
+        # Not a submodule: the weights are the other's.
+        self._of = [potential]
+        self.r_max = potential.r_max
+        self.atomic_numbers = potential.atomic_numbers
+        self.skin_safe = potential.skin_safe
+        self._plan: Plan | None = None
+        self._read()
+        self._check()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self._of[0].dtype
+
+    def forward(
+        self,
+        batch: GraphBatch,
+        *,
+        forces: bool,
+        stress: bool = False,
+        create_graph: bool = False,
+    ) -> Prediction:
+        """Evaluate (see `ase_ws.typing.Potential`)."""
+        return predict_conservative(
+            self.atomic_energies, batch, forces=forces, stress=stress, create_graph=create_graph
+        )
+
+    def atomic_energies(self, batch: GraphBatch) -> Tensor:
+        """Energies per atom, (n_atoms,), eV, float64."""
+        return self._evaluate(batch, features=False).energies
+
+    def features(self, batch: GraphBatch) -> Features:
+        """As `MACEPotential.features`."""
+        return self._evaluate(batch, features=True)
+
+    def _read(self) -> None:
+        mace = self._of[0]
+        self._read_from = _version(mace)
+        self.weights: LeanWeights = read_weights(mace.network, mace.head, mace.dtype, mace.device)
+        self._elements: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def _evaluate(self, batch: GraphBatch, features: bool) -> Features:
+        if _version(self._of[0]) != self._read_from:
+            self._read()
+        plan = self._planned(batch)
+        w = self.weights
+        positions = batch.positions.to(self.dtype)
+        vectors = self._vectors(positions, batch, plan)
+        length = vectors.norm(dim=1, keepdim=True)
+        send, receive = plan.send, plan.receive
+        if len(send) > TRIM_EDGES:
+            near = (length.detach()[:, 0] < w.r_max).nonzero()[:, 0]
+            send, receive = send[near], receive[near]
+            vectors, length = vectors[near], length[near]
+        harmonics = monomials(vectors / length, w.max_ell) @ w.harmonics
+        cutoff = _envelope(length / w.r_max, w.p)
+        radial = w.prefactor * torch.sin(w.bessel * length) / length
+        if w.cutoff_on_radial:
+            radial = radial * cutoff
+        h = w.embedding[plan.elements][None]
+        energies = h.new_zeros(len(positions), 1)
+        kept = []
+        for number, (layer, readout) in enumerate(zip(w.layers, w.readouts, strict=True)):
+            conv = layer.convolution
+            gates = _radial_network(radial, conv.radial, conv.activation)
+            if not w.cutoff_on_radial:
+                gates = gates * cutoff
+            x = torch.bmm(h, layer.up)[:, send].transpose(0, 1)
+            message = _messages(x, harmonics, gates, conv, receive, len(positions))
+            h = self._product(number, h, message, plan)
+            first = h[0] @ readout.first
+            if readout.second is not None:
+                assert readout.activation is not None
+                first = readout.activation(first) @ readout.second
+            energies = energies + first
+            if features:
+                kept.append(h)
+        interaction = (w.scale * energies[:, 0] + w.shift)[plan.back].double()
+        total = self._of[0].e0[plan.elements][plan.back] + interaction
+        total = total + self._pair_energies(length, send, receive, plan)
+        return Features(
+            total,
+            torch.cat([h[0] for h in kept], dim=1)[plan.back] if kept else total[:, None],
+            _vector_features(kept, plan) if kept else total[:, None, None],
+        )
+
+    def _pair_energies(
+        self, length: Tensor, send: Tensor, receive: Tensor, plan: Plan
+    ) -> Tensor | float:
+        """Short-range repulsion (ZBL), where the model has it."""
+        network = self._of[0].network
+        if not hasattr(network, "pair_repulsion"):
+            return 0.0
+        one_hot = torch.nn.functional.one_hot(plan.elements, len(self.atomic_numbers))
+        pair = network.pair_repulsion_fn(  # pyright: ignore[reportCallIssue]
+            length, one_hot.to(self.dtype), torch.stack([send, receive]), network.atomic_numbers
+        )
+        return (self.weights.scale * pair)[plan.back].double()
+
+    def _vectors(self, positions: Tensor, batch: GraphBatch, plan: Plan) -> Tensor:
+        ordered = positions[plan.order]
+        vectors = ordered[plan.receive] - ordered[plan.send]
+        if plan.shift is None:
+            return vectors
+        owner = batch.batch[batch.edge_index[0]]
+        cell = batch.cell.to(self.dtype)
+        return vectors + torch.einsum("ei,eij->ej", plan.shift, cell[owner])
+
+    def _product(self, number: int, h: Tensor, message: list[Tensor], plan: Plan) -> Tensor:
+        """Apply the product basis of every element and the linear map; add what skips the layer."""
+        layer = self.weights.layers[number]
+        outs, skips = [], []
+        for element, start, stop in plan.species:
+            x = torch.cat([part[start:stop] for part in message], dim=1).transpose(0, 1)
+            basis, skip = self._of_element(number, element)
+            if layer.skips_message:
+                x = torch.bmm(x, skip)
+            x = x.permute(2, 1, 0)
+            outs.append(_contract(x, basis))
+            if layer.skips:
+                skips.append(torch.bmm(h[: len(skip), start:stop], skip))
+        out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
+        out = torch.bmm(out, layer.linear)
+        if not skips:
+            return out
+        skip = skips[0] if len(skips) == 1 else torch.cat(skips, dim=1)
+        if len(skip) == len(out):
+            return out + skip
+        return torch.cat([out[: len(skip)] + skip, out[len(skip) :]])
+
+    def _of_element(self, number: int, element: int) -> tuple[Tensor, Tensor]:
+        """Product basis and skip of an element in a layer, read when the element is first met."""
+        if (number, element) not in self._elements:
+            mace = self._of[0]
+            network: Any = mace.network
+            interaction, product = network.interactions[number], network.products[number]
+            with torch.no_grad():
+                basis = product_basis(product, element).to(mace.device, mace.dtype)
+                skip = skip_map(interaction, product, len(self.atomic_numbers), element)
+            self._elements[number, element] = (basis.contiguous(), skip.contiguous())
+        return self._elements[number, element]
+
+    def _planned(self, batch: GraphBatch) -> Plan:
+        key = (batch.numbers, batch.edge_index, batch.shifts)
+        if self._plan is None or any(a is not b for a, b in zip(self._plan.key, key, strict=True)):
+            self._plan = self._new_plan(batch, key)
+        return self._plan
+
+    def _new_plan(self, batch: GraphBatch, key: tuple[Tensor, ...]) -> Plan:
+        elements = self._of[0].element_indices(batch)
+        order = torch.argsort(elements, stable=True)
+        back = torch.argsort(order)
+        counts = torch.bincount(elements, minlength=len(self.atomic_numbers)).tolist()
+        species, start = [], 0
+        for element, count in enumerate(counts):
+            if count:
+                species.append((element, start, start + count))
+            start += count
+        send, receive = back[batch.edge_index]
+        shifted = bool((batch.shifts != 0).any())
+        return Plan(
+            key=key,
+            order=order,
+            back=back,
+            species=species,
+            send=send,
+            receive=receive,
+            shift=batch.shifts.to(self.dtype) if shifted else None,
+            elements=elements[order],
+        )
+
+    def _check(self) -> None:
+        """Compare with upstream's forward on a structure that has every element."""
+        mace = self._of[0]
+        batch = _test_structure(mace)
+        with torch.no_grad():
+            ours, theirs = self(batch, forces=True), mace(batch, forces=True)
+        assert ours.forces is not None and theirs.forces is not None
+        tolerance = 1e-9 if self.dtype == torch.float64 else 1e-3
+        for a, b in ((ours.energy - theirs.energy, theirs.energy), (ours.forces, theirs.forces)):
+            difference = a if a.shape == ours.energy.shape else a - b
+            size = 1.0 + float(theirs.forces.abs().max())
+            if not float(difference.abs().max()) <= tolerance * size:
+                raise UnsupportedError("the numbers differ from upstream's")
+        self._plan = None
+
+
+class LeanDirect(torch.nn.Module):
+    """A `DirectPotential` on a lean body: one forward pass of few operations."""
+
+    conservative = False
+
+    def __init__(self, potential: DirectPotential):
+        super().__init__()
+        self._of = [potential]
+        self.body = LeanMACE(potential.body)
+        self.r_max = potential.r_max
+        self.atomic_numbers = potential.atomic_numbers
+        self.skin_safe = potential.skin_safe
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self._of[0].dtype
+
+    def forward(
+        self,
+        batch: GraphBatch,
+        *,
+        forces: bool,
+        stress: bool = False,
+        create_graph: bool = False,
+    ) -> Prediction:
+        """Evaluate (see `ase_ws.typing.Potential`)."""
+        return predict_direct(
+            self.body,
+            self._of[0].readout,
+            batch,
+            forces=forces,
+            stress=stress,
+            create_graph=create_graph,
+        )
+
+
+def lean(potential: Potential) -> Potential:
+    """Give a form of the potential that evaluates sooner, or the potential where there is none.
+
+    Its weights are those of the potential, also when they change later. Not for training: nothing
+    flows back to the weights.
+    """
+    try:
+        if isinstance(potential, MACEPotential):
+            return LeanMACE(potential)
+        if isinstance(potential, DirectPotential):
+            return LeanDirect(potential)
+    except UnsupportedError:
+        pass
+    return potential
+
+
+def _messages(
+    x: Tensor, harmonics: Tensor, gates: Tensor, conv: Convolution, receive: Tensor, n_atoms: int
+) -> list[Tensor]:
+    """Sum over neighbours and mix: for each l, (n_atoms, 2l+1, c)."""
+    n_edges, n_k, channels = x.shape
+    n_q = len(conv.paths)
+    coupled = (harmonics @ conv.coupling).view(n_edges, n_q, n_k)
+    weight = gates.view(n_edges, sum(conv.n_paths), channels).index_select(1, conv.paths)
+    edge = (torch.bmm(coupled, x) if n_k > 1 else coupled * x) * weight
+    summed = x.new_zeros((n_atoms, n_q, channels)).index_add(0, receive, edge)
+    out, start = [], 0
+    for degree, n_paths in enumerate(conv.n_paths):
+        stop = start + (2 * degree + 1) * n_paths
+        part = summed[:, start:stop].reshape(n_atoms, 2 * degree + 1, n_paths * channels)
+        out.append(part @ conv.mix[degree])
+        start = stop
+    return out
+
+
+def _contract(x: Tensor, basis: Tensor) -> Tensor:
+    """Σ H x̃ .. x (see `product_basis`) for atoms of one element: (c, n, K) to (M, n, c)."""
+    channels, n, k = x.shape
+    one = x.new_ones(channels, n, 1)
+    factor = torch.cat([one, x], dim=2)
+    product = factor if basis.shape[1] > 1 else one
+    while product.shape[2] < basis.shape[1]:
+        product = (product[:, :, :, None] * factor[:, :, None, :]).flatten(2)
+    half = torch.bmm(product, basis).view(channels, n, k, -1)
+    return (half * x[..., None]).sum(dim=2).permute(2, 1, 0)
+
+
+def _radial_network(
+    x: Tensor, weights: list[Tensor], activation: Callable[[Tensor], Tensor]
+) -> Tensor:
+    for weight in weights[:-1]:
+        x = activation(x @ weight)
+    return x @ weights[-1]
+
+
+def _envelope(x: Tensor, p: int) -> Tensor:
+    """Upstream's polynomial cutoff of x = r/r_max: 1 at 0, 0 from 1 on."""
+    a, b, c = (p + 1.0) * (p + 2.0) / 2.0, p * (p + 2.0), p * (p + 1.0) / 2
+    return (1.0 - x**p * (a - x * (b - c * x))) * (x < 1)
+
+
+def _vector_features(kept: list[Tensor], plan: Plan) -> Tensor:
+    vectors = [h[1:4].permute(1, 2, 0) for h in kept if len(h) >= 4]
+    if not vectors:
+        return kept[0].new_zeros((kept[0].shape[1], 0, 3))
+    return torch.cat(vectors, dim=1)[plan.back]
+
+
+def _version(mace: MACEPotential) -> tuple[int, ...]:
+    first = next(mace.network.parameters())
+    return (
+        id(first),
+        first.data_ptr(),
+        sum(p._version for p in mace.network.parameters()),
+        mace.e0._version,
+    )
+
+
+def _test_structure(mace: MACEPotential) -> GraphBatch:
+    """Atoms of every element at random, none closer than 1 Å, with some beyond the cutoff."""
+    rng = np.random.default_rng(0)
+    numbers = list(mace.atomic_numbers)[:10]
+    numbers = (numbers * 6)[: max(6, len(numbers))]
+    positions: list[np.ndarray] = []
+    while len(positions) < len(numbers):
+        trial = rng.uniform(0, 3.0 + 0.2 * len(numbers), size=3)
+        if all(np.linalg.norm(trial - p) > 1.0 for p in positions):
+            positions.append(trial)
+    batch = graph(
+        np.array(numbers),
+        np.array(positions),
+        np.zeros((3, 3)),
+        np.zeros(3, bool),
+        cutoff=mace.r_max + 0.5,
+    )
+    return batch.to(mace.device, mace.dtype)
