@@ -332,7 +332,7 @@ def test_bad_arguments(mace, tmp_path):
     with pytest.raises(UserError, match="no such model file"):
         PotentialCalculator(tmp_path / "none.safetensors")
     with pytest.raises(CalculatorError, match="compile"):
-        PotentialCalculator(mace, compile=True)
+        PotentialCalculator(Morse(), compile=True)
     for wrong in ({"dtype": "float1"}, {"device": "abacus"}, {"dtype": "int64"}):
         with pytest.raises(UserError, match=f"{next(iter(wrong))}"):
             PotentialCalculator(mace, **wrong)
@@ -368,3 +368,47 @@ def test_relaxing_a_cell():
     with BFGS(FrechetCellFilter(atoms), logfile=None) as optimiser:
         optimiser.run(fmax=0.01, steps=100)
     np.testing.assert_allclose(atoms.get_stress(), 0.0, atol=1e-3)
+
+
+# --- many structures -------------------------------------------------------------------------
+
+
+def test_many_at_once_equal_one_at_a_time(mace):
+    structures = [molecule("CH3OH"), molecule("H2O"), bulk("C", cubic=True), molecule("O")]
+    for k, atoms in enumerate(structures):
+        atoms.rattle(0.05, seed=k)
+        atoms.positions += 30.0 * k
+    for batch_atoms in (5, 2000):
+        calculator = PotentialCalculator(mace)
+        found = calculator.calculate_many(structures, ["energy", "forces"], batch_atoms=batch_atoms)
+        assert calculator.results == {}
+        for atoms, results in zip(structures, found, strict=True):
+            atoms.calc = PotentialCalculator(mace)
+            assert results["energy"] == pytest.approx(atoms.get_potential_energy(), abs=1e-5)
+            np.testing.assert_allclose(results["forces"], atoms.get_forces(), atol=1e-5)
+            np.testing.assert_allclose(
+                results["energies"], atoms.get_potential_energies(), atol=1e-5
+            )
+
+
+def test_many_with_stress(mace):
+    crystals = [bulk("C", cubic=True), bulk("C", "fcc", a=3.0)]
+    found = PotentialCalculator(mace).calculate_many(crystals, ["stress"])
+    for atoms, results in zip(crystals, found, strict=True):
+        atoms.calc = PotentialCalculator(mace)
+        np.testing.assert_allclose(results["stress"], atoms.get_stress(), atol=1e-6)
+    with pytest.raises(PropertyNotImplementedError, match="structure 1"):
+        PotentialCalculator(mace).calculate_many([crystals[0], molecule("H2O")], ["stress"])
+
+
+def test_none_at_all(mace):
+    assert PotentialCalculator(mace).calculate_many([]) == []
+
+
+def test_pickling(mace):
+    atoms = attach(molecule("CH3OH"), mace)
+    forces = atoms.get_forces()
+    again = pickle.loads(pickle.dumps(atoms.calc))
+    other = molecule("CH3OH")
+    other.calc = again
+    np.testing.assert_allclose(other.get_forces(), forces, atol=1e-6)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from ase import Atoms
 
-from ase_ws.graphs import graph
+from ase_ws.graphs import collate, graph
 from ase_ws.typing import GraphBatch
 
 
@@ -53,6 +54,16 @@ class SkinnedGraph:
             return self._graph
         moved = torch.as_tensor(positions - self._centre, dtype=self.dtype, device=self.device)
         return replace(self._graph, positions=moved)
+
+    def joined(self, structures: Sequence[Atoms]) -> GraphBatch:
+        """Graph of many structures, each about its own centre; nothing is kept."""
+        graphs = []
+        for atoms in structures:
+            positions = atoms.positions - atoms.positions.mean(axis=0)
+            graphs.append(
+                graph(atoms.numbers, positions, np.array(atoms.cell), atoms.pbc, cutoff=self.cutoff)
+            )
+        return collate(graphs).to(self.device, self.dtype)
 
     def _outdated(self, atoms: Atoms) -> bool:
         assert self._built_for is not None

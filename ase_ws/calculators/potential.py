@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from ase_ws.calculators.neighbours import SkinnedGraph
 from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.potentials.files import load_potential
 from ase_ws.potentials.lean import lean
-from ase_ws.typing import Potential
+from ase_ws.typing import GraphBatch, Potential, Prediction
 
 
 class PotentialCalculator(Calculator):
@@ -43,7 +43,8 @@ class PotentialCalculator(Calculator):
     device : str
         "cpu", "cuda", ...
     compile : bool
-        Reserved for torch.compile.
+        Use torch.compile: the first calculation takes a minute or two, the others less than half
+        the time. For MD of small structures; edges are padded, so that it compiles once.
 
     Attributes
     ----------
@@ -73,17 +74,14 @@ class PotentialCalculator(Calculator):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if compile:
-            raise CalculatorSetupError(
-                "compile=True is not available in this version; leave it out"
-            )
         if isinstance(potential, str | os.PathLike):
             potential = load_potential(potential, dtype=dtype, device=device).requires_grad_(False)
         elif dtype is not None or device != "cpu":
             potential = _moved_copy(potential, dtype, device)
         self.potential: Potential = potential
         self.conservative = potential.conservative
-        self._evaluator = lean(potential)
+        self._compile = compile
+        self._evaluator = self._prepared()
         self.graph = SkinnedGraph(
             potential.r_max,
             skin if potential.skin_safe else 0.0,
@@ -104,21 +102,113 @@ class PotentialCalculator(Calculator):
         atoms = self.atoms
         assert atoms is not None
         stress = "stress" in properties
-        if stress and (atoms.cell.rank < 3 or not atoms.pbc.any()):
+        if stress and not _has_stress(atoms):
             raise PropertyNotImplementedError("stress needs a periodic structure with a full cell")
         with torch.no_grad():
             prediction = self._evaluator(
                 self.graph(atoms), forces="forces" in properties, stress=stress
             )
-        energy = float(prediction.energy)
-        self.results.update(energy=energy, free_energy=energy)
-        if prediction.energies is not None:
-            self.results["energies"] = prediction.energies.cpu().numpy()
-        if prediction.forces is not None:
-            self.results["forces"] = prediction.forces.detach().cpu().double().numpy()
-        if prediction.stress is not None:
-            full = prediction.stress[0].detach().cpu().double().numpy()
-            self.results["stress"] = full_3x3_to_voigt_6_stress(full)
+        self.results.update(_results(prediction))
+
+    def calculate_many(
+        self,
+        structures: Sequence[Atoms],
+        properties: Sequence[str] = ("energy", "forces"),
+        *,
+        batch_atoms: int = 2000,
+    ) -> list[dict[str, Any]]:
+        """Compute many structures together, of any sizes; `self.results` stays as it is.
+
+        Parameters
+        ----------
+        structures : sequence of Atoms
+        properties : sequence of str
+            Of "energy", "forces", "stress" (periodic structures only), "energies".
+        batch_atoms : int
+            Structures go through the network together up to so many atoms.
+
+        Returns
+        -------
+        list of dict
+            Results of each structure, as `Calculator.results` would hold them.
+        """
+        stress = "stress" in properties
+        for k, atoms in enumerate(structures):
+            if stress and not _has_stress(atoms):
+                raise PropertyNotImplementedError(
+                    f"structure {k}: stress needs a periodic structure with a full cell"
+                )
+        out: list[dict[str, Any]] = []
+        for some in _batches(structures, batch_atoms):
+            with torch.no_grad():
+                prediction = self._evaluator(
+                    self.graph.joined(some), forces="forces" in properties, stress=stress
+                )
+            out += _apart(prediction, some)
+        return out
+
+    def evaluate(self, batch: GraphBatch) -> Prediction:
+        """Energies and forces of a batch, without ASE between."""
+        with torch.no_grad():
+            return self._evaluator(batch, forces=True)
+
+    def _prepared(self) -> Potential:
+        evaluator = lean(self.potential, compiled=self._compile)
+        if self._compile and evaluator is self.potential:
+            raise CalculatorSetupError(
+                "compile=True knows no way for this kind of model; leave it out"
+            )
+        return evaluator
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle and copy without what is made from the potential anyway."""
+        return {k: v for k, v in self.__dict__.items() if k != "_evaluator"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._evaluator = self._prepared()
+
+
+def _has_stress(atoms: Atoms) -> bool:
+    return atoms.cell.rank == 3 and bool(atoms.pbc.any())
+
+
+def _batches(structures: Sequence[Atoms], most_atoms: int) -> Iterator[list[Atoms]]:
+    some: list[Atoms] = []
+    n_atoms = 0
+    for atoms in structures:
+        if some and n_atoms + len(atoms) > most_atoms:
+            yield some
+            some, n_atoms = [], 0
+        some.append(atoms)
+        n_atoms += len(atoms)
+    if some:
+        yield some
+
+
+def _results(prediction: Prediction) -> dict[str, Any]:
+    """Turn the prediction for one structure into ASE's results."""
+    energy = float(prediction.energy)
+    results: dict[str, Any] = {"energy": energy, "free_energy": energy}
+    if prediction.energies is not None:
+        results["energies"] = prediction.energies.cpu().numpy()
+    if prediction.forces is not None:
+        results["forces"] = prediction.forces.detach().cpu().double().numpy()
+    if prediction.stress is not None:
+        full = prediction.stress[0].detach().cpu().double().numpy()
+        results["stress"] = full_3x3_to_voigt_6_stress(full)
+    return results
+
+
+def _apart(prediction: Prediction, structures: Sequence[Atoms]) -> list[dict[str, Any]]:
+    sizes = [len(atoms) for atoms in structures]
+    parts: list[Any] = [
+        prediction.energy.split(1),
+        [None] * len(sizes) if prediction.forces is None else prediction.forces.split(sizes),
+        [None] * len(sizes) if prediction.stress is None else prediction.stress.split(1),
+        [None] * len(sizes) if prediction.energies is None else prediction.energies.split(sizes),
+    ]
+    return [_results(Prediction(*values)) for values in zip(*parts, strict=True)]
 
 
 def _moved_copy(potential: Potential, dtype: torch.dtype | str | None, device: str) -> Potential:

@@ -3,6 +3,8 @@
 | file | holds |
 | --- | --- |
 | `run.py` | `run_md` |
+| `replicas.py` | `run_replicas`: many replicas in one batch |
+| `integrators_batched.py` | its integrators |
 | `result.py` | `MDResult`, and the record of a run |
 | `integrators.py` | ASE's integrators and what each of them conserves |
 | `velocities.py` | degrees of freedom, temperature, initial velocities |
@@ -16,6 +18,7 @@
 from ase_ws.md.files import read_log
 from ase_ws.md.finite import FiniteGuard
 from ase_ws.md.observer import Finding, Observer, RunContext, Snapshot
+from ase_ws.md.replicas import run_replicas
 from ase_ws.md.result import MDResult
 from ase_ws.md.run import run_md
 from ase_ws.md.velocities import degrees_of_freedom, draw_velocities, kinetic_temperature
@@ -32,4 +35,5 @@ __all__ = [
     "kinetic_temperature",
     "read_log",
     "run_md",
+    "run_replicas",
 ]

@@ -7,6 +7,7 @@ with the weights, the order of atoms and edges. What is left are a few dozen den
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from ase_ws.potentials.derivatives import predict_conservative
 from ase_ws.potentials.direct import DirectPotential, predict_direct
 from ase_ws.potentials.lean_weights import (
     Convolution,
+    Layer,
     LeanWeights,
     UnsupportedError,
     monomials,
@@ -51,6 +53,9 @@ class Plan:
         Where periodic boundaries are crossed.
     elements : Tensor, (n_atoms,)
         Sorted.
+    n_padding : int
+    far : Tensor, (n_edges, 3), or None
+        Takes the padding beyond the cutoff.
     """
 
     key: tuple[Tensor, ...]
@@ -61,6 +66,8 @@ class Plan:
     receive: Tensor
     shift: Tensor | None
     elements: Tensor
+    n_padding: int
+    far: Tensor | None
 
 
 class LeanMACE(torch.nn.Module):
@@ -70,6 +77,9 @@ class LeanMACE(torch.nn.Module):
     ----------
     potential : MACEPotential
         Stays what it is; a change of its weights is noticed at the next call.
+    compiled : bool
+        Through `torch.compile`: a wait at the first call, then sooner. The edges are padded, so
+        that MD of one structure compiles once.
 
     Raises
     ------
@@ -79,7 +89,7 @@ class LeanMACE(torch.nn.Module):
 
     conservative = True
 
-    def __init__(self, potential: MACEPotential):
+    def __init__(self, potential: MACEPotential, *, compiled: bool = False):
         super().__init__()
         # Not a submodule: the weights are the other's.
         self._of = [potential]
@@ -87,8 +97,12 @@ class LeanMACE(torch.nn.Module):
         self.atomic_numbers = potential.atomic_numbers
         self.skin_safe = potential.skin_safe
         self._plan: Plan | None = None
+        self._capacity = 0
+        self.compiled = False
         self._read()
         self._check()
+        self.compiled = compiled
+        self._compiled = torch.compile(self._network, dynamic=False)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -126,90 +140,86 @@ class LeanMACE(torch.nn.Module):
         if _version(self._of[0]) != self._read_from:
             self._read()
         plan = self._planned(batch)
-        w = self.weights
-        positions = batch.positions.to(self.dtype)
-        vectors = self._vectors(positions, batch, plan)
-        length = vectors.norm(dim=1, keepdim=True)
         send, receive = plan.send, plan.receive
-        if len(send) > TRIM_EDGES:
-            near = (length.detach()[:, 0] < w.r_max).nonzero()[:, 0]
-            send, receive = send[near], receive[near]
-            vectors, length = vectors[near], length[near]
+        vectors = self._vectors(batch, plan)
+        if not self.compiled and len(send) > TRIM_EDGES:
+            near = (vectors.detach().square().sum(dim=1) < self.r_max**2).nonzero()[:, 0]
+            send, receive, vectors = send[near], receive[near], vectors[near]
+        tables = [
+            [self._of_element(number, element) for element, _, _ in plan.species]
+            for number in range(len(self.weights.layers))
+        ]
+        network = self._compiled if self.compiled else self._network
+        interaction, layers = network(vectors, send, receive, plan.elements, plan.species, tables)
+        total = (self._of[0].e0[plan.elements] + interaction.double())[plan.back]
+        total = total + self._pair_energies(vectors, send, receive, plan)
+        if not features:
+            return Features(total, total[:, None], total[:, None, None])
+        return Features(
+            total,
+            torch.cat([h[0] for h in layers], dim=1)[plan.back],
+            _vector_features(layers, plan),
+        )
+
+    def _network(
+        self,
+        vectors: Tensor,
+        send: Tensor,
+        receive: Tensor,
+        elements: Tensor,
+        species: list[tuple[int, int, int]],
+        tables: list[list[tuple[Tensor, Tensor]]],
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Interaction energy of each atom, and the features of each layer, (M, n, c)."""
+        w = self.weights
+        length = vectors.norm(dim=1, keepdim=True)
         harmonics = monomials(vectors / length, w.max_ell) @ w.harmonics
         cutoff = _envelope(length / w.r_max, w.p)
         radial = w.prefactor * torch.sin(w.bessel * length) / length
         if w.cutoff_on_radial:
             radial = radial * cutoff
-        h = w.embedding[plan.elements][None]
-        energies = h.new_zeros(len(positions), 1)
+        h = w.embedding[elements][None]
+        energies = h.new_zeros(len(elements), 1)
         kept = []
-        for number, (layer, readout) in enumerate(zip(w.layers, w.readouts, strict=True)):
+        for layer, readout, table in zip(w.layers, w.readouts, tables, strict=True):
             conv = layer.convolution
             gates = _radial_network(radial, conv.radial, conv.activation)
             if not w.cutoff_on_radial:
                 gates = gates * cutoff
             x = torch.bmm(h, layer.up)[:, send].transpose(0, 1)
-            message = _messages(x, harmonics, gates, conv, receive, len(positions))
-            h = self._product(number, h, message, plan)
+            message = _messages(x, harmonics, gates, conv, receive, len(elements))
+            h = _product(layer, h, message, species, table)
             first = h[0] @ readout.first
             if readout.second is not None:
                 assert readout.activation is not None
                 first = readout.activation(first) @ readout.second
             energies = energies + first
-            if features:
-                kept.append(h)
-        interaction = (w.scale * energies[:, 0] + w.shift)[plan.back].double()
-        total = self._of[0].e0[plan.elements][plan.back] + interaction
-        total = total + self._pair_energies(length, send, receive, plan)
-        return Features(
-            total,
-            torch.cat([h[0] for h in kept], dim=1)[plan.back] if kept else total[:, None],
-            _vector_features(kept, plan) if kept else total[:, None, None],
-        )
+            kept.append(h)
+        return w.scale * energies[:, 0] + w.shift, kept
 
     def _pair_energies(
-        self, length: Tensor, send: Tensor, receive: Tensor, plan: Plan
+        self, vectors: Tensor, send: Tensor, receive: Tensor, plan: Plan
     ) -> Tensor | float:
         """Short-range repulsion (ZBL), where the model has it."""
         network = self._of[0].network
         if not hasattr(network, "pair_repulsion"):
             return 0.0
+        length = vectors.norm(dim=1, keepdim=True)
         one_hot = torch.nn.functional.one_hot(plan.elements, len(self.atomic_numbers))
         pair = network.pair_repulsion_fn(  # pyright: ignore[reportCallIssue]
             length, one_hot.to(self.dtype), torch.stack([send, receive]), network.atomic_numbers
         )
         return (self.weights.scale * pair)[plan.back].double()
 
-    def _vectors(self, positions: Tensor, batch: GraphBatch, plan: Plan) -> Tensor:
-        ordered = positions[plan.order]
+    def _vectors(self, batch: GraphBatch, plan: Plan) -> Tensor:
+        ordered = batch.positions.to(self.dtype)[plan.order]
         vectors = ordered[plan.receive] - ordered[plan.send]
-        if plan.shift is None:
-            return vectors
-        owner = batch.batch[batch.edge_index[0]]
-        cell = batch.cell.to(self.dtype)
-        return vectors + torch.einsum("ei,eij->ej", plan.shift, cell[owner])
-
-    def _product(self, number: int, h: Tensor, message: list[Tensor], plan: Plan) -> Tensor:
-        """Apply the product basis of every element and the linear map; add what skips the layer."""
-        layer = self.weights.layers[number]
-        outs, skips = [], []
-        for element, start, stop in plan.species:
-            x = torch.cat([part[start:stop] for part in message], dim=1).transpose(0, 1)
-            basis, skip = self._of_element(number, element)
-            if layer.skips_message:
-                x = torch.bmm(x, skip)
-            x = x.permute(2, 1, 0)
-            outs.append(_contract(x, basis))
-            if layer.skips:
-                skips.append(torch.bmm(h[: len(skip), start:stop], skip))
-        out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
-        out = torch.bmm(out, layer.linear)
-        if not skips:
-            return out
-        skip = skips[0] if len(skips) == 1 else torch.cat(skips, dim=1)
-        if len(skip) == len(out):
-            return out + skip
-        return torch.cat([out[: len(skip)] + skip, out[len(skip) :]])
+        if plan.shift is not None:
+            owner = batch.batch[batch.edge_index[0]]
+            cell = batch.cell.to(self.dtype)
+            shift = torch.einsum("ei,eij->ej", plan.shift, cell[owner])
+            vectors = vectors + torch.nn.functional.pad(shift, (0, 0, 0, plan.n_padding))
+        return vectors if plan.far is None else vectors + plan.far
 
     def _of_element(self, number: int, element: int) -> tuple[Tensor, Tensor]:
         """Product basis and skip of an element in a layer, read when the element is first met."""
@@ -240,6 +250,13 @@ class LeanMACE(torch.nn.Module):
                 species.append((element, start, start + count))
             start += count
         send, receive = back[batch.edge_index]
+        n_padding = self._padding(len(send))
+        far = None
+        if n_padding:
+            # Edges of an atom to itself, beyond the cutoff: they add exactly nothing.
+            send, receive = (torch.nn.functional.pad(e, (0, n_padding)) for e in (send, receive))
+            far = torch.zeros(len(send), 3, dtype=self.dtype, device=send.device)
+            far[-n_padding:, 0] = 2 * self.r_max
         shifted = bool((batch.shifts != 0).any())
         return Plan(
             key=key,
@@ -250,7 +267,18 @@ class LeanMACE(torch.nn.Module):
             receive=receive,
             shift=batch.shifts.to(self.dtype) if shifted else None,
             elements=elements[order],
+            n_padding=n_padding,
+            far=far,
         )
+
+    def _padding(self, n_edges: int) -> int:
+        """Edges to add so that a compiled network meets the same shapes again."""
+        if not self.compiled:
+            return 0
+        if n_edges > self._capacity:
+            # Headroom for the fluctuations of MD.
+            self._capacity = 64 * math.ceil(1.15 * n_edges / 64)
+        return self._capacity - n_edges
 
     def _check(self) -> None:
         """Compare with upstream's forward on a structure that has every element."""
@@ -260,10 +288,9 @@ class LeanMACE(torch.nn.Module):
             ours, theirs = self(batch, forces=True), mace(batch, forces=True)
         assert ours.forces is not None and theirs.forces is not None
         tolerance = 1e-9 if self.dtype == torch.float64 else 1e-3
-        for a, b in ((ours.energy - theirs.energy, theirs.energy), (ours.forces, theirs.forces)):
-            difference = a if a.shape == ours.energy.shape else a - b
-            size = 1.0 + float(theirs.forces.abs().max())
-            if not float(difference.abs().max()) <= tolerance * size:
+        bound = tolerance * (1.0 + float(theirs.forces.abs().max()))
+        for a, b in ((ours.energy, theirs.energy), (ours.forces, theirs.forces)):
+            if not float((a - b).abs().max()) <= bound:
                 raise UnsupportedError("the numbers differ from upstream's")
         self._plan = None
 
@@ -273,10 +300,10 @@ class LeanDirect(torch.nn.Module):
 
     conservative = False
 
-    def __init__(self, potential: DirectPotential):
+    def __init__(self, potential: DirectPotential, *, compiled: bool = False):
         super().__init__()
         self._of = [potential]
-        self.body = LeanMACE(potential.body)
+        self.body = LeanMACE(potential.body, compiled=compiled)
         self.r_max = potential.r_max
         self.atomic_numbers = potential.atomic_numbers
         self.skin_safe = potential.skin_safe
@@ -305,7 +332,7 @@ class LeanDirect(torch.nn.Module):
         )
 
 
-def lean(potential: Potential) -> Potential:
+def lean(potential: Potential, *, compiled: bool = False) -> Potential:
     """Give a form of the potential that evaluates sooner, or the potential where there is none.
 
     Its weights are those of the potential, also when they change later. Not for training: nothing
@@ -313,9 +340,9 @@ def lean(potential: Potential) -> Potential:
     """
     try:
         if isinstance(potential, MACEPotential):
-            return LeanMACE(potential)
+            return LeanMACE(potential, compiled=compiled)
         if isinstance(potential, DirectPotential):
-            return LeanDirect(potential)
+            return LeanDirect(potential, compiled=compiled)
     except UnsupportedError:
         pass
     return potential
@@ -338,6 +365,32 @@ def _messages(
         out.append(part @ conv.mix[degree])
         start = stop
     return out
+
+
+def _product(
+    layer: Layer,
+    h: Tensor,
+    message: list[Tensor],
+    species: list[tuple[int, int, int]],
+    table: list[tuple[Tensor, Tensor]],
+) -> Tensor:
+    """Apply the product basis of every element and the linear map; add what skips the layer."""
+    outs, skips = [], []
+    for (_, start, stop), (basis, skip) in zip(species, table, strict=True):
+        x = torch.cat([part[start:stop] for part in message], dim=1).transpose(0, 1)
+        if layer.skips_message:
+            x = torch.bmm(x, skip)
+        outs.append(_contract(x.permute(2, 1, 0), basis))
+        if layer.skips:
+            skips.append(torch.bmm(h[: len(skip), start:stop], skip))
+    out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
+    out = torch.bmm(out, layer.linear)
+    if not skips:
+        return out
+    past = skips[0] if len(skips) == 1 else torch.cat(skips, dim=1)
+    if len(past) == len(out):
+        return out + past
+    return torch.cat([out[: len(past)] + past, out[len(past) :]])
 
 
 def _contract(x: Tensor, basis: Tensor) -> Tensor:
