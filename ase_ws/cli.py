@@ -323,6 +323,9 @@ def md(
     device: Device = None,
     threads: Threads = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier run in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with the run in --out, to the same numbers.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Run MD with the checks switched on; exit 3 if one of them stopped it."""
@@ -330,7 +333,8 @@ def md(
     from ase_ws.stability.observers import default_checks
 
     atoms, calculator, largest_force = _attach(model, structure, dtype, device)
-    require_free(out, overwrite=overwrite)
+    if not resume:
+        require_free(out, overwrite=overwrite, resumable=True)
     if not calculator.conservative and not quiet:
         err_console.print(
             "[yellow]note:[/] the forces of this model are a direct readout, not the gradient of "
@@ -350,6 +354,7 @@ def md(
             interval=interval,
             observers=default_checks(largest_training_force=largest_force),
             out=out,
+            resume=resume,
             progress=report,
         )
     if not quiet:

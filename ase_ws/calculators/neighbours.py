@@ -55,6 +55,10 @@ class SkinnedGraph:
         moved = torch.as_tensor(positions - self._centre, dtype=self.dtype, device=self.device)
         return replace(self._graph, positions=moved)
 
+    def forget(self) -> None:
+        """Build the list anew at the next call."""
+        self._graph = None
+
     def joined(self, structures: Sequence[Atoms]) -> GraphBatch:
         """Graph of many structures, each about its own centre; nothing is kept."""
         graphs = []

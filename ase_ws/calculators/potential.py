@@ -110,6 +110,12 @@ class PotentialCalculator(Calculator):
             )
         self.results.update(_results(prediction))
 
+    def reset(self) -> None:
+        """Forget results, atoms and neighbour list (ASE's interface)."""
+        super().reset()
+        if hasattr(self, "graph"):
+            self.graph.forget()
+
     def calculate_many(
         self,
         structures: Sequence[Atoms],

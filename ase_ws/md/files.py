@@ -11,6 +11,8 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
+from ase_ws.errors import UserError
+
 LOG_COLUMNS = (
     "step",
     "time_fs",
@@ -20,6 +22,19 @@ LOG_COLUMNS = (
     "temperature_k",
     "volume_a3",
 )
+
+
+def _open(path: str | os.PathLike[str], offset: int | None) -> io.FileIO:
+    """Open a file anew, or to go on after its first `offset` bytes."""
+    if offset is None:
+        return io.FileIO(path, "w")
+    file = io.FileIO(path, "r+")
+    if file.seek(0, os.SEEK_END) < offset:
+        file.close()
+        raise UserError(f"{path}: shorter than its checkpoint says; it cannot go on: start anew")
+    file.truncate(offset)
+    file.seek(offset)
+    return file
 
 
 class TrajectoryWriter:
@@ -32,8 +47,13 @@ class TrajectoryWriter:
 
     _WIDTH = 12
 
-    def __init__(self, path: str | os.PathLike[str]):
-        self._file = Path(path).open("wb", buffering=0)  # noqa: SIM115 - stays open for the run
+    def __init__(self, path: str | os.PathLike[str], offset: int | None = None):
+        self._file = _open(path, offset)
+
+    @property
+    def offset(self) -> int:
+        """Bytes written so far."""
+        return self._file.tell()
 
     def write(self, frame: Atoms) -> None:
         """Append one frame."""
@@ -55,9 +75,15 @@ class TrajectoryWriter:
 class LogWriter:
     """Append rows of `LOG_COLUMNS` to a CSV file, each with one system call."""
 
-    def __init__(self, path: str | os.PathLike[str]):
-        self._file = Path(path).open("wb", buffering=0)  # noqa: SIM115 - stays open for the run
-        self._file.write((",".join(LOG_COLUMNS) + "\n").encode())
+    def __init__(self, path: str | os.PathLike[str], offset: int | None = None):
+        self._file = _open(path, offset)
+        if offset is None:
+            self._file.write((",".join(LOG_COLUMNS) + "\n").encode())
+
+    @property
+    def offset(self) -> int:
+        """Bytes written so far."""
+        return self._file.tell()
 
     def write(self, row: Sequence[float]) -> None:
         """Append one row; the first number is the step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,15 +80,29 @@ class MDResult:
 class Record:
     """Traces in memory and, with a folder `out`, the trajectory and the log on disk."""
 
-    def __init__(self, out: str | os.PathLike[str] | None, interval: int):
-        self._rows: list[tuple[float, ...]] = []
+    def __init__(
+        self,
+        out: str | os.PathLike[str] | None,
+        interval: int,
+        *,
+        rows: np.ndarray | None = None,
+        offsets: Mapping[str, int] | None = None,
+    ):
+        self._rows: list[tuple[float, ...]] = [] if rows is None else list(map(tuple, rows))
+        offsets = offsets or {}
         self._trajectory: TrajectoryWriter | None = None
         self._log: LogWriter | None = None
         if out is not None:
             folder = Path(out)
             folder.mkdir(parents=True, exist_ok=True)
-            self._trajectory = TrajectoryWriter(folder / "trajectory.extxyz")
-            self._log = LogWriter(folder / "md.csv")
+            self._trajectory = TrajectoryWriter(
+                folder / "trajectory.extxyz", offsets.get("trajectory")
+            )
+            try:
+                self._log = LogWriter(folder / "md.csv", offsets.get("log"))
+            except BaseException:
+                self._trajectory.close()
+                raise
 
     def __enter__(self) -> Record:
         return self
@@ -115,7 +130,16 @@ class Record:
         if self._trajectory is not None:
             self._trajectory.write(snapshot.to_atoms())
 
+    def rows(self) -> np.ndarray:
+        """Points so far, (n_points, n_columns)."""
+        return np.array(self._rows, dtype=float).reshape(-1, len(LOG_COLUMNS))
+
+    def offsets(self) -> dict[str, int]:
+        """How far the files are written."""
+        writers = {"trajectory": self._trajectory, "log": self._log}
+        return {name: writer.offset for name, writer in writers.items() if writer is not None}
+
     def traces(self) -> dict[str, np.ndarray]:
         """Give one array per column of `LOG_COLUMNS`."""
-        table = np.array(self._rows, dtype=float).reshape(-1, len(LOG_COLUMNS))
+        table = self.rows()
         return {name: table[:, k].copy() for k, name in enumerate(LOG_COLUMNS)}

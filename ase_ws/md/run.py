@@ -15,6 +15,7 @@ from ase.calculators.calculator import BaseCalculator
 
 from ase_ws.atomic import write_text
 from ase_ws.errors import UserError
+from ase_ws.md.checkpoint import Checkpoint, Restart, forget_lists, settings_of
 from ase_ws.md.evaluation import CALCULATOR_FAILURES, check_start, evaluate
 from ase_ws.md.integrators import Baths, Dynamics, build_dynamics
 from ase_ws.md.observer import Ensemble, Observer, RunContext, Snapshot
@@ -43,6 +44,8 @@ def run_md(
     observers: Sequence[Observer] = (),
     interval: int = 10,
     out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    checkpoint_every: int = 1000,
     progress: Progress | None = None,
 ) -> MDResult:
     """Run MD and stop at the first failure that an observer finds.
@@ -78,7 +81,13 @@ def run_md(
         Steps between two frames, log rows and points of the traces.
     out : path, optional
         Folder for `trajectory.extxyz`, `md.csv` (see `read_log`) and `md.json`. Files of an
-        earlier run there are overwritten.
+        earlier run there are overwritten, unless `resume` is set.
+    resume : bool
+        Go on from the last checkpoint in `out` (start where there is none), to the same numbers
+        as without the interruption; `steps` counts from the very start and may be raised. The
+        observers are shown the frames on file again.
+    checkpoint_every : int
+        Steps between two checkpoints, in `out`. The neighbour list is built anew at each.
     progress : callable, optional
         Called as `progress(steps_done, steps_planned, label)` every `interval` steps.
 
@@ -112,13 +121,48 @@ def run_md(
         n_dof=degrees_of_freedom(working),
         pressure=float(pressure) if ensemble == "npt" else None,
     )
-    dynamics = build_dynamics(working, context, baths, np.random.default_rng(bath_seed))
+    rng = np.random.default_rng(bath_seed)
+    dynamics = build_dynamics(working, context, baths, rng)
     watch = Watch(with_guard(observers), working, context)
-    with Record(out, interval) as record:
-        started = time.perf_counter()
+    if resume and out is None:
+        raise UserError("resume needs the folder of the run: give out")
+    checkpoint = (
+        None
+        if out is None
+        else Checkpoint(out, settings_of(context, baths, seed, interval, working))
+    )
+    restart = _restart(checkpoint, dynamics, rng, watch) if resume else None
+    with Record(
+        out,
+        interval,
+        rows=None if restart is None else restart.rows,
+        offsets=None if restart is None else restart.offsets,
+    ) as record:
+        if checkpoint is not None and restart is None:
+            checkpoint.path.unlink(missing_ok=True)
+        spent = 0.0 if restart is None else restart.seconds
+        started = time.perf_counter() - spent
+
+        def save() -> None:
+            if checkpoint is not None:
+                seconds = time.perf_counter() - started
+                checkpoint.save(dynamics.integrator, rng, record, seconds)
+                forget_lists(working)
+
         # Overflow and NaN are for the finite guard to report, not for NumPy to warn about.
         with np.errstate(all="ignore"):
-            _loop(dynamics, working, context, watch, record, interval, progress)
+            _loop(
+                dynamics,
+                working,
+                context,
+                watch,
+                record,
+                interval,
+                progress,
+                done=-1 if restart is None else restart.step,
+                save=save,
+                save_every=checkpoint_every,
+            )
         seconds = time.perf_counter() - started
     result = MDResult(
         atoms=working,
@@ -136,6 +180,21 @@ def run_md(
     return result
 
 
+def _restart(
+    checkpoint: Checkpoint | None, dynamics: Dynamics, rng: np.random.Generator, watch: Watch
+) -> Restart | None:
+    """Put everything back to where the checkpoint is, if there is one."""
+    restart = None if checkpoint is None else checkpoint.load()
+    if checkpoint is None or restart is None:
+        return None
+    for snapshot in restart.snapshots(checkpoint.path.parent, watch.atoms, watch.context):
+        watch.look(snapshot)
+    restart.restore_atoms(watch.atoms)
+    restart.restore_dynamics(dynamics.integrator, rng)
+    forget_lists(watch.atoms)
+    return restart
+
+
 def _loop(
     dynamics: Dynamics,
     atoms: Atoms,
@@ -144,7 +203,12 @@ def _loop(
     record: Record,
     interval: int,
     progress: Progress | None,
+    *,
+    done: int,
+    save: Callable[[], None],
+    save_every: int,
 ) -> None:
+    """Step, look and record; steps up to `done` have been recorded before."""
     label = f"{context.ensemble.upper()} {context.temperature:g} K"
     snapshots = _snapshots(dynamics, atoms, context)
     while True:
@@ -157,6 +221,8 @@ def _loop(
             return
         if snapshot is None:
             return
+        if snapshot.step <= done:
+            continue
         stopped = watch.look(snapshot)
         due = snapshot.step % interval == 0
         if due or stopped or snapshot.step == context.steps:
@@ -165,11 +231,13 @@ def _loop(
                 progress(snapshot.step, context.steps, label)
         if stopped:
             return
+        if snapshot.step % save_every == 0 and snapshot.step > 0:
+            save()
 
 
 def _snapshots(dynamics: Dynamics, atoms: Atoms, context: RunContext) -> Iterator[Snapshot]:
     """Step the integrator; the first snapshot is the start."""
-    for _ in dynamics.integrator.irun(context.steps):
+    for _ in dynamics.integrator.irun(context.steps - dynamics.integrator.nsteps):
         energy, forces, stress = evaluate(atoms)
         snapshot = Snapshot(
             step=dynamics.integrator.nsteps,
