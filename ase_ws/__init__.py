@@ -12,23 +12,33 @@ from typing import TYPE_CHECKING, Any
 from ase_ws._version import __version__
 
 if TYPE_CHECKING:
+    from ase_ws.calculators.committee import CommitteeCalculator
+    from ase_ws.calculators.guarded import GuardedCalculator
     from ase_ws.calculators.potential import PotentialCalculator
     from ase_ws.losses.weak import PISCLoss, PITCLoss
+    from ase_ws.md.replicas import run_replicas
+    from ase_ws.md.run import run_md
     from ase_ws.potentials.files import load_potential, save_potential
     from ase_ws.stability.campaign import check_stability
     from ase_ws.training.finetune import finetune
 
 _WHERE = {
+    "CommitteeCalculator": "ase_ws.calculators.committee",
+    "GuardedCalculator": "ase_ws.calculators.guarded",
     "PITCLoss": "ase_ws.losses.weak",
     "PISCLoss": "ase_ws.losses.weak",
     "PotentialCalculator": "ase_ws.calculators.potential",
     "check_stability": "ase_ws.stability.campaign",
     "finetune": "ase_ws.training.finetune",
     "load_potential": "ase_ws.potentials.files",
+    "run_md": "ase_ws.md.run",
+    "run_replicas": "ase_ws.md.replicas",
     "save_potential": "ase_ws.potentials.files",
 }
 
 __all__ = [
+    "CommitteeCalculator",
+    "GuardedCalculator",
     "PISCLoss",
     "PITCLoss",
     "PotentialCalculator",
@@ -36,6 +46,8 @@ __all__ = [
     "check_stability",
     "finetune",
     "load_potential",
+    "run_md",
+    "run_replicas",
     "save_potential",
 ]
 
