@@ -57,6 +57,14 @@ class Labels(str, Enum):
     energy_forces = "energy+forces"
 
 
+class Thermostat(str, Enum):
+    """Thermostats of `ase-ws md`."""
+
+    bussi = "bussi"
+    langevin = "langevin"
+    nose_hoover = "nose-hoover"
+
+
 class Ensemble(str, Enum):
     """Which ensemble to sample."""
 
@@ -314,6 +322,9 @@ def md(
     out: Annotated[Path, typer.Option(help="Folder for trajectory.extxyz, md.csv and md.json.")],
     ensemble: Annotated[Ensemble, typer.Option(help="Ensemble to sample.")] = Ensemble.nvt,
     temperature: Annotated[float, typer.Option(help="Temperature in K.")] = 300.0,
+    thermostat: Annotated[
+        Thermostat, typer.Option(help="Thermostat, NVT only.")
+    ] = Thermostat.bussi,
     steps: Annotated[int, typer.Option(help="Number of MD steps.")] = 2000,
     timestep: Annotated[float, typer.Option(help="Time step in fs.")] = 0.5,
     pressure: Annotated[float, typer.Option(help="Pressure in bar, NPT only.")] = 1.01325,
@@ -347,6 +358,7 @@ def md(
             calculator,
             ensemble=ensemble.value,
             temperature=temperature,
+            thermostat=thermostat.value,
             steps=steps,
             timestep=timestep,
             pressure=pressure,

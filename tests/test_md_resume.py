@@ -48,6 +48,8 @@ def crystal():
 CASES = {
     "nve": (lambda: molecule("CH3OH"), {"ensemble": "nve"}),
     "nvt": (lambda: molecule("CH3OH"), {"ensemble": "nvt"}),
+    "langevin": (lambda: molecule("CH3OH"), {"thermostat": "langevin"}),
+    "nose-hoover": (lambda: molecule("CH3OH"), {"thermostat": "nose-hoover"}),
     "npt": (crystal, {"ensemble": "npt"}),
     "npt, flexible": (crystal, {"ensemble": "npt", "flexible_cell": True}),
 }

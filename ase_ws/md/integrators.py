@@ -6,11 +6,13 @@ ensemble     integrator                               conserved quantity
 NVE          velocity Verlet                          E + K
 NVT          velocity Verlet with Bussi's stochastic  E + K − heat put in by the thermostat
              velocity rescaling
+             or Langevin dynamics (BAOAB)             E + K − heat put in by friction and noise
+             or Nosé–Hoover chains                    E + K + thermostat
 NPT          Martyna–Tobias–Klein, isotropic or full  E + K + thermostat + barostat + P V
              cell, with Nosé–Hoover chains
 ===========  =======================================  ======================================
 
-Why Bussi (J. Chem. Phys. 126, 014101, 2007) and not Langevin: every step is one rescaling and
+Why Bussi by default (J. Chem. Phys. 126, 014101, 2007): every step is one rescaling and
 one Verlet step, so the heat is known exactly and the conserved quantity shows the errors of the
 potential and of the time step alone, which is what the drift check needs. It also keeps the
 momentum and the angular momentum at zero, so that n_dof stays right, and hardly disturbs the
@@ -21,15 +23,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms, units
 from ase.md.bussi import Bussi
+from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.md import MolecularDynamics
-from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT
+from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT, NoseHooverChainNVT
 from ase.md.verlet import VelocityVerlet
 
 from ase_ws.md.observer import RunContext
+from ase_ws.md.velocities import rest
+
+Thermostat = Literal["bussi", "langevin", "nose-hoover"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,14 @@ class Baths:
     flexible_cell : bool
         NPT: let the shape of the cell change too, not only its volume. For solids; a liquid
         offers no resistance to shear and its cell would lean over.
+    thermostat : {"bussi", "langevin", "nose-hoover"}
+        NVT only.
     """
 
     thermostat_time: float = 100.0
     barostat_time: float = 1000.0
     flexible_cell: bool = False
+    thermostat: Thermostat = "bussi"
 
 
 @dataclass(frozen=True)
@@ -72,14 +82,15 @@ def build_dynamics(
     atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator
 ) -> Dynamics:
     """Make the integrator for the ensemble of `context`; `atoms` need momenta and a calculator."""
-    return _BUILDERS[context.ensemble](atoms, context, baths, rng)
+    name = baths.thermostat if context.ensemble == "nvt" else context.ensemble
+    return _BUILDERS[name](atoms, context, baths, rng)
 
 
 def _nve(atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator) -> Dynamics:
     return Dynamics(VelocityVerlet(atoms, context.timestep * units.fs), reservoir=lambda: 0.0)
 
 
-def _nvt(atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator) -> Dynamics:
+def _bussi(atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator) -> Dynamics:
     bussi = Bussi(
         atoms,
         context.timestep * units.fs,
@@ -92,6 +103,49 @@ def _nvt(atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generat
     bussi.ndof = context.n_dof
     bussi.target_kinetic_energy = 0.5 * context.n_dof * units.kB * context.temperature
     return Dynamics(bussi, reservoir=lambda: -float(bussi.transferred_energy))
+
+
+def _langevin(
+    atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator
+) -> Dynamics:
+    langevin = _Langevin(
+        atoms,
+        context.timestep * units.fs,
+        temperature_K=context.temperature,
+        T_tau=baths.thermostat_time * units.fs,
+        rng=rng,
+    )
+    return Dynamics(langevin, reservoir=lambda: -langevin.heat)
+
+
+class _Langevin(LangevinBAOAB):
+    """ASE's BAOAB, with the heat counted, and nothing that moves or turns as a whole.
+
+    Taking that motion off the momenta is a projection that is orthogonal in mass-weighted
+    coordinates, so the other degrees of freedom stay canonical.
+    """
+
+    heat: float = 0.0
+
+    def _BAOAB_OU(self, *args: Any, **kwargs: Any) -> None:  # noqa: N802 - ASE's name
+        before = self.atoms.get_kinetic_energy()
+        super()._BAOAB_OU(*args, **kwargs)
+        if not self.atoms.constraints:
+            rest(self.atoms)
+        self.heat = self.heat + float(self.atoms.get_kinetic_energy() - before)
+
+
+def _nose_hoover(
+    atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator
+) -> Dynamics:
+    # As for NPT: the chain drives 2K to 3N k_B T.
+    chain = NoseHooverChainNVT(
+        atoms,
+        context.timestep * units.fs,
+        temperature_K=context.temperature * context.n_dof / (3 * len(atoms)),
+        tdamp=baths.thermostat_time * units.fs,
+    )
+    return Dynamics(chain, reservoir=lambda: float(chain._thermostat.get_thermostat_energy()))
 
 
 def _npt(atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator) -> Dynamics:
@@ -136,6 +190,8 @@ class _FullCell(MTKNPT):
 
 _BUILDERS: dict[str, Callable[[Atoms, RunContext, Baths, np.random.Generator], Dynamics]] = {
     "nve": _nve,
-    "nvt": _nvt,
+    "bussi": _bussi,
+    "langevin": _langevin,
+    "nose-hoover": _nose_hoover,
     "npt": _npt,
 }

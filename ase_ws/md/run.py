@@ -17,7 +17,7 @@ from ase_ws.atomic import write_text
 from ase_ws.errors import UserError
 from ase_ws.md.checkpoint import Checkpoint, Restart, forget_lists, settings_of
 from ase_ws.md.evaluation import CALCULATOR_FAILURES, check_start, evaluate
-from ase_ws.md.integrators import Baths, Dynamics, build_dynamics
+from ase_ws.md.integrators import Baths, Dynamics, Thermostat, build_dynamics
 from ase_ws.md.observer import Ensemble, Observer, RunContext, Snapshot
 from ase_ws.md.result import MDResult, Record
 from ase_ws.md.velocities import degrees_of_freedom, draw_velocities
@@ -36,6 +36,7 @@ def run_md(
     steps: int,
     timestep: float = 0.5,
     seed: int = 0,
+    thermostat: Thermostat = "bussi",
     thermostat_time: float = 100.0,
     pressure: float = 1.01325,
     barostat_time: float = 1000.0,
@@ -66,6 +67,8 @@ def run_md(
         Time step in fs. 0.5 resolves the fastest vibration, an X–H stretch of 9 fs, well.
     seed : int
         Seed for velocities and thermostat; the same seed gives the same run.
+    thermostat : {"bussi", "langevin", "nose-hoover"}
+        NVT only, see `ase_ws.md.integrators`.
     thermostat_time, barostat_time : float
         Time constants in fs, see `Baths`.
     pressure : float
@@ -104,7 +107,9 @@ def run_md(
     """
     _check_arguments(ensemble, temperature, steps, timestep, interval, seed)
     working = _working_copy(atoms, calculator)
-    baths = _checked_baths(working, ensemble, thermostat_time, barostat_time, flexible_cell)
+    baths = _checked_baths(
+        working, ensemble, Baths(thermostat_time, barostat_time, flexible_cell, thermostat)
+    )
     velocity_seed, bath_seed = np.random.SeedSequence(seed).spawn(2)
     if not keep_velocities:
         draw_velocities(working, temperature, np.random.default_rng(velocity_seed))
@@ -210,6 +215,7 @@ def _loop(
 ) -> None:
     """Step, look and record; steps up to `done` have been recorded before."""
     label = f"{context.ensemble.upper()} {context.temperature:g} K"
+    started, first = time.perf_counter(), None
     snapshots = _snapshots(dynamics, atoms, context)
     while True:
         # Only the step itself is guarded: a mistake in an observer must not pass for a failure
@@ -227,12 +233,20 @@ def _loop(
         due = snapshot.step % interval == 0
         if due or stopped or snapshot.step == context.steps:
             record.write(snapshot)
+            if first is None:
+                started, first = time.perf_counter(), snapshot.step
             if progress is not None:
-                progress(snapshot.step, context.steps, label)
+                speed = _ns_per_day(snapshot.step - first, context.timestep, started)
+                progress(snapshot.step, context.steps, label + speed)
         if stopped:
             return
         if snapshot.step % save_every == 0 and snapshot.step > 0:
             save()
+
+
+def _ns_per_day(steps: int, timestep: float, started: float) -> str:
+    seconds = time.perf_counter() - started
+    return f", {steps * timestep * 1e-6 * 86400 / seconds:.3g} ns/day" if steps else ""
 
 
 def _snapshots(dynamics: Dynamics, atoms: Atoms, context: RunContext) -> Iterator[Snapshot]:
@@ -280,16 +294,15 @@ def _check_arguments(
             raise UserError(f"{name} is {value}: it must be a whole number of at least {least}")
 
 
-def _checked_baths(
-    atoms: Atoms,
-    ensemble: Ensemble,
-    thermostat_time: float,
-    barostat_time: float,
-    flexible_cell: bool,
-) -> Baths:
-    for name, value in (("thermostat_time", thermostat_time), ("barostat_time", barostat_time)):
+def _checked_baths(atoms: Atoms, ensemble: Ensemble, baths: Baths) -> Baths:
+    times = {"thermostat_time": baths.thermostat_time, "barostat_time": baths.barostat_time}
+    for name, value in times.items():
         if not (np.isfinite(value) and value > 0):
             raise UserError(f"{name} is {value}: it must be a positive number, in fs")
+    if baths.thermostat not in get_args(Thermostat):
+        raise UserError(
+            f"unknown thermostat {baths.thermostat!r}: use one of {', '.join(get_args(Thermostat))}"
+        )
     if ensemble == "npt" and not atoms.pbc.all():
         raise UserError(
             "NPT needs a structure that is periodic in all three directions: use nvt, or set the "
@@ -297,4 +310,4 @@ def _checked_baths(
         )
     if ensemble == "npt" and atoms.constraints:
         raise UserError("NPT does not go with constraints: remove them or use nvt")
-    return Baths(thermostat_time, barostat_time, flexible_cell)
+    return baths

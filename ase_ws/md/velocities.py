@@ -64,11 +64,16 @@ def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) 
     sigma = np.sqrt(atoms.get_masses() * units.kB * temperature)
     atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * sigma[:, None])
     if not atoms.constraints:
-        _stop_translation(atoms)
-        if not atoms.pbc.any():
-            _stop_rotation(atoms)
+        rest(atoms)
     actual = kinetic_temperature(atoms.get_kinetic_energy(), n_dof)
     atoms.set_momenta(atoms.get_momenta() * np.sqrt(temperature / actual))
+
+
+def rest(atoms: Atoms) -> None:
+    """Bring the centre of mass to rest, and stop an isolated molecule from rotating."""
+    _stop_translation(atoms)
+    if not atoms.pbc.any():
+        _stop_rotation(atoms)
 
 
 def _stop_translation(atoms: Atoms) -> None:
