@@ -18,7 +18,18 @@ def load(name):
 
 def test_every_example_is_run_here():
     names = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert names == {"relax_with_a_potential", "nve_and_nvt_with_checks", "finetune_then_check"}
+    assert names == {
+        "compare_two_models",
+        "finetune_then_check",
+        "many_replicas",
+        "npt_of_silicon",
+        "nve_and_nvt_with_checks",
+        "relax_with_a_potential",
+        "resume_a_run",
+        "stop_where_a_committee_disagrees",
+        "thermal_ramp",
+        "vibrations_and_entropy",
+    }
 
 
 def test_relax(capsys):
@@ -47,3 +58,46 @@ def test_finetune_then_check(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "held-out frames" in out
     assert "inconclusive" in out
+
+
+def test_vibrations(capsys):
+    wavenumbers = load("vibrations_and_entropy").main()
+    assert len(wavenumbers) == 12
+    assert wavenumbers[0] > 100
+    assert "entropy" in capsys.readouterr().out
+
+
+def test_npt():
+    result = load("npt_of_silicon").main(picoseconds=0.1)
+    assert result.stopped_by is None
+    # Silicon has 20 Å³ an atom.
+    assert result.traces["volume_a3"][-1] / 64 == pytest.approx(20, abs=1)
+
+
+def test_thermal_ramp():
+    assert load("thermal_ramp").main(temperatures=(300.0, 600.0), picoseconds=0.05) == 600.0
+
+
+def test_many_replicas(capsys):
+    results = load("many_replicas").main(seeds=1, picoseconds=0.02)
+    assert len(results) == 4
+    assert all(r.stopped_by is None for r in results)
+    assert "ns/day over all" in capsys.readouterr().out
+
+
+def test_committee(tmp_path, capsys):
+    # Members of five steps hardly differ; `test_committee_guarded` has the stop itself.
+    result = load("stop_where_a_committee_disagrees").main(tmp_path, steps=5, md_steps=20)
+    assert result.stopped_by is None
+    assert "no atom's forces spread by more than 0.6" in capsys.readouterr().out
+
+
+def test_compare(capsys):
+    reports = load("compare_two_models").main(picoseconds=0.02)
+    assert len(reports) == 2
+    assert capsys.readouterr().out.count("stretch") == 2
+
+
+def test_resume(tmp_path, capsys):
+    load("resume_a_run").main(tmp_path, steps=40)
+    assert "the same floats" in capsys.readouterr().out

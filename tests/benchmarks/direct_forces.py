@@ -84,7 +84,7 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
         "conservative": result.potential.conservative,
         "energy_mev": len(test[0].numbers) * errors["energy_rmse_mev_per_atom"],
         "forces_mev_per_angstrom": errors["forces_rmse_mev_per_angstrom"],
-        "consistency_mev_per_angstrom": errors.get("force_consistency_rmse_mev_per_angstrom", 0.0),
+        "consistency_mev_per_angstrom": errors["force_consistency_rmse_mev_per_angstrom"],
         "heating_mev_per_atom_ps": heating(result.potential, test[:3]),
     }
 
@@ -131,7 +131,7 @@ def table(results: list[dict[str, Any]]) -> str:
     keys = ("energy_mev", "forces_mev_per_angstrom", "consistency_mev_per_angstrom")
     for r in results:
         heat = ", ".join(f"{h:.0f}" for h in r["heating_mev_per_atom_ps"])
-        values = " | ".join(f"{r[key]:.1f}" for key in keys)
+        values = " | ".join("0" if r[key] is None else f"{r[key]:.1f}" for key in keys)
         lines.append(f"| {r['case']['method']} | {r['case']['seed']} | {values} | {heat} |")
     supervised = {r["case"]["seed"]: r for r in results if r["case"]["method"] == "supervised"}
     for method in METHODS if len(supervised) > 1 else ():
