@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import CalculatorError, CalculatorSetupError
@@ -194,3 +195,57 @@ def test_under_an_optimiser():
 def test_bad_arguments():
     with pytest.raises(CalculatorSetupError, match="on_violation"):
         GuardedCalculator(EMT(), "shout")  # pyright: ignore[reportArgumentType]
+
+
+# --- in one pass -----------------------------------------------------------------------------
+
+
+def test_one_pass_gives_the_numbers_of_each_member(members):
+    """Molecules and crystals; members with reference energies and scales of their own."""
+    from ase_ws.potentials.lean import lean
+    from ase_ws.potentials.stacked import stacked
+
+    other = tiny_mace(e0=(-1.0, -2.0, -3.0), seed=5, scale=(2.5,), avg_num_neighbors=5.0)
+    potentials = [*members, other]
+    together = stacked([lean(p) for p in potentials])
+    assert together is not None
+    for atoms in (molecule("CH3OH"), bulk("C", cubic=True)):
+        atoms.rattle(0.1, seed=0)
+        batch = PotentialCalculator(members[0]).graph(atoms)
+        for forces in (True, False):
+            for found, potential in zip(together(batch, forces=forces), potentials, strict=True):
+                expected = potential(batch, forces=forces)
+                torch.testing.assert_close(found.energy, expected.energy, rtol=0, atol=1e-10)
+                torch.testing.assert_close(found.energies, expected.energies, rtol=0, atol=1e-10)
+                assert (found.forces is None) is not forces
+                if forces:
+                    torch.testing.assert_close(found.forces, expected.forces, rtol=0, atol=1e-10)
+
+
+def test_other_architectures_go_one_by_one(members):
+    other = tiny_mace(e0=(-13.6, -1030.0, -2040.0), correlation=1)
+    atoms = molecule("CH3OH")
+    energies = []
+    for potential in (members[0], other):
+        atoms.calc = PotentialCalculator(potential)
+        energies.append(atoms.get_potential_energy())
+    atoms.calc = CommitteeCalculator([members[0], other])
+    assert atoms.get_potential_energy() == pytest.approx(np.mean(energies), abs=1e-10)
+
+
+def test_changed_members_and_copies(members):
+    import copy
+    import pickle
+
+    changed = copy.deepcopy(members[0])
+    atoms = molecule("CH3OH")
+    atoms.calc = CommitteeCalculator([changed, members[1]])
+    before = atoms.get_forces()
+    with torch.no_grad():
+        for weight in changed.parameters():
+            weight.mul_(1.2)
+    atoms.calc.reset()
+    after = atoms.get_forces()
+    assert abs(after - before).max() > 1e-4
+    atoms.calc = pickle.loads(pickle.dumps(atoms.calc))
+    np.testing.assert_allclose(atoms.get_forces(), after, atol=1e-12)

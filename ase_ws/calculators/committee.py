@@ -11,7 +11,8 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, CalculatorSetupError, all_changes
 
-from ase_ws.calculators.potential import PotentialCalculator
+from ase_ws.calculators.potential import PotentialCalculator, results_of
+from ase_ws.potentials.stacked import stacked
 from ase_ws.typing import Potential
 
 
@@ -81,6 +82,7 @@ class CommitteeCalculator(Calculator):
                     f"{sorted(elements)}; a committee must agree on what it can judge"
                 )
         self.conservative = all(m.conservative for m in self.members)
+        self._together = stacked([m.evaluator for m in self.members])
 
     def calculate(
         self,
@@ -93,11 +95,25 @@ class CommitteeCalculator(Calculator):
         if system_changes:
             self.results = {}
         wanted = {"forces" if name == "forces_spread" else name for name in properties}
-        found = []
+        self.results.update(_mean_and_spread(self._of_members(wanted)))
+
+    def _of_members(self, wanted: set[str]) -> list[dict[str, Any]]:
+        """Results of each member, in one pass where they share an architecture."""
+        assert self.atoms is not None
+        if self._together is not None and "stress" not in wanted:
+            batch = self.members[0].graph(self.atoms)
+            return [results_of(p) for p in self._together(batch, forces="forces" in wanted)]
         for member in self.members:
             member.calculate(self.atoms, sorted(wanted), all_changes)
-            found.append(member.results)
-        self.results.update(_mean_and_spread(found))
+        return [member.results for member in self.members]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle and copy without what is made from the members anyway."""
+        return {k: v for k, v in self.__dict__.items() if k != "_together"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._together = stacked([m.evaluator for m in self.members])
 
     def reset(self) -> None:
         """Forget results, atoms and neighbour lists (ASE's interface)."""
@@ -107,14 +123,14 @@ class CommitteeCalculator(Calculator):
 
 
 def _mean_and_spread(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    results: dict[str, Any] = {}
+    out: dict[str, Any] = {}
     for name in found[0]:
-        values = np.array([results_of[name] for results_of in found])
+        values = np.array([results[name] for results in found])
         mean = values.mean(axis=0)
-        results[name] = float(mean) if mean.ndim == 0 else mean
+        out[name] = float(mean) if mean.ndim == 0 else mean
         if name == "energy":
-            results["energy_spread"] = float(values.std(ddof=1))
+            out["energy_spread"] = float(values.std(ddof=1))
         elif name == "forces":
             squares = ((values - mean) ** 2).sum(axis=(0, 2)) / (len(values) - 1)
-            results["forces_spread"] = np.sqrt(squares)
-    return results
+            out["forces_spread"] = np.sqrt(squares)
+    return out

@@ -49,6 +49,8 @@ class PotentialCalculator(Calculator):
     Attributes
     ----------
     potential : Potential
+    evaluator : Potential
+        Its lean form, where there is one.
     conservative : bool
         False where forces are a direct readout: then energy is not conserved in MD.
 
@@ -81,7 +83,7 @@ class PotentialCalculator(Calculator):
         self.potential: Potential = potential
         self.conservative = potential.conservative
         self._compile = compile
-        self._evaluator = self._prepared()
+        self.evaluator = self._prepared()
         self.graph = SkinnedGraph(
             potential.r_max,
             skin if potential.skin_safe else 0.0,
@@ -105,10 +107,10 @@ class PotentialCalculator(Calculator):
         if stress and not _has_stress(atoms):
             raise PropertyNotImplementedError("stress needs a periodic structure with a full cell")
         with torch.no_grad():
-            prediction = self._evaluator(
+            prediction = self.evaluator(
                 self.graph(atoms), forces="forces" in properties, stress=stress
             )
-        self.results.update(_results(prediction))
+        self.results.update(results_of(prediction))
 
     def reset(self) -> None:
         """Forget results, atoms and neighbour list (ASE's interface)."""
@@ -147,7 +149,7 @@ class PotentialCalculator(Calculator):
         out: list[dict[str, Any]] = []
         for some in _batches(structures, batch_atoms):
             with torch.no_grad():
-                prediction = self._evaluator(
+                prediction = self.evaluator(
                     self.graph.joined(some), forces="forces" in properties, stress=stress
                 )
             out += _apart(prediction, some)
@@ -156,7 +158,7 @@ class PotentialCalculator(Calculator):
     def evaluate(self, batch: GraphBatch) -> Prediction:
         """Energies and forces of a batch, without ASE between."""
         with torch.no_grad():
-            return self._evaluator(batch, forces=True)
+            return self.evaluator(batch, forces=True)
 
     def _prepared(self) -> Potential:
         evaluator = lean(self.potential, compiled=self._compile)
@@ -168,11 +170,11 @@ class PotentialCalculator(Calculator):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle and copy without what is made from the potential anyway."""
-        return {k: v for k, v in self.__dict__.items() if k != "_evaluator"}
+        return {k: v for k, v in self.__dict__.items() if k != "evaluator"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._evaluator = self._prepared()
+        self.evaluator = self._prepared()
 
 
 def _has_stress(atoms: Atoms) -> bool:
@@ -192,7 +194,7 @@ def _batches(structures: Sequence[Atoms], most_atoms: int) -> Iterator[list[Atom
         yield some
 
 
-def _results(prediction: Prediction) -> dict[str, Any]:
+def results_of(prediction: Prediction) -> dict[str, Any]:
     """Turn the prediction for one structure into ASE's results."""
     energy = float(prediction.energy)
     results: dict[str, Any] = {"energy": energy, "free_energy": energy}
@@ -214,7 +216,7 @@ def _apart(prediction: Prediction, structures: Sequence[Atoms]) -> list[dict[str
         [None] * len(sizes) if prediction.stress is None else prediction.stress.split(1),
         [None] * len(sizes) if prediction.energies is None else prediction.energies.split(sizes),
     ]
-    return [_results(Prediction(*values)) for values in zip(*parts, strict=True)]
+    return [results_of(Prediction(*values)) for values in zip(*parts, strict=True)]
 
 
 def _moved_copy(potential: Potential, dtype: torch.dtype | str | None, device: str) -> Potential:

@@ -102,12 +102,23 @@ class LeanMACE(torch.nn.Module):
         self._read()
         self._check()
         self.compiled = compiled
-        self._compiled = torch.compile(self._network, dynamic=False)
+        self._compiled = torch.compile(network, dynamic=False)
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
         return self._of[0].dtype
+
+    @property
+    def architecture(self) -> object:
+        """What the network is built from, without what belongs to the training data."""
+        own = {"avg_num_neighbors": 1.0, "scale": (1.0,), "shift": (0.0,)}
+        return self._of[0].architecture.model_copy(update=own)
+
+    @property
+    def has_pair_energy(self) -> bool:
+        """Whether the network has a short-range repulsion."""
+        return hasattr(self._of[0].network, "pair_repulsion")
 
     def forward(
         self,
@@ -136,22 +147,39 @@ class LeanMACE(torch.nn.Module):
         self.weights: LeanWeights = read_weights(mace.network, mace.head, mace.dtype, mace.device)
         self._elements: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
-    def _evaluate(self, batch: GraphBatch, features: bool) -> Features:
+    def up_to_date(self) -> None:
+        """Read the weights again if they have changed."""
         if _version(self._of[0]) != self._read_from:
             self._read()
-        plan = self._planned(batch)
-        send, receive = plan.send, plan.receive
-        vectors = self._vectors(batch, plan)
-        if not self.compiled and len(send) > TRIM_EDGES:
-            near = (vectors.detach().square().sum(dim=1) < self.r_max**2).nonzero()[:, 0]
-            send, receive, vectors = send[near], receive[near], vectors[near]
-        tables = [
+
+    def tables(self, plan: Plan) -> list[list[tuple[Tensor, Tensor]]]:
+        """Product basis and skip for each layer and element of the plan."""
+        return [
             [self._of_element(number, element) for element, _, _ in plan.species]
             for number in range(len(self.weights.layers))
         ]
-        network = self._compiled if self.compiled else self._network
-        interaction, layers = network(vectors, send, receive, plan.elements, plan.species, tables)
-        total = (self._of[0].e0[plan.elements] + interaction.double())[plan.back]
+
+    def edges(self, batch: GraphBatch, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors, senders and receivers of the edges that count."""
+        send, receive, vectors = plan.send, plan.receive, self._vectors(batch, plan)
+        if not self.compiled and len(send) > TRIM_EDGES:
+            near = (vectors.detach().square().sum(dim=1) < self.r_max**2).nonzero()[:, 0]
+            send, receive, vectors = send[near], receive[near], vectors[near]
+        return vectors, send, receive
+
+    def e0_of(self, plan: Plan) -> Tensor:
+        """Give the reference energy of each atom in the plan's order, (n_atoms,), eV, float64."""
+        return self._of[0].e0[plan.elements]
+
+    def _evaluate(self, batch: GraphBatch, features: bool) -> Features:
+        self.up_to_date()
+        plan = self.planned(batch)
+        vectors, send, receive = self.edges(batch, plan)
+        evaluate = self._compiled if self.compiled else network
+        interaction, layers = evaluate(
+            self.weights, vectors, send, receive, plan.elements, plan.species, self.tables(plan)
+        )
+        total = (self.e0_of(plan) + interaction.double())[plan.back]
         total = total + self._pair_energies(vectors, send, receive, plan)
         if not features:
             return Features(total, total[:, None], total[:, None, None])
@@ -161,52 +189,16 @@ class LeanMACE(torch.nn.Module):
             _vector_features(layers, plan),
         )
 
-    def _network(
-        self,
-        vectors: Tensor,
-        send: Tensor,
-        receive: Tensor,
-        elements: Tensor,
-        species: list[tuple[int, int, int]],
-        tables: list[list[tuple[Tensor, Tensor]]],
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Interaction energy of each atom, and the features of each layer, (M, n, c)."""
-        w = self.weights
-        length = vectors.norm(dim=1, keepdim=True)
-        harmonics = monomials(vectors / length, w.max_ell) @ w.harmonics
-        cutoff = _envelope(length / w.r_max, w.p)
-        radial = w.prefactor * torch.sin(w.bessel * length) / length
-        if w.cutoff_on_radial:
-            radial = radial * cutoff
-        h = w.embedding[elements][None]
-        energies = h.new_zeros(len(elements), 1)
-        kept = []
-        for layer, readout, table in zip(w.layers, w.readouts, tables, strict=True):
-            conv = layer.convolution
-            gates = _radial_network(radial, conv.radial, conv.activation)
-            if not w.cutoff_on_radial:
-                gates = gates * cutoff
-            x = torch.bmm(h, layer.up)[:, send].transpose(0, 1)
-            message = _messages(x, harmonics, gates, conv, receive, len(elements))
-            h = _product(layer, h, message, species, table)
-            first = h[0] @ readout.first
-            if readout.second is not None:
-                assert readout.activation is not None
-                first = readout.activation(first) @ readout.second
-            energies = energies + first
-            kept.append(h)
-        return w.scale * energies[:, 0] + w.shift, kept
-
     def _pair_energies(
         self, vectors: Tensor, send: Tensor, receive: Tensor, plan: Plan
     ) -> Tensor | float:
         """Short-range repulsion (ZBL), where the model has it."""
-        network = self._of[0].network
-        if not hasattr(network, "pair_repulsion"):
+        if not self.has_pair_energy:
             return 0.0
+        network: Any = self._of[0].network
         length = vectors.norm(dim=1, keepdim=True)
         one_hot = torch.nn.functional.one_hot(plan.elements, len(self.atomic_numbers))
-        pair = network.pair_repulsion_fn(  # pyright: ignore[reportCallIssue]
+        pair = network.pair_repulsion_fn(
             length, one_hot.to(self.dtype), torch.stack([send, receive]), network.atomic_numbers
         )
         return (self.weights.scale * pair)[plan.back].double()
@@ -233,7 +225,8 @@ class LeanMACE(torch.nn.Module):
             self._elements[number, element] = (basis.contiguous(), skip.contiguous())
         return self._elements[number, element]
 
-    def _planned(self, batch: GraphBatch) -> Plan:
+    def planned(self, batch: GraphBatch) -> Plan:
+        """Give the plan of the batch, the one before where elements and edges are the same."""
         key = (batch.numbers, batch.edge_index, batch.shifts)
         if self._plan is None or any(a is not b for a, b in zip(self._plan.key, key, strict=True)):
             self._plan = self._new_plan(batch, key)
@@ -346,6 +339,42 @@ def lean(potential: Potential, *, compiled: bool = False) -> Potential:
     except UnsupportedError:
         pass
     return potential
+
+
+def network(
+    w: LeanWeights,
+    vectors: Tensor,
+    send: Tensor,
+    receive: Tensor,
+    elements: Tensor,
+    species: list[tuple[int, int, int]],
+    tables: list[list[tuple[Tensor, Tensor]]],
+) -> tuple[Tensor, list[Tensor]]:
+    """Interaction energy of each atom, and the features of each layer, (M, n, c)."""
+    length = vectors.norm(dim=1, keepdim=True)
+    harmonics = monomials(vectors / length, w.max_ell) @ w.harmonics
+    cutoff = _envelope(length / w.r_max, w.p)
+    radial = w.prefactor * torch.sin(w.bessel * length) / length
+    if w.cutoff_on_radial:
+        radial = radial * cutoff
+    h = w.embedding[elements][None]
+    energies = h.new_zeros(len(elements), 1)
+    kept = []
+    for layer, readout, table in zip(w.layers, w.readouts, tables, strict=True):
+        conv = layer.convolution
+        gates = _radial_network(radial, conv.radial, conv.activation)
+        if not w.cutoff_on_radial:
+            gates = gates * cutoff
+        x = torch.bmm(h, layer.up)[:, send].transpose(0, 1)
+        message = _messages(x, harmonics, gates, conv, receive, len(elements))
+        h = _product(layer, h, message, species, table)
+        first = h[0] @ readout.first
+        if readout.second is not None:
+            assert readout.activation is not None
+            first = readout.activation(first) @ readout.second
+        energies = energies + first
+        kept.append(h)
+    return w.scale * energies[:, 0] + w.shift, kept
 
 
 def _messages(

@@ -94,8 +94,8 @@ class LeanWeights:
     cutoff_on_radial: bool
     layers: list[Layer]
     readouts: list[Readout]
-    scale: float
-    shift: float
+    scale: Tensor
+    shift: Tensor
 
 
 def read_weights(network: Any, head: int, dtype: torch.dtype, device: torch.device) -> LeanWeights:
@@ -135,8 +135,8 @@ def _read(net: Any, head: int) -> LeanWeights:
         cutoff_on_radial=bool(getattr(radial, "apply_cutoff", True)),
         layers=[_layer(interaction, product) for interaction, product in pairs],
         readouts=[_readout(readout, head) for readout in net.readouts],
-        scale=float(torch.atleast_1d(net.scale_shift.scale)[head]),
-        shift=float(torch.atleast_1d(net.scale_shift.shift)[head]),
+        scale=torch.atleast_1d(net.scale_shift.scale)[head].clone(),
+        shift=torch.atleast_1d(net.scale_shift.shift)[head].clone(),
     )
 
 
@@ -382,10 +382,25 @@ def _require(condition: bool, what: str) -> None:
 
 def _to(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
     """Move every tensor inside."""
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device) if tensor.dtype == torch.int64 else tensor.to(device, dtype)
+
+    return map_tensors(move, value)
+
+
+def map_tensors(function: Callable[..., Tensor], value: Any, *others: Any) -> Any:
+    """Apply a function to every tensor inside, with the tensors in the same place of the others."""
     if isinstance(value, Tensor):
-        return value.to(device) if value.dtype == torch.int64 else value.to(device, dtype)
-    if isinstance(value, list):
-        return [_to(v, dtype, device) for v in value]
+        return function(value, *others)
+    if isinstance(value, list | tuple):
+        parts = zip(value, *others, strict=True)
+        return type(value)(map_tensors(function, *part) for part in parts)
     if isinstance(value, LeanWeights | Layer | Convolution | Readout):
-        return type(value)(**{k: _to(v, dtype, device) for k, v in vars(value).items()})
+        return type(value)(
+            **{
+                name: map_tensors(function, part, *(getattr(o, name) for o in others))
+                for name, part in vars(value).items()
+            }
+        )
     return value
