@@ -2,12 +2,14 @@
 
 import importlib.util
 import json
+import statistics
 import sys
 from pathlib import Path
 
 import pytest
 from shared_data import shared_file
 
+from ase_ws import PotentialCalculator
 from ase_ws.frames import read_frames
 from ase_ws.training import evaluate_potential, finetune
 
@@ -42,7 +44,7 @@ def test_direct_forces_are_drawn_to_the_energy(tmp_path):
             config={
                 "model": {"forces": "direct", "hidden_irreps": "16x0e+16x1o"},
                 "weak": {"kind": kind},
-                "optimizer": {"max_steps": 100},
+                "optimizer": {"max_steps": 60},
             },
             out=tmp_path / kind,
         )
@@ -79,3 +81,18 @@ def test_a_killed_benchmark_goes_on(benchmark, monkeypatch, tmp_path):
 
 def _double(case):
     return {"double": 2 * case["x"]}
+
+
+def test_md_is_faster_than_upstreams(benchmark, monkeypatch):
+    """Steps per second on ethanol, one by one and in replicas; far below what is measured."""
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0")
+    module = benchmark("md_speed")
+    atoms, potential = module.structures()["ethanol"], module.potential_for("ethanol")
+    runs = {
+        "ours": module.md(atoms, PotentialCalculator(potential), 10),
+        "upstream": module.md(atoms, module.upstream(potential), 10),
+        "replicas": module.replicas(atoms, potential, n=16, steps=10),
+    }
+    medians = {k: statistics.median(v) for k, v in module.in_turn(runs, 5).items()}
+    assert medians["upstream"] > 1.2 * medians["ours"]
+    assert medians["upstream"] > 2.0 * medians["replicas"]

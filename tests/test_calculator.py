@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -412,3 +413,26 @@ def test_pickling(mace):
     other = molecule("CH3OH")
     other.calc = again
     np.testing.assert_allclose(other.get_forces(), forces, atol=1e-6)
+
+
+# --- compiled --------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_md_gives_the_same_and_compiles_once(small_mace):
+    from torch._dynamo.utils import counters
+
+    atoms = molecule("CH3OH")
+    MaxwellBoltzmannDistribution(atoms, temperature_K=600, rng=np.random.default_rng(0))
+    eager, compiled = atoms.copy(), atoms.copy()
+    eager.calc = PotentialCalculator(small_mace, skin=0.05)
+    compiled.calc = PotentialCalculator(small_mace, skin=0.05, compile=True)
+    compiled.get_forces()
+    graphs = counters["stats"]["unique_graphs"]
+    assert graphs > 0
+    for a in (eager, compiled):
+        VelocityVerlet(a, 0.5 * units.fs).run(40)
+    assert compiled.calc.graph.builds > 3  # lists of other lengths came by
+    assert counters["stats"]["unique_graphs"] == graphs
+    np.testing.assert_allclose(compiled.positions, eager.positions, atol=1e-9)
+    np.testing.assert_allclose(compiled.get_forces(), eager.get_forces(), atol=1e-9)

@@ -8,6 +8,7 @@ with the weights, the order of atoms and edges. What is left are a few dozen den
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -175,10 +176,14 @@ class LeanMACE(torch.nn.Module):
         self.up_to_date()
         plan = self.planned(batch)
         vectors, send, receive = self.edges(batch, plan)
-        evaluate = self._compiled if self.compiled else network
-        interaction, layers = evaluate(
-            self.weights, vectors, send, receive, plan.elements, plan.species, self.tables(plan)
-        )
+        arguments = (vectors, send, receive, plan.elements, plan.species, self.tables(plan))
+        if self.compiled:
+            with warnings.catch_warnings():
+                # The compiler looks at the gradients of what is not a leaf, and warns of it.
+                warnings.simplefilter("ignore")
+                interaction, layers = self._compiled(self.weights, *arguments)
+        else:
+            interaction, layers = network(self.weights, *arguments)
         total = (self.e0_of(plan) + interaction.double())[plan.back]
         total = total + self._pair_energies(vectors, send, receive, plan)
         if not features:
