@@ -30,10 +30,10 @@ def main(model: str | Path = BASE_MODEL) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         vibrations = Vibrations(atoms, name=f"{folder}/vib")
         vibrations.run()
-        energies = np.sort(vibrations.get_energies().real)[-12:]
+        energies = np.sort(np.real(np.asarray(vibrations.get_energies())))[-12:]
     wavenumbers = energies / units.invcm
     print("wavenumbers, 1/cm:", " ".join(f"{w:.0f}" for w in wavenumbers))
-    gas = IdealGasThermo(energies, "nonlinear", atoms=atoms, symmetrynumber=1, spin=0)
+    gas = IdealGasThermo(list(energies), "nonlinear", atoms=atoms, symmetrynumber=1, spin=0)
     entropy = gas.get_entropy(298.15, 1e5, verbose=False) / (units.J / units.mol)
     print(f"entropy at 298 K and 1 bar: {entropy:.0f} J/mol/K (experiment: 240)")
     return wavenumbers
