@@ -46,4 +46,5 @@ def main(
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    first, second = [*sys.argv[1:3], None, None][:2]
+    main(first or BASE_MODEL, second)
