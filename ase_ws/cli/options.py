@@ -1,0 +1,62 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Weak(str, Enum):
+    """Which weak losses."""
+
+    none = "none"
+    pitc = "pitc"
+    pisc = "pisc"
+    both = "both"
+
+
+class Forces(str, Enum):
+    """Where the forces come from."""
+
+    conservative = "conservative"
+    direct = "direct"
+
+
+class Labels(str, Enum):
+    """Which labels to use."""
+
+    energy = "energy"
+    energy_forces = "energy+forces"
+
+
+class Thermostat(str, Enum):
+    """Thermostats of `ase-ws md`."""
+
+    bussi = "bussi"
+    langevin = "langevin"
+    nose_hoover = "nose-hoover"
+
+
+class Ensemble(str, Enum):
+    """Which ensemble to sample."""
+
+    nve = "nve"
+    nvt = "nvt"
+    npt = "npt"
+
+
+ModelArgument = Annotated[
+    Path, typer.Argument(help="Model file: .safetensors of this package, or a mace-torch .model.")
+]
+StructureArgument = Annotated[
+    Path, typer.Argument(help="Structure to start from (any file that ASE reads; last frame).")
+]
+Dtype = Annotated[str | None, typer.Option(help="float32 or float64; default: as saved.")]
+Threads = Annotated[
+    int | None, typer.Option(help="CPU threads; default 1 for structures of few atoms.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]

@@ -1,0 +1,33 @@
+"""What several commands print, and how."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+out_console = Console()
+err_console = Console(stderr=True)
+
+
+def plain(text: str) -> str:
+    """Write text of any origin in one line, without markup of its own."""
+    return escape(" ".join(text.split()))
+
+
+def number(value: float | None) -> str:
+    """Four digits, or a dash."""
+    return "–" if value is None else f"{value:.4g}"
+
+
+def text_of(path: Path | None) -> str | None:
+    """Path as text where there is one."""
+    return None if path is None else str(path)
+
+
+def command() -> str:
+    """Command line as it was given."""
+    return shlex.join(["ase-ws", *sys.argv[1:]])

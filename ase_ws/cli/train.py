@@ -1,0 +1,166 @@
+"""`ase-ws finetune` and `ase-ws evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ase_ws.atomic import write_text
+from ase_ws.cli.options import Device, Dtype, Forces, Labels, ModelArgument, Quiet, Threads, Weak
+from ase_ws.cli.output import command, err_console, number, out_console, text_of
+from ase_ws.errors import UserError
+from ase_ws.progress import step_progress
+
+
+def finetune(
+    out: Annotated[Path | None, typer.Option(help="Folder to write the run to.")] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(help="Training frames with labels; FILE@:100 takes the first 100."),
+    ] = None,
+    valid: Annotated[
+        Path | None, typer.Option(help="Validation frames; default: a tenth of the training ones.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Base model to start from; default: a new small MACE.")
+    ] = None,
+    forces: Annotated[
+        Forces | None,
+        typer.Option(
+            help="conservative: -dE/dr. direct: a readout of its own, faster, but energy is not "
+            "conserved in MD. Default: as the base model; conservative from scratch."
+        ),
+    ] = None,
+    weak: Annotated[Weak | None, typer.Option(help="Weak losses to add.")] = None,
+    labels: Annotated[
+        Labels | None, typer.Option(help="Labels to use; 'energy' ignores forces.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML with any setting; the options here win over it.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting, as section.field=value; may be repeated."),
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and noise.")] = None,
+    device: Device = None,
+    threads: Threads = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this folder, as it was set up.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier run in --out.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune a model on labelled frames, or train a small one from scratch."""
+    from ase_ws.training import finetune as run_finetune
+    from ase_ws.training.config import load_config
+
+    if resume is not None:
+        config, out = config or resume / "config.yaml", out or resume
+        if out != resume:
+            raise UserError("--resume DIR goes on in DIR: leave --out away")
+    if out is None:
+        raise UserError("no folder to write to: give --out DIR")
+    settings = load_config(
+        config,
+        set_ or (),
+        {
+            "data.train": text_of(train),
+            "data.valid": text_of(valid),
+            "data.labels": labels.value if labels else None,
+            "model.base": text_of(model),
+            "model.forces": forces.value if forces else None,
+            "weak.kind": weak.value if weak else None,
+            "optimizer.max_steps": max_steps,
+            "seed": seed,
+            "device": device,
+            "threads": threads,
+        },
+    )
+    try:
+        with step_progress("fine-tuning", quiet=quiet) as report:
+            result = run_finetune(
+                config=settings,
+                out=out,
+                resume=resume is not None,
+                overwrite=overwrite,
+                progress=lambda done, total, row: report(done, total, _errors(row)),
+                notes={"command": command()},
+            )
+    except KeyboardInterrupt:
+        if (out / "last.ckpt").is_file():
+            err_console.print(f"interrupted; to go on: ase-ws finetune --resume {out}")
+        raise typer.Exit(130) from None
+    if not quiet:
+        _print_finetune(result)
+
+
+def _print_finetune(result: Any) -> None:
+    rows = [r for r in result.history if r["valid_loss"] is not None]
+    best = min(rows, key=lambda r: r["valid_loss"])
+    table = Table(title="validation errors", title_justify="left")
+    for name in ("", "step", "energy RMSE, meV/atom", "forces RMSE, meV/Å"):
+        table.add_column(name, justify="right")
+    for label, row in (("start", rows[0]), ("best", best), ("end", rows[-1])):
+        table.add_row(
+            label,
+            str(row["step"]),
+            number(row["energy_rmse_mev_per_atom"]),
+            number(row["forces_rmse_mev_per_angstrom"]),
+        )
+    out_console.print(table)
+    if best is rows[0] and len(rows) > 1:
+        out_console.print(
+            "Training never improved on the start: the model kept is the start itself. Lower "
+            "optimizer.learning_rate, or check that the labels belong to the frames.",
+            style="yellow",
+        )
+    out_console.print(f"model: {result.path / 'model.safetensors'}", soft_wrap=True)
+
+
+def evaluate(
+    model: ModelArgument,
+    data: Annotated[Path, typer.Argument(help="Labelled frames.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the errors to this file as well.")
+    ] = None,
+    energy_key: Annotated[str, typer.Option(help="Key of the energy labels.")] = "energy",
+    forces_key: Annotated[str, typer.Option(help="Key of the force labels.")] = "forces",
+    dtype: Dtype = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare a model with labelled frames."""
+    from ase_ws.frames import LabelKeys, read_frames
+    from ase_ws.potentials.files import load_potential
+    from ase_ws.training.evaluate import evaluate_potential
+
+    if json_file is not None and not json_file.parent.is_dir():
+        raise UserError(f"{json_file}: its folder does not exist; make it first")
+    potential = load_potential(model, dtype=dtype, device=device or "cpu")
+    frames = read_frames(data, LabelKeys(energy_key, forces_key))
+    with step_progress("evaluating", quiet=quiet) as report:
+        metrics = evaluate_potential(
+            potential,
+            frames,
+            device=potential.device,
+            progress=lambda done, total: report(done, total, ""),
+        ).metrics
+    text = json.dumps(metrics, indent=1)
+    if json_file is not None:
+        write_text(json_file, text + "\n")
+    if not quiet:
+        out_console.print_json(text)
+
+
+def _errors(row: dict[str, Any]) -> str:
+    """Give the latest validation errors in a few characters."""
+    energy = row.get("energy_rmse_mev_per_atom")
+    forces = row.get("forces_rmse_mev_per_angstrom")
+    parts = [] if energy is None else [f"E {energy:.3g} meV/atom"]
+    return "  ".join(parts if forces is None else [*parts, f"F {forces:.3g} meV/Å"])
