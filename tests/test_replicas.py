@@ -10,9 +10,10 @@ from ase.md.verlet import VelocityVerlet
 from ase_ws import PotentialCalculator
 from ase_ws.errors import UserError
 from ase_ws.md import read_log, run_md, run_replicas
+from ase_ws.md.observer import Finding
 from ase_ws.md.velocities import draw_velocities
 from ase_ws.stability.observers import default_checks
-from ase_ws.testing import Harmonic, Morse, Toy
+from ase_ws.testing import Harmonic, Morse, Toy, tiny_mace
 
 MORSE = {"depth": 4.0, "r_max": 2.0}
 
@@ -225,3 +226,40 @@ def test_constraints_are_refused():
     atoms.set_constraint(FixAtoms([0]))
     with pytest.raises(UserError, match="constraints"):
         run_replicas(atoms, Morse(), temperature=300, steps=1)
+
+
+def test_bussi_gives_the_run_of_run_md():
+    """The same seed, the same noise: the floats differ by rounding only."""
+    mace = tiny_mace((1, 8))
+    water = molecule("H2O")
+    together = run_replicas(
+        water, mace, temperature=[300, 600], steps=30, seeds=(3, 4), thermostat="bussi"
+    )
+    for result, kelvin, seed in zip(together, (300, 600), (3, 4), strict=True):
+        alone = run_md(water, PotentialCalculator(mace), temperature=kelvin, steps=30, seed=seed)
+        np.testing.assert_allclose(result.atoms.positions, alone.atoms.positions, atol=1e-9)
+        for name in ("conserved_ev_per_atom", "temperature_k"):
+            np.testing.assert_allclose(result.traces[name], alone.traces[name], rtol=1e-7)
+
+
+def test_each_replica_is_handed_over_when_it_ends():
+    mace = tiny_mace((1, 8))
+    water = molecule("H2O")
+    ended: list[tuple[int, int]] = []
+
+    class Stop:
+        interval = 1
+
+        def start(self, atoms, context):
+            self.hot = context.temperature > 500
+
+        def check(self, snapshot):
+            stop = self.hot and snapshot.step == 10
+            return [Finding("stop", "fail", "enough")] if stop else []
+
+    results = run_replicas(
+        water, mace, temperature=[300, 600], steps=20, seeds=(3, 4), observers=lambda: [Stop()],
+        finished=lambda number, result: ended.append((number, result.steps_done)),
+    )  # fmt: skip
+    assert ended == [(1, 10), (0, 20)]
+    assert [result.steps_done for result in results] == [20, 10]

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from ase import Atoms
@@ -14,16 +15,11 @@ from torch import Tensor
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.errors import UserError
 from ase_ws.md.finite import FiniteGuard
-from ase_ws.md.integrators_batched import (
-    Ensemble,
-    Frame,
-    LangevinBAOAB,
-    State,
-    VelocityVerletBatched,
-)
+from ase_ws.md.integrators_batched import BussiBatched, LangevinBAOAB, VelocityVerletBatched
 from ase_ws.md.observer import Observer, RunContext, Snapshot
 from ase_ws.md.result import MDResult, Record
 from ase_ws.md.run import Progress
+from ase_ws.md.state import Frame, State
 from ase_ws.md.velocities import degrees_of_freedom, draw_velocities
 from ase_ws.md.watch import Watch
 from ase_ws.typing import Potential
@@ -31,6 +27,12 @@ from ase_ws.typing import Potential
 #: Observers look every so many steps. NaN is looked for in every step, and a replica this much
 #: above its temperature, or with a force this large (eV/Å), is looked at in every step.
 LOOK_EVERY, HOT, LARGE_FORCE = 10, 3.0, 30.0
+
+Ensemble = Literal["nve", "nvt"]
+Thermostat = Literal["langevin", "bussi"]
+
+#: Called as `finished(number of the replica, its result)`.
+Finished = Callable[[int, MDResult], None]
 
 
 def run_replicas(
@@ -42,20 +44,23 @@ def run_replicas(
     timestep: float = 0.5,
     seeds: Sequence[int] = (0,),
     ensemble: Ensemble = "nvt",
+    thermostat: Thermostat = "langevin",
     thermostat_time: float = 100.0,
     keep_velocities: bool = False,
     observers: Callable[[], Sequence[Observer]] | None = None,
     interval: int = 10,
     skin: float = 1.0,
     out: str | os.PathLike[str] | None = None,
+    finished: Finished | None = None,
     progress: Progress | None = None,
 ) -> list[MDResult]:
     """Run MD of many replicas together, each as `run_md` would run it alone.
 
     NVE is velocity Verlet; NVT is Langevin dynamics in the BAOAB splitting, whose configurations
     are those of the canonical ensemble to second order in the time step (exactly in a harmonic
-    well). The centre of mass rests, and an isolated molecule does not rotate, as everywhere in
-    this package. A replica that fails a check leaves the batch, the others go on.
+    well), or velocity Verlet with Bussi's velocity rescaling, as in `run_md`. The centre of mass
+    rests, and an isolated molecule does not rotate, as everywhere in this package. A replica that
+    fails a check leaves the batch, the others go on.
 
     Parameters
     ----------
@@ -70,8 +75,11 @@ def run_replicas(
         One for each replica: of its velocities and its noise. A replica does the same whoever
         else is in the batch, to rounding.
     ensemble : {"nve", "nvt"}
+    thermostat : {"langevin", "bussi"}
+        NVT only. Langevin is the better sampler of few particles; Bussi does not hide a potential
+        that heats, and gives the run that `run_md` gives from the same seed.
     thermostat_time : float, fs
-        Inverse of the friction.
+        Inverse of the friction, or time constant of the rescaling.
     keep_velocities : bool
         Go on with the momenta of the structures.
     observers : callable, optional
@@ -82,6 +90,8 @@ def run_replicas(
         Of the neighbour lists, which are renewed together.
     out : path, optional
         Folder for one folder for each replica, with the files that `run_md` writes.
+    finished : callable, optional
+        Called as `finished(number, result)` when a replica ends, some long before the others.
     progress : callable, optional
         Called as `progress(steps_done, steps_planned, label)` every `interval` steps.
 
@@ -100,13 +110,16 @@ def run_replicas(
     BAOAB: Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34.
     """
     calculator = _calculator(calculator)
+    if thermostat not in get_args(Thermostat):
+        raise UserError(f"replicas know langevin and bussi, not {thermostat!r}: use run_md for it")
     replicas = _replicas(structures, temperature, seeds, ensemble, steps, timestep, keep_velocities)
     state = State.of([r.atoms for r in replicas], calculator, skin)
-    kind = VelocityVerletBatched if ensemble == "nve" else LangevinBAOAB
-    integrator = kind(
-        state, timestep, [r.context.temperature for r in replicas], thermostat_time,
+    integrator = _INTEGRATORS[ensemble if ensemble == "nve" else thermostat](
+        state,
+        [r.context for r in replicas],
+        thermostat_time,
         [np.random.default_rng(r.noise_seed) for r in replicas],
-    )  # fmt: skip
+    )
     for number, replica in enumerate(replicas):
         replica.begin([] if observers is None else observers(), out, number, interval)
     started = time.perf_counter()
@@ -115,7 +128,12 @@ def run_replicas(
         for step in range(steps + 1):
             if step:
                 integrator.step()
-            active = _look(active, replicas, state, integrator.heat, step, steps, interval)
+            going_on = _look(active, replicas, state, integrator.heat, step, steps, interval)
+            for k in active:
+                if step == steps or k not in going_on:
+                    seconds = time.perf_counter() - started
+                    replicas[k].end(seconds / len(replicas), finished, k)
+            active = going_on
             integrator.keep(active)
             if progress is not None and (step % interval == 0 or step == steps):
                 progress(step, steps, f"{len(active)} of {len(replicas)} replicas")
@@ -124,12 +142,20 @@ def run_replicas(
     finally:
         for replica in replicas:
             replica.close()
-    seconds = time.perf_counter() - started
-    return [replica.result(seconds / len(replicas)) for replica in replicas]
+    return [replica.ended for replica in replicas]
+
+
+_INTEGRATORS: dict[str, type[VelocityVerletBatched]] = {
+    "nve": VelocityVerletBatched,
+    "langevin": LangevinBAOAB,
+    "bussi": BussiBatched,
+}
 
 
 class _Replica:
     """One replica: its atoms, observers and record."""
+
+    ended: MDResult
 
     def __init__(
         self, atoms: Atoms, context: RunContext, seed: int, noise_seed: np.random.SeedSequence
@@ -155,9 +181,10 @@ class _Replica:
         if hasattr(self, "record"):
             self.record.__exit__()
 
-    def result(self, seconds: float) -> MDResult:
-        """Give what `run_md` gives; `seconds` is this replica's share of the wall time."""
-        return MDResult(
+    def end(self, seconds: float, finished: Finished | None, number: int) -> None:
+        """Make what `run_md` gives; `seconds` is this replica's share of the wall time."""
+        self.close()
+        self.ended = MDResult(
             atoms=self.atoms,
             steps_done=self.watch.steps_done,
             stopped_by=self.watch.failure,
@@ -168,6 +195,8 @@ class _Replica:
             context=self.context,
             seed=self.seed,
         )
+        if finished is not None:
+            finished(number, self.ended)
 
 
 def _look(

@@ -1,0 +1,146 @@
+"""Positions, momenta and forces of many systems at once, which the batched integrators move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from ase import Atoms, units
+from torch import Tensor
+
+from ase_ws.calculators import PotentialCalculator
+from ase_ws.graphs import collate, graph
+from ase_ws.md.observer import RunContext
+from ase_ws.typing import GraphBatch
+
+#: Positions, momenta, forces and energy of a system.
+Frame = tuple[np.ndarray, np.ndarray, np.ndarray, float]
+
+
+class State:
+    """Positions, momenta and forces of many systems, in float64, on the calculator's device.
+
+    Attributes
+    ----------
+    positions, momenta, forces : Tensor, (n_atoms, 3)
+        Å, ASE's momenta, eV/Å.
+    masses : Tensor, (n_atoms, 1), amu
+    energy : Tensor, (n_systems,), eV
+    owner : Tensor, (n_atoms,)
+        System of each atom.
+    """
+
+    def __init__(self, systems: Sequence[Atoms], calculator: PotentialCalculator, skin: float):
+        self.systems, self.calculator = list(systems), calculator
+        self.skin = skin if calculator.potential.skin_safe else 0.0
+        self.device = calculator.graph.device
+        self._graph: GraphBatch | None = None
+
+    @classmethod
+    def of(cls, systems: Sequence[Atoms], calculator: PotentialCalculator, skin: float) -> State:
+        """Take the positions and momenta of the systems, and evaluate them."""
+        state = cls(systems, calculator, skin)
+        state.positions = state._tensor(np.concatenate([a.positions for a in systems]))
+        state.momenta = state._tensor(np.concatenate([a.get_momenta() for a in systems]))
+        state._arrange()
+        state.evaluate()
+        return state
+
+    positions: Tensor
+    momenta: Tensor
+    forces: Tensor
+    energy: Tensor
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.as_tensor(np.array(values, dtype=float), device=self.device)
+
+    def _arrange(self) -> None:
+        """Set up what belongs to the systems that are there."""
+        self.sizes = [len(a) for a in self.systems]
+        self.masses = self._tensor(np.concatenate([a.get_masses() for a in self.systems]))[:, None]
+        self.owner = torch.repeat_interleave(
+            torch.arange(len(self.sizes), device=self.device),
+            torch.tensor(self.sizes, device=self.device),
+        )
+        self.isolated = torch.tensor([not a.pbc.any() for a in self.systems], device=self.device)
+        self.total_mass = self.sum(self.masses)
+        self._graph = None
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over the atoms of each system."""
+        out = values.new_zeros((len(self.sizes), *values.shape[1:]))
+        return out.index_add(0, self.owner, values)
+
+    def evaluate(self) -> None:
+        """Energies and forces at the positions."""
+        prediction = self.calculator.evaluate(self._current_graph())
+        assert prediction.forces is not None
+        self.energy = prediction.energy.detach()
+        self.forces = prediction.forces.detach().double()
+
+    def _current_graph(self) -> GraphBatch:
+        if self._graph is not None:
+            moved = (self.positions - self._built_at).square().sum(dim=1).max()
+            # Written so that NaN counts as outdated.
+            if bool(moved <= (0.5 * self.skin) ** 2):
+                local = (self.positions - self._centres).to(self.calculator.graph.dtype)
+                return self._graph.displaced(local - self._graph.positions)
+        return self._new_graph()
+
+    def _new_graph(self) -> GraphBatch:
+        positions = self.positions.cpu().numpy()
+        # A system with NaN gets a list at its last good place: its forces are NaN already, and
+        # the observers will say so.
+        positions = np.where(np.isfinite(positions), positions, 0.0)
+        centres = (self.sum(self.positions) / self.sum(torch.ones_like(self.masses)))[self.owner]
+        self._centres = torch.nan_to_num(centres)
+        local = np.split(positions - self._centres.cpu().numpy(), np.cumsum(self.sizes)[:-1])
+        cutoff = self.calculator.potential.r_max + self.skin
+        graphs = [
+            graph(a.numbers, p, np.array(a.cell), a.pbc, cutoff=cutoff)
+            for a, p in zip(self.systems, local, strict=True)
+        ]
+        self._graph = collate(graphs).to(self.device, self.calculator.graph.dtype)
+        self._built_at = self.positions.clone()
+        return self._graph
+
+    def kinetic(self) -> Tensor:
+        """Kinetic energy of each system, eV."""
+        return 0.5 * self.sum(self.momenta.square() / self.masses).sum(dim=1)
+
+    def suspicious(
+        self, contexts: Sequence[RunContext], hot: float, large_force: float
+    ) -> np.ndarray:
+        """Which systems should be looked at out of turn: not finite, very hot, large forces."""
+        kinetic = self.kinetic()
+        largest = torch.zeros_like(self.energy).scatter_reduce(
+            0, self.owner, self.forces.square().sum(dim=1), "amax"
+        )
+        limit = torch.tensor(
+            [hot * 0.5 * c.n_dof * units.kB * c.temperature for c in contexts], device=self.device
+        )
+        # Written so that NaN is suspicious; a NaN position makes its energy or forces one.
+        fine = (kinetic <= limit) & (largest <= large_force**2) & torch.isfinite(self.energy)
+        fine &= torch.isfinite(self.sum(self.positions + self.momenta).sum(dim=1))
+        return (~fine).cpu().numpy()
+
+    def frames(self) -> list[Frame]:
+        """Positions, momenta, forces and energy of each system."""
+        ends = np.cumsum(self.sizes)[:-1]
+        arrays = [
+            np.split(x.cpu().numpy(), ends) for x in (self.positions, self.momenta, self.forces)
+        ]
+        return list(zip(*arrays, self.energy.tolist(), strict=True))
+
+    def keep(self, places: Sequence[int]) -> Tensor:
+        """Let the other systems go; give the mask of the atoms that stay."""
+        stay = torch.zeros(len(self.sizes), dtype=torch.bool, device=self.device)
+        stay[list(places)] = True
+        atoms = stay[self.owner]
+        self.systems = [self.systems[k] for k in places]
+        self.positions, self.momenta = self.positions[atoms], self.momenta[atoms]
+        self.forces, self.energy = self.forces[atoms], self.energy[stay]
+        if self.systems:
+            self._arrange()
+        return atoms
