@@ -16,7 +16,7 @@ from ase.build import molecule
 
 from ase_ws import PotentialCalculator, check_stability, finetune
 from ase_ws.data import BASE_MODEL, METHANOL_TRAIN
-from ase_ws.stability.verdict import StabilityReport
+from ase_ws.stability import StabilityReport
 
 
 def main(

@@ -244,16 +244,21 @@ def test_report_round_trip_and_files(tmp_path):
     )  # fmt: skip
     record = json.loads((tmp_path / "stability" / "stability.json").read_text())
     assert record == json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert record["schema_version"] == 1
+    assert record["schema_version"] == 2
     assert record["verdict"] == "unstable"
     assert {"failures", "total_ps", "failure_rate_per_ps", "checks"} <= record.keys()
     assert "300 K, replica 1" in labels
     assert report.verdict in report.summary()
 
-    frames = ase.io.read(tmp_path / "stability" / "failures.xyz", ":")
-    assert len(frames) == 2 * len(report.failures)
-    before, failing = frames[:2]
-    assert (before.info["role"], failing.info["role"]) == ("before", "failing")
+    frames = ase.io.read(tmp_path / "stability" / "candidates.xyz", ":")
+    roles = [frame.info["role"] for frame in frames]
+    assert roles.count("failing") == roles.count("before") == len(report.failures) == 4
+    earlier, before, failing = frames[roles.index("failing") - 2 : roles.index("failing") + 1]
+    assert (earlier.info["role"], before.info["role"]) == ("earlier", "before")
+    assert before.info["step"] - earlier.info["step"] < 2 * 40  # a frame every 20 fs
+    # No energy of the failing model passes for a label.
+    assert before.calc is None
+    assert before.info["label"] and np.isfinite(before.info["model_energy"])
     assert failing.info["check"] == "finite"
     assert failing.info["step"] == before.info["step"] + 1
     assert failing.info["replica"] == report.failures[0].replica
@@ -262,7 +267,7 @@ def test_report_round_trip_and_files(tmp_path):
 
 def test_failing_atoms_are_named_in_the_file(tmp_path):
     bad(Pairwise(hole=3.3), argon(), temperature=100, ps=10.0, timestep=2, out=tmp_path)
-    failing = ase.io.read(tmp_path / "failures.xyz", -1)
+    failing = ase.io.read(tmp_path / "candidates.xyz", -1)
     names = failing.info["failing_atoms"].split(", ")
     assert len(names) == 2
     assert all(name.startswith("Ar") for name in names)

@@ -6,7 +6,7 @@ imports `ase_ws.md` and never the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -173,6 +173,13 @@ class Finding:
         for key in ("value", "threshold"):
             record[key] = finite_or_none(record[key])
         return record
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Finding:
+        """Read what `to_dict` wrote."""
+        fields = {**record, "time": record["time_fs"], "atoms": tuple(record["atoms"])}
+        del fields["time_fs"]
+        return cls(**fields)
 
 
 def finite_or_none(value: float | None) -> float | None:

@@ -191,6 +191,7 @@ class _Replica:
             warnings=self.watch.warnings,
             traces=self.record.traces(),
             last_frames=self.watch.last_frames,
+            earlier_frames=self.watch.earlier_frames,
             seconds=seconds,
             context=self.context,
             seed=self.seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,9 @@ class MDResult:
         step, time_fs, potential_ev_per_atom, kinetic_ev_per_atom, conserved_ev_per_atom,
         temperature_k, volume_a3 (0 without a cell).
     last_frames : list of Atoms
-        When stopped early: the frame one step before and the one that failed.
+        When stopped early: the frame before and the one that failed.
+    earlier_frames : list of Atoms
+        When stopped early: some frames of the last 100 fs before those.
     seconds : float
         Wall time.
     context : RunContext
@@ -52,6 +54,7 @@ class MDResult:
     seconds: float
     context: RunContext
     seed: int
+    earlier_frames: list[Atoms] = field(default_factory=list)
 
     @property
     def time_ps(self) -> float:

@@ -176,6 +176,7 @@ def run_md(
         warnings=watch.warnings,
         traces=record.traces(),
         last_frames=watch.last_frames,
+        earlier_frames=watch.earlier_frames,
         seconds=seconds,
         context=context,
         seed=int(seed),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -11,6 +13,9 @@ from ase import Atoms
 from ase_ws.md.evaluation import describe
 from ase_ws.md.finite import FiniteGuard
 from ase_ws.md.observer import Finding, Observer, RunContext, Snapshot, bare_frame
+
+#: Frames kept for someone who wants to know how a failure came about: so many, this far apart (fs).
+EARLIER, EARLIER_EVERY = 5, 20.0
 
 
 @dataclass
@@ -33,6 +38,8 @@ class Watch:
         What did not.
     last_frames : list of Atoms
         After a failure: the frame before and the failing one.
+    earlier_frames : list of Atoms
+        After a failure: some frames of the last 100 fs before those, oldest first.
     """
 
     observers: Sequence[Observer]
@@ -42,8 +49,9 @@ class Watch:
     failure: Finding | None = None
     warnings: list[Finding] = field(default_factory=list)
     last_frames: list[Atoms] = field(default_factory=list)
-    _previous: Snapshot | None = None
-    _previous_state: dict[str, np.ndarray] = field(default_factory=dict)
+    earlier_frames: list[Atoms] = field(default_factory=list)
+    _previous: tuple[Snapshot, _State] | None = None
+    _kept: deque[tuple[Snapshot, _State]] = field(default_factory=lambda: deque(maxlen=EARLIER))
 
     def __post_init__(self) -> None:
         for observer in self.observers:
@@ -80,23 +88,35 @@ class Watch:
     def _remember(self, snapshot: Snapshot) -> None:
         # Three small arrays instead of `atoms.copy()`, which would cost ten times as much in
         # every step for a frame that is hardly ever wanted.
-        self._previous = snapshot
-        self._previous_state = {
-            "positions": self.atoms.positions.copy(),
-            "momenta": self.atoms.get_momenta(),
-            "cell": self.atoms.cell.array.copy(),
-        }
+        atoms = self.atoms
+        state = _State(atoms.positions.copy(), atoms.get_momenta(), atoms.cell.array.copy())
+        # What the checks share of a snapshot is theirs, and large.
+        snapshot.shared.clear()
+        self._previous = snapshot, state
+        if not self._kept or snapshot.time - self._kept[-1][0].time >= EARLIER_EVERY - 1e-6:
+            self._kept.append(self._previous)
 
     def _keep_frames(self, failing: Atoms) -> None:
         self.last_frames.append(failing)
         if self._previous is None:
             return
-        before = self.atoms.copy()
-        before.set_constraint()
-        before.set_cell(self._previous_state["cell"])
-        before.set_positions(self._previous_state["positions"])
-        before.set_momenta(self._previous_state["momenta"])
-        self.last_frames.insert(0, self._previous.to_atoms(before))
+        self.last_frames.insert(0, self._frame(*self._previous))
+        step = self._previous[0].step
+        self.earlier_frames = [self._frame(*kept) for kept in self._kept if kept[0].step < step]
+
+    def _frame(self, snapshot: Snapshot, state: _State) -> Atoms:
+        atoms = self.atoms.copy()
+        atoms.set_constraint()
+        atoms.set_cell(state.cell)
+        atoms.set_positions(state.positions)
+        atoms.set_momenta(state.momenta)
+        return snapshot.to_atoms(atoms)
+
+
+class _State(NamedTuple):
+    positions: np.ndarray
+    momenta: np.ndarray
+    cell: np.ndarray
 
 
 def with_guard(observers: Sequence[Observer]) -> list[Observer]:

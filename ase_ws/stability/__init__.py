@@ -12,6 +12,7 @@
 | `verdict.py` | `StabilityReport`, and the rule that gives the verdict |
 """
 
+from ase_ws.stability.calibrate import Calibration
 from ase_ws.stability.campaign import check_stability
 from ase_ws.stability.check import Check, CheckResult
 from ase_ws.stability.observers import (
@@ -29,10 +30,12 @@ from ase_ws.stability.observers import (
     default_checks,
 )
 from ase_ws.stability.rates import failure_rate, failure_rate_upper
-from ase_ws.stability.verdict import ReplicaResult, StabilityReport
+from ase_ws.stability.replica import ReplicaResult
+from ase_ws.stability.result import StabilityReport
 
 __all__ = [
     "BondCheck",
+    "Calibration",
     "CellCheck",
     "Check",
     "CheckResult",

@@ -1,42 +1,38 @@
-"""Run the replicas at each temperature, watch them, and report."""
+"""Relax, look before MD, run the replicas, find who is at fault, and report."""
 
 from __future__ import annotations
 
-import copy
 import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
-from ase_ws.atomic import atomic_path, write_text
+from ase_ws.atomic import write_text
 from ase_ws.errors import UserError
 from ase_ws.folders import make_clear
 from ase_ws.md.evaluation import check_start
-from ase_ws.md.finite import label_atoms
-from ase_ws.md.observer import Ensemble, Finding
-from ase_ws.md.result import MDResult
-from ase_ws.md.run import Progress, run_md
-from ase_ws.stability.check import Check, CheckResult, Status
-from ase_ws.stability.consistency import check_consistency
+from ase_ws.md.observer import Ensemble
+from ase_ws.md.run import Progress
+from ase_ws.stability.assemble import assemble
+from ase_ws.stability.blame import blame_for
+from ase_ws.stability.calibrate import Calibration
+from ase_ws.stability.candidates import Candidates
+from ase_ws.stability.check import Check
+from ase_ws.stability.geometry import Topology
 from ase_ws.stability.observers import default_checks
 from ase_ws.stability.plan import Plan, make_plan
-from ase_ws.stability.relax import Relaxation, relax
-from ase_ws.stability.verdict import (
-    ReplicaResult,
-    StabilityReport,
-    decide,
-    label,
-    merge_checks,
-)
+from ase_ws.stability.prepare import Preparation, prepare
+from ase_ws.stability.result import StabilityReport
+from ase_ws.stability.runs import Run, run_jobs
 
-#: Points of a trace that are kept for plots.
-TRACE_POINTS = 500
+#: What is written to the folder `out`.
+FILES = ("stability.json", "candidates.xyz", "report.html")
 
 
 def check_stability(
@@ -57,13 +53,22 @@ def check_stability(
     relax_steps: int = 200,
     fmax: float = 0.05,
     min_ps: float = 1.0,
+    topology: Topology = "fixed",
+    static: bool = True,
+    blame: bool = True,
+    compare: BaseCalculator | None = None,
+    compare_name: str = "",
+    calibration: Calibration | None = None,
+    name: str = "",
+    notes: Mapping[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> StabilityReport:
     """Say whether a potential is stable in MD of this structure at these temperatures.
 
-    The structure is relaxed, then each replica starts from it with its own velocities and is
-    stopped at the first failure of a check (see `ase_ws.stability.observers`).
+    The structure is relaxed and looked at (see `ase_ws.stability.static`), then each replica
+    starts from it with its own velocities and is stopped at the first failure of a check (see
+    `ase_ws.stability.observers`). Potentials of this package run all replicas in one batch.
 
     Parameters
     ----------
@@ -99,10 +104,25 @@ def check_stability(
         Simulated time needed at each temperature, over all replicas, to call it stable. Default
         1 ps: with no failure in less, the failure rate may be above 3 per ps with 5 %
         probability, which no use of MD could bear.
+    topology : {"fixed", "reactive"}
+        "fixed": a broken bond fails (a proton that goes over to another atom is logged).
+        "reactive": bonds may break and form, which is logged; what still fails is atoms that
+        collide, fly off or grow hot.
+    static : bool
+        Do the static checks before MD.
+    blame : bool
+        Where MD fails, find out by reruns who is at fault (see `ase_ws.stability.blame`).
+    compare : ASE calculator, optional
+        A second model, run with the same settings and seeds from its own relaxed structure.
+    compare_name, name : str
+        How the models are called in the report.
+    calibration : Calibration, optional
+        Thresholds from a training set; its bond lengths go into the report too.
+    notes : mapping, optional
+        For the provenance in the report, such as the command.
     out : path, optional
-        Folder for `stability.json` (the report) and, where a replica failed, `failures.xyz`: the
-        frame before and the failing frame of each, with the check, its message and the atoms in
-        `info`.
+        Folder for `stability.json` (the report) and, where a replica failed, `candidates.xyz`:
+        the failing frames and those before them, see `Candidates`.
     progress : callable, optional
         Called as `progress(steps_done, steps_planned, label)`.
 
@@ -115,6 +135,7 @@ def check_stability(
     UserError
         Bad arguments, or a calculator that cannot evaluate the starting structure at all.
     """
+    started = time.perf_counter()
     plan = make_plan(
         temperature=temperature,
         ps=ps,
@@ -129,180 +150,100 @@ def check_stability(
     )
     start = _with_calculator(atoms, calculator)
     check_start(start, stress=ensemble == "npt")
-    folder = None if out is None else make_clear(Path(out), ("stability.json", "failures.xyz"))
-    relaxation = relax(start, fmax=fmax, steps=relax_steps) if relax_steps else None
-    templates = (
-        list(checks)
-        if checks is not None
-        else default_checks(largest_training_force=largest_training_force)
+    folder = None if out is None else make_clear(Path(out), FILES)
+    templates = _templates(checks, largest_training_force, topology, calibration)
+    candidates = Candidates(None if folder is None else folder / "candidates.xyz")
+    preparation = prepare(
+        start, relax_steps=relax_steps, fmax=fmax, static=static, progress=progress
     )
-    consistency = check_consistency(start if relaxation is None else relaxation.atoms)
-    frames: list[Atoms] = []
-    runs: list[ReplicaResult] = []
-    if relaxation is None or relaxation.failure is None:
-        begin = start if relaxation is None else relaxation.atoms
-        for run, last_frames in _replicas(begin, plan, templates, progress):
-            runs.append(run)
-            frames += last_frames
-            if folder is not None and last_frames:
-                # After each failure, so that a campaign that is killed keeps what it found.
-                _write_failures(folder / "failures.xyz", frames)
-    report = _report(plan, relaxation, consistency, runs, start)
+    runs = _run_all(plan, preparation, templates, candidates, progress)
+    comparison = None
+    if compare is not None:
+        other = _with_calculator(atoms, compare)
+        check_start(other, stress=ensemble == "npt")
+        comparison = _compared(
+            other,
+            plan,
+            templates,
+            compare_name,
+            relax_steps=relax_steps,
+            fmax=fmax,
+            progress=progress,
+        )
+    report = assemble(
+        start,
+        plan,
+        preparation,
+        runs,
+        name=name,
+        blame=blame_for(plan, preparation, runs, templates, rerun=blame, progress=progress),
+        comparison=comparison,
+        calibration=calibration,
+        notes={"wall_time_s": time.perf_counter() - started, **(notes or {})},
+    )
     if folder is not None:
         write_text(folder / "stability.json", json.dumps(report.to_dict(), allow_nan=False) + "\n")
     return report
 
 
-def _replicas(start: Atoms, plan: Plan, templates: Sequence[Check], progress: Progress | None):
-    """Run one replica after the other; give each with its last frames if it failed."""
-    done = 0
-    for row, temperature in enumerate(plan.temperatures):
-        for replica in range(plan.replicas):
-            checks = copy.deepcopy(list(templates))
-            result = run_md(
-                start,
-                ensemble=plan.ensemble,
-                temperature=temperature,
-                steps=plan.steps,
-                timestep=plan.timestep,
-                seed=plan.seed_of(row, replica),
-                thermostat_time=plan.thermostat_time,
-                pressure=plan.pressure,
-                observers=checks,
-                interval=plan.interval,
-                progress=_shifted(progress, done, plan, f"{temperature:g} K, replica {replica}"),
-            )
-            done += plan.steps
-            run = _replica_result(plan, temperature, replica, result, checks)
-            yield run, _failing_frames(result, run)
+def _templates(
+    checks: Sequence[Check] | None,
+    largest_training_force: float | None,
+    topology: Topology,
+    calibration: Calibration | None,
+) -> list[Check]:
+    if checks is not None:
+        return list(checks)
+    templates = default_checks(largest_training_force=largest_training_force, topology=topology)
+    if calibration is not None:
+        calibration.apply(templates)
+    return templates
 
 
-def _replica_result(
-    plan: Plan, temperature: float, replica: int, result: MDResult, checks: Sequence[Check]
-) -> ReplicaResult:
-    failure = result.stopped_by
-    trace = result.traces["temperature_k"]
-    tail = trace[len(trace) // 2 :]
-    tail = tail[np.isfinite(tail)]
-    return ReplicaResult(
-        temperature=temperature,
-        replica=replica,
-        seed=result.seed,
-        planned_ps=plan.steps * plan.timestep / 1000.0,
-        simulated_ps=result.time_ps,
-        failure=label(failure, replica, temperature) if failure is not None else None,
-        warnings=[label(finding, replica, temperature) for finding in result.warnings],
-        checks=[check.result() for check in checks] + [_calculator_check(failure)],
-        traces=_thinned(result.traces),
-        mean_temperature=float(tail.mean()) if len(tail) else None,
-        ns_per_day=result.ns_per_day,
-    )
-
-
-def _calculator_check(failure: Finding | None) -> CheckResult:
-    raised = failure is not None and failure.check == "calculator"
-    return CheckResult(
-        name="calculator",
-        definition="the calculator raises no exception",
-        status="failed" if raised else "passed",
-        note=failure.message if failure is not None and raised else "",
-    )
-
-
-def _relaxation_check(relaxation: Relaxation | None) -> CheckResult:
-    definition = (
-        "the relaxation stays finite and keeps contacts, bonds and atoms of the given structure"
-    )
-    if relaxation is None:
-        return CheckResult("relaxation", definition, status="does not apply", note="not asked for")
-    status: Status = "warned" if relaxation.findings else "passed"
-    if relaxation.failure is not None:
-        status = "failed"
-    finding = relaxation.failure or next(iter(relaxation.findings), None)
-    note = finding.message if finding is not None else f"{relaxation.steps} steps"
-    return CheckResult(
-        name="relaxation",
-        definition=definition,
-        unit="eV/Å",
-        worst=relaxation.largest_force,
-        status=status,
-        note=note,
-    )
-
-
-def _report(
+def _run_all(
     plan: Plan,
-    relaxation: Relaxation | None,
-    consistency: tuple[CheckResult, list[Finding]],
-    runs: Sequence[ReplicaResult],
-    start: Atoms,
-) -> StabilityReport:
-    before = [*(relaxation.findings if relaxation is not None else []), *consistency[1]]
-    failures = [item for item in before if item.severity == "fail"]
-    failures += [run.failure for run in runs if run.failure is not None]
-    warnings = [item for item in before if item.severity == "warn"]
-    warnings += [item for run in runs for item in run.warnings]
-    checks = merge_checks(
-        [[_relaxation_check(relaxation), consistency[0]], *(run.checks for run in runs)]
-    )
-    verdict, reason = decide(failures, warnings, checks, runs, plan.min_ps)
-    settings: dict[str, Any] = {
-        **vars(plan),
-        "temperatures": list(plan.temperatures),
-        "steps": plan.steps,
-        "formula": start.get_chemical_formula(),
-        "n_atoms": len(start),
-        "calculator": type(start.calc).__name__,
-        "relaxation": None
-        if relaxation is None
-        else {"converged": relaxation.converged, "steps": relaxation.steps},
-    }
-    return StabilityReport(
-        verdict=verdict,
-        reason=reason,
-        failures=failures,
-        warnings=warnings,
-        checks=checks,
-        replicas=list(runs),
-        settings=settings,
-    )
+    preparation: Preparation,
+    templates: Sequence[Check],
+    candidates: Candidates,
+    progress: Progress | None,
+) -> list[Run]:
+    runs: list[Run] = []
 
+    def finished(run: Run) -> None:
+        runs.append(run)
+        candidates.add(run)
 
-def _failing_frames(result: MDResult, run: ReplicaResult) -> list[Atoms]:
-    if run.failure is None:
-        return []
-    roles = ("before", "failing")[-len(result.last_frames) :]
-    for frame, role in zip(result.last_frames, roles, strict=True):
-        frame.info.update(
-            role=role,
-            check=run.failure.check,
-            message=run.failure.message,
-            failing_atoms=label_atoms(frame, run.failure.atoms, limit=20),
-            temperature=run.temperature,
-            replica=run.replica,
-            seed=run.seed,
+    if preparation.begin is not None:
+        run_jobs(
+            preparation.begin, plan, plan.jobs(), templates, finished=finished, progress=progress
         )
-    return result.last_frames
+    order = {job.seed: number for number, job in enumerate(plan.jobs())}
+    return sorted(runs, key=lambda run: order[run.result.seed])
 
 
-def _write_failures(path: Path, frames: Sequence[Atoms]) -> None:
-    with atomic_path(path) as temporary:
-        ase.io.write(temporary, list(frames), format="extxyz")
-
-
-def _thinned(traces: dict[str, np.ndarray]) -> dict[str, list[float | None]]:
-    n_points = len(traces["time_fs"])
-    keep = np.unique(np.linspace(0, n_points - 1, min(n_points, TRACE_POINTS)).astype(int))
-    return {
-        name: [float(value) if np.isfinite(value) else None for value in trace[keep]]
-        for name, trace in traces.items()
-    }
-
-
-def _shifted(progress: Progress | None, done: int, plan: Plan, name: str) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda step, steps, _: progress(done + step, plan.total_steps, name)
+def _compared(
+    other: Atoms,
+    plan: Plan,
+    templates: Sequence[Check],
+    name: str,
+    *,
+    relax_steps: int,
+    fmax: float,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Run the second model and keep what a comparison needs."""
+    preparation = prepare(other, relax_steps=relax_steps, fmax=fmax, static=False)
+    runs = _run_all(plan, preparation, templates, Candidates(None), progress)
+    record = assemble(other, plan, preparation, runs, name=name).to_dict()
+    kept = (
+        "name", "verdict", "reason", "total_ps", "failed_replicas", "failure_rate_per_ps",
+        "failure_rate_95_upper_per_ps", "failure_rate_95_per_ps", "temperatures", "first_failure",
+    )  # fmt: skip
+    replicas = [
+        {key: value for key, value in replica.items() if key not in ("traces", "bonds")}
+        for replica in record["replicas"]
+    ]
+    return {**{key: record[key] for key in kept}, "replicas": replicas}
 
 
 def _with_calculator(atoms: Atoms, calculator: BaseCalculator | None) -> Atoms:

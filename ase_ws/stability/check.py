@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -54,6 +54,13 @@ class CheckResult:
         for key in ("warn_at", "fail_at", "worst", "worst_time_fs"):
             record[key] = finite_or_none(record[key])
         return record
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> CheckResult:
+        """Read what `to_dict` wrote."""
+        fields = {**record, "worst_time": record["worst_time_fs"]}
+        del fields["worst_time_fs"]
+        return cls(**fields)
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
 
 import numpy as np
 from ase import Atoms
@@ -19,6 +19,9 @@ from ase_ws.stability.pairs import (
     longest,
     radii_sum,
 )
+
+#: Whether the bonds of the start must hold.
+Topology = Literal["fixed", "reactive"]
 
 _NON_METALS = (1, 6, 7, 8, 9, 15, 16, 17, 34, 35, 53, 85)
 _METALLOIDS = (5, 14, 32, 33, 51, 52)
@@ -86,6 +89,8 @@ class BondCheck(Check):
 
     Attributes
     ----------
+    topology : {"fixed", "reactive"}
+        "reactive": any bond may break; that warns, and the bond is watched no longer.
     fail_at : float
         In Å; times max(1, √(T/1000 K)), as thermal amplitudes grow with √T. Default 0.5 (Fu et
         al., "Forces are not enough", TMLR 2023, which uses 0.5 Å for the MD17 molecules).
@@ -97,6 +102,7 @@ class BondCheck(Check):
         bonds (1.7 and more).
     """
 
+    topology: Topology = "fixed"
     fail_at: float = 0.5
     repeat: float = 10.0
     bonded: float = 1.3
@@ -153,9 +159,22 @@ class BondCheck(Check):
         moves = {int(k): self._new_partner(snapshot, int(k)) for k in np.flatnonzero(held)}
         broken = held.copy()
         broken[[k for k, partner in moves.items() if partner is not None]] = False
-        if broken.any():
+        if broken.any() and self.topology == "fixed":
             return super().failed(snapshot, values, broken)
-        return [self._transfer(snapshot, k, p) for k, p in moves.items() if p is not None]
+        findings = [self._transfer(snapshot, k, p) for k, p in moves.items() if p is not None]
+        if broken.any():
+            findings.append(self._reaction(snapshot, values, broken))
+        return findings
+
+    def _reaction(self, snapshot: Snapshot, values: np.ndarray, broken: np.ndarray) -> Finding:
+        """Log the broken bonds and watch them no longer."""
+        item = int(np.flatnonzero(broken)[np.argmax(values[broken])])
+        finding = self.finding("warn", snapshot, item, float(values[item]))
+        self.note = "bonds were broken, which is allowed here; they are watched no longer"
+        self._bonds = Pairs(*(column[~broken] for column in self._bonds))
+        if self._since is not None:
+            self._since = self._since[~broken]
+        return replace(finding, message=f"reaction: {finding.message}")
 
     def _new_partner(self, snapshot: Snapshot, item: int) -> tuple[int, int, np.ndarray] | None:
         """Where the bond's hydrogen sits now, as (hydrogen, heavy atom, cell shift)."""
@@ -217,12 +236,15 @@ class DetachedHydrogenCheck(Check):
 
     Attributes
     ----------
+    topology : {"fixed", "reactive"}
+        "reactive": another hydrogen is as good as a heavy atom, so H2 may leave.
     fail_at : float
         In Å. Default 2.5: longer than any X–H bond (I–H 1.6) and than most hydrogen bonds.
     repeat : float
         For this long, in fs. Default 20: two periods of an X–H stretch.
     """
 
+    topology: Topology = "fixed"
     fail_at: float = 2.5
     repeat: float = 20.0
 
@@ -257,9 +279,8 @@ class DetachedHydrogenCheck(Check):
         """Distance of each watched hydrogen in Å; infinite beyond the reach of the pair search."""
         return self._nearest_heavy(snapshot.atoms, close_pairs(snapshot))[self._watched]
 
-    @staticmethod
-    def _nearest_heavy(atoms: Atoms, pairs: Pairs) -> np.ndarray:
-        heavy = atoms.numbers[pairs.second] != 1
+    def _nearest_heavy(self, atoms: Atoms, pairs: Pairs) -> np.ndarray:
+        heavy = (atoms.numbers[pairs.second] != 1) | (self.topology == "reactive")
         return nearest(len(atoms), pairs.first[heavy], pairs.distance[heavy])
 
     def describe(self, snapshot: Snapshot, item: int, value: float) -> tuple[str, tuple[int, ...]]:

@@ -24,10 +24,13 @@ from ase_ws.stability.geometry import (
     ContactCheck,
     DetachedHydrogenCheck,
     IsolatedAtomCheck,
+    Topology,
 )
 
 
-def default_checks(*, largest_training_force: float | None = None) -> list[Check]:
+def default_checks(
+    *, largest_training_force: float | None = None, topology: Topology = "fixed"
+) -> list[Check]:
     """Make a fresh set of all checks, in the order in which they are asked.
 
     Causes come before symptoms: a broken bond is named rather than the heat it sets free.
@@ -36,13 +39,15 @@ def default_checks(*, largest_training_force: float | None = None) -> list[Check
     ----------
     largest_training_force : float, optional
         Largest force in the training set in eV/Å, see `ForceCheck`.
+    topology : {"fixed", "reactive"}
+        Whether a broken bond is a failure, see `BondCheck`.
     """
     return [
         FiniteCheck(),
         CellCheck(),
         ContactCheck(),
-        BondCheck(),
-        DetachedHydrogenCheck(),
+        BondCheck(topology=topology),
+        DetachedHydrogenCheck(topology=topology),
         IsolatedAtomCheck(),
         ForceCheck(largest_training_force=largest_training_force),
         EnergyCheck(),

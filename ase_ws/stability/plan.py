@@ -4,12 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ase_ws.errors import UserError
-from ase_ws.md.observer import Ensemble
+from ase_ws.md.observer import Ensemble, Finding
+
+
+@dataclass(frozen=True)
+class Job:
+    """One replica to run.
+
+    Attributes
+    ----------
+    temperature : float
+        In K.
+    replica : int
+        Number of the replica at this temperature, from 0.
+    seed : int
+        For `run_md`.
+    """
+
+    temperature: float
+    replica: int
+    seed: int
+
+    def label(self, finding: Finding) -> Finding:
+        """Say in a finding which replica it comes from."""
+        return replace(finding, replica=self.replica, temperature=self.temperature)
 
 
 @dataclass(frozen=True)
@@ -36,6 +59,14 @@ class Plan:
     def total_steps(self) -> int:
         """Steps of all replicas."""
         return self.steps * self.replicas * len(self.temperatures)
+
+    def jobs(self) -> list[Job]:
+        """All replicas, the coldest temperature given first."""
+        return [
+            Job(temperature, replica, self.seed_of(row, replica))
+            for row, temperature in enumerate(self.temperatures)
+            for replica in range(self.replicas)
+        ]
 
     def seed_of(self, temperature: int, replica: int) -> int:
         """Seed of one run, so that no two runs, of this or of another `seed`, share one."""

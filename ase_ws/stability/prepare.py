@@ -1,0 +1,138 @@
+"""What is looked at before any MD: the structure given, its relaxation, the static checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from ase_ws.md.observer import Finding
+from ase_ws.md.run import Progress
+from ase_ws.stability.check import CheckResult, Status
+from ase_ws.stability.consistency import check_consistency
+from ase_ws.stability.pairs import find_pairs, longest, radii_sum
+from ase_ws.stability.relax import Relaxation, relax
+
+#: Two atoms closer than this part of their radii sum in the structure *given* are a mistake in
+#: it: the limit of `ContactCheck`.
+OVERLAP = 0.5
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The start of MD, and what was found on the way there.
+
+    Attributes
+    ----------
+    begin : Atoms or None
+        Where MD starts, with the calculator; None where there is nothing to start from.
+    checks : list of CheckResult
+        The relaxation, and the consistency of direct forces.
+    findings : list of Finding
+    static : list of dict
+        Static checks, with their curves.
+    relaxation : dict or None
+        How it went, for the settings in the report.
+    overlap : str
+        The atoms that lie on top of each other in the structure given, in one line, or "".
+    """
+
+    begin: Atoms | None
+    checks: list[CheckResult]
+    findings: list[Finding]
+    static: list[dict[str, Any]]
+    relaxation: dict[str, Any] | None
+    overlap: str
+
+    @property
+    def failures(self) -> list[Finding]:
+        """What failed before MD."""
+        return [finding for finding in self.findings if finding.severity == "fail"]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """What was found and did not fail."""
+        return [finding for finding in self.findings if finding.severity == "warn"]
+
+
+def prepare(
+    given: Atoms,
+    *,
+    relax_steps: int = 200,
+    fmax: float = 0.05,
+    static: bool = True,
+    progress: Progress | None = None,
+) -> Preparation:
+    """Relax the structure and do the checks that need no MD.
+
+    Parameters
+    ----------
+    given : Atoms
+        With a calculator; not modified.
+    relax_steps, fmax : int, float (eV/Å)
+        See `relax`; 0 steps leaves the structure as it is.
+    static : bool
+        Do the static checks.
+    progress : callable, optional
+        Called as `progress(done, planned, label)`.
+
+    Returns
+    -------
+    Preparation
+    """
+    if progress is not None:
+        progress(0, 1, "relaxing")
+    relaxation = relax(given, fmax=fmax, steps=relax_steps) if relax_steps else None
+    findings = [] if relaxation is None else list(relaxation.findings)
+    checks = [_relaxation_check(relaxation)]
+    begin = given if relaxation is None else relaxation.atoms
+    if relaxation is not None and relaxation.failure is not None:
+        begin = None
+    else:
+        consistency, found = check_consistency(begin)
+        checks.append(consistency)
+        findings += found
+    return Preparation(
+        begin=begin,
+        checks=checks,
+        findings=findings,
+        static=[],
+        relaxation=None
+        if relaxation is None
+        else {"converged": relaxation.converged, "steps": relaxation.steps},
+        overlap=_overlap(given),
+    )
+
+
+def _overlap(given: Atoms) -> str:
+    first, second, distance, _ = find_pairs(given, longest(given))
+    ratios = distance / radii_sum(given.numbers, first, second)
+    if len(ratios) == 0 or not ratios.min() < OVERLAP:
+        return ""
+    pair = int(np.argmin(ratios))
+    i, j = int(first[pair]), int(second[pair])
+    names = f"{given.symbols[i]}{i} and {given.symbols[j]}{j}"
+    return f"{names} are {distance[pair]:.2f} Å apart in the structure given"
+
+
+def _relaxation_check(relaxation: Relaxation | None) -> CheckResult:
+    definition = (
+        "the relaxation stays finite and keeps contacts, bonds and atoms of the given structure"
+    )
+    if relaxation is None:
+        return CheckResult("relaxation", definition, status="does not apply", note="not asked for")
+    status: Status = "warned" if relaxation.findings else "passed"
+    if relaxation.failure is not None:
+        status = "failed"
+    finding = relaxation.failure or next(iter(relaxation.findings), None)
+    note = finding.message if finding is not None else f"{relaxation.steps} steps"
+    return CheckResult(
+        name="relaxation",
+        definition=definition,
+        unit="eV/Å",
+        worst=relaxation.largest_force,
+        status=status,
+        note=note,
+    )
