@@ -2,14 +2,17 @@
 
 | file | holds |
 | --- | --- |
-| `campaign.py` | `check_stability`: relax, run the replicas, report |
-| `plan.py` | what a campaign is asked to do |
-| `observers.py` | the list of checks; each lives in `energetics.py`, `geometry.py` or `drift.py` |
-| `check.py` | what all checks have in common |
-| `pairs.py` | close pairs, periodic or not |
+| `campaign.py` | `check_stability`: prepare, run the replicas, find who is at fault, report |
+| `trajectory.py` | `check_trajectory`: the same checks on frames that exist |
+| `plan.py`, `prepare.py`, `runs.py`, `blame.py`, `assemble.py` | its steps, in this order |
+| `static/` | checks that need no MD |
+| `observers.py` | the list of checks in `energetics.py`, `geometry.py`, `drift.py`, `rdf.py` |
+| `check.py`, `pairs.py` | what all checks have in common |
+| `calibrate.py` | thresholds from a training set |
 | `relax.py` | the starting structure |
-| `rates.py` | failure rate and its upper limit |
-| `verdict.py` | `StabilityReport`, and the rule that gives the verdict |
+| `rates.py`, `verdict.py` | failure rate, survival, and the rule that gives the verdict |
+| `replica.py`, `result.py` | what comes out |
+| `bonds.py`, `picture.py`, `candidates.py` | bond lengths, failing frame, frames worth a label |
 """
 
 from ase_ws.stability.calibrate import Calibration
@@ -30,8 +33,10 @@ from ase_ws.stability.observers import (
     default_checks,
 )
 from ase_ws.stability.rates import failure_rate, failure_rate_upper
+from ase_ws.stability.rdf import RDFCheck, RDFReference
 from ase_ws.stability.replica import ReplicaResult
 from ase_ws.stability.result import StabilityReport
+from ase_ws.stability.trajectory import check_trajectory
 
 __all__ = [
     "BondCheck",
@@ -47,10 +52,13 @@ __all__ = [
     "ForceCheck",
     "FrozenCheck",
     "IsolatedAtomCheck",
+    "RDFCheck",
+    "RDFReference",
     "ReplicaResult",
     "StabilityReport",
     "TemperatureCheck",
     "check_stability",
+    "check_trajectory",
     "default_checks",
     "failure_rate",
     "failure_rate_upper",
