@@ -13,9 +13,9 @@ from ase.build import molecule
 from ase.io import read, write
 
 import ase_ws.training
-from ase_ws import PotentialCalculator, load_potential
+from ase_ws import PotentialCalculator, load_potential, run_md
 from ase_ws.potentials.files import save_potential
-from ase_ws.testing import tiny_mace
+from ase_ws.testing import Morse, tiny_mace
 
 
 def names(folder):
@@ -395,3 +395,31 @@ def test_an_interruption_says_how_to_go_on(cli, work, monkeypatch):
     code, _, err = cli("finetune", "--train", "train.xyz", "--out", "run")
     assert code == 130
     assert "--resume run" in err
+
+
+def test_a_trajectory_and_what_is_written(cli, tmp_path):
+    calculator = PotentialCalculator(Morse(depth=4.0, r_max=2.0))
+    run_md(molecule("H2O"), calculator, temperature=100, steps=200, out=tmp_path / "md")
+    file = tmp_path / "md" / "trajectory.extxyz"
+    code, _, _ = cli("stability", "--trajectory", file, "--out", tmp_path / "a")
+    assert code == 1  # 0.1 ps are not enough
+    assert json.loads((tmp_path / "a" / "stability.json").read_text())["name"] == "trajectory"
+    frames = read(file, ":")
+    for k, frame in enumerate(frames):
+        frame.positions[1] += [0.0, 0.1 * k, 0.0]
+    write(tmp_path / "broken.xyz", frames)
+    code, out, _ = cli(
+        "stability", "--trajectory", tmp_path / "broken.xyz", "--out", tmp_path / "b"
+    )
+    assert code == 3
+    assert "bond" in out
+    assert (tmp_path / "b" / "candidates.xyz").is_file()
+    for arguments, message in (
+        (["--trajectory", tmp_path / "none.xyz"], "none.xyz"),
+        ([], "give MODEL and STRUCTURE"),
+        (["model.safetensors"], "give MODEL and STRUCTURE"),
+        (["--trajectory", file, "--temperature", "3", "--temperature", "4"], "one temperature"),
+        (["a", "b", "--frame-interval", "3"], "--frame-interval"),
+    ):
+        code, _, err = cli("stability", *arguments)
+        assert (code, message in err) == (2, True), err

@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ase_ws._version import __version__
-from ase_ws.cli import demo, models, run, train
+from ase_ws.cli import demo, md, models, stability, train
 from ase_ws.cli.output import err_console, out_console, plain
 from ase_ws.errors import UserError
 
@@ -26,8 +26,8 @@ for command in (
     demo.demo,
     train.finetune,
     train.evaluate,
-    run.md,
-    run.stability,
+    md.md,
+    stability.stability,
     models.info,
     models.export,
 ):

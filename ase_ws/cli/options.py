@@ -40,6 +40,13 @@ class Thermostat(str, Enum):
     nose_hoover = "nose-hoover"
 
 
+class Topology(str, Enum):
+    """Whether the bonds of the start must hold."""
+
+    fixed = "fixed"
+    reactive = "reactive"
+
+
 class Ensemble(str, Enum):
     """Which ensemble to sample."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_ws.errors import UserError
+from ase_ws.frames import read_frames
 from ase_ws.stability.bonds import Counts, count_lengths
 from ase_ws.stability.check import Check
 from ase_ws.stability.energetics import ForceCheck
@@ -79,6 +81,13 @@ class Calibration:
             smallest_contact=min(contacts, default=None),
             bonds=count_lengths(frames),
         )
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Calibration:
+        """Read labelled frames, such as the training set."""
+        frames = read_frames(path)
+        structures = [Atoms(f.numbers, f.positions, cell=f.cell, pbc=f.pbc) for f in frames]
+        return cls.of(structures, [frame.forces for frame in frames], source=str(path))
 
     def apply(self, checks: Sequence[Check]) -> None:
         """Set the limits of these checks.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,6 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
-from ase_ws.atomic import write_text
 from ase_ws.errors import UserError
 from ase_ws.folders import make_clear
 from ase_ws.md.evaluation import check_start
@@ -25,14 +23,12 @@ from ase_ws.stability.calibrate import Calibration
 from ase_ws.stability.candidates import Candidates
 from ase_ws.stability.check import Check
 from ase_ws.stability.geometry import Topology
-from ase_ws.stability.observers import default_checks
 from ase_ws.stability.plan import Plan, make_plan
 from ase_ws.stability.prepare import Preparation, prepare
-from ase_ws.stability.result import StabilityReport
+from ase_ws.stability.rdf import RDFReference
+from ase_ws.stability.result import FILES, StabilityReport
 from ase_ws.stability.runs import Run, run_jobs
-
-#: What is written to the folder `out`.
-FILES = ("stability.json", "candidates.xyz", "report.html")
+from ase_ws.stability.watchers import watchers
 
 
 def check_stability(
@@ -59,6 +55,7 @@ def check_stability(
     compare: BaseCalculator | None = None,
     compare_name: str = "",
     calibration: Calibration | None = None,
+    rdf: RDFReference | None = None,
     name: str = "",
     notes: Mapping[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -118,6 +115,8 @@ def check_stability(
         How the models are called in the report.
     calibration : Calibration, optional
         Thresholds from a training set; its bond lengths go into the report too.
+    rdf : RDFReference, optional
+        A reference at the same temperature, to compare g(r) with.
     notes : mapping, optional
         For the provenance in the report, such as the command.
     out : path, optional
@@ -151,7 +150,13 @@ def check_stability(
     start = _with_calculator(atoms, calculator)
     check_start(start, stress=ensemble == "npt")
     folder = None if out is None else make_clear(Path(out), FILES)
-    templates = _templates(checks, largest_training_force, topology, calibration)
+    templates = watchers(
+        checks,
+        topology=topology,
+        calibration=calibration,
+        rdf=rdf,
+        largest_training_force=largest_training_force,
+    )
     candidates = Candidates(None if folder is None else folder / "candidates.xyz")
     preparation = prepare(
         start, relax_steps=relax_steps, fmax=fmax, static=static, progress=progress
@@ -182,22 +187,8 @@ def check_stability(
         notes={"wall_time_s": time.perf_counter() - started, **(notes or {})},
     )
     if folder is not None:
-        write_text(folder / "stability.json", json.dumps(report.to_dict(), allow_nan=False) + "\n")
+        report.write(folder)
     return report
-
-
-def _templates(
-    checks: Sequence[Check] | None,
-    largest_training_force: float | None,
-    topology: Topology,
-    calibration: Calibration | None,
-) -> list[Check]:
-    if checks is not None:
-        return list(checks)
-    templates = default_checks(largest_training_force=largest_training_force, topology=topology)
-    if calibration is not None:
-        calibration.apply(templates)
-    return templates
 
 
 def _run_all(

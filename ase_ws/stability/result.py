@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from ase_ws.atomic import write_text
 from ase_ws.md.observer import Finding
 from ase_ws.stability.blame import Blame
 from ase_ws.stability.check import CheckResult
@@ -20,6 +24,9 @@ from ase_ws.stability.verdict import Verdict
 
 #: Raised whenever a key of `StabilityReport.to_dict()` changes its meaning or goes.
 SCHEMA_VERSION = 2
+
+#: What a run of the suite writes to its folder.
+FILES = ("stability.json", "candidates.xyz", "report.html")
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,12 @@ class StabilityReport:
             "settings": self.settings,
             "provenance": self.provenance,
         }
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """Write `stability.json` to the folder, and make it if need be."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), allow_nan=False) + "\n"
+        write_text(Path(folder) / "stability.json", text)
 
     def summary(self) -> str:
         """Say it in a few lines of text for people."""

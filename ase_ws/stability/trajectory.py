@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from ase.calculators.calculator import BaseCalculator
 from ase.geometry import complete_cell
 
 from ase_ws.errors import UserError
+from ase_ws.folders import make_clear
 from ase_ws.md.evaluation import evaluate
 from ase_ws.md.observer import Ensemble, Finding, RunContext, Snapshot
 from ase_ws.md.velocities import degrees_of_freedom, kinetic_temperature
@@ -21,16 +24,18 @@ from ase_ws.stability.assemble import assemble
 from ase_ws.stability.blame import Blame
 from ase_ws.stability.bonds import BondLengths
 from ase_ws.stability.calibrate import Calibration
+from ase_ws.stability.candidates import Candidates
 from ase_ws.stability.check import Check, CheckResult
 from ase_ws.stability.drift import DriftCheck
 from ase_ws.stability.energetics import EnergyCheck, ForceCheck, FrozenCheck, TemperatureCheck
 from ase_ws.stability.geometry import Topology
-from ase_ws.stability.observers import default_checks
 from ase_ws.stability.plan import Job, Plan
 from ase_ws.stability.prepare import Preparation
+from ase_ws.stability.rdf import RDFReference
 from ase_ws.stability.replica import ReplicaResult
-from ase_ws.stability.result import StabilityReport
+from ase_ws.stability.result import FILES, StabilityReport
 from ase_ws.stability.runs import Run
+from ase_ws.stability.watchers import watchers
 
 #: What the checks need; those not named here need positions alone.
 NEEDS: tuple[tuple[type[Check], tuple[str, ...]], ...] = (
@@ -52,9 +57,11 @@ def check_trajectory(
     checks: Sequence[Check] | None = None,
     topology: Topology = "fixed",
     calibration: Calibration | None = None,
+    rdf: RDFReference | None = None,
     min_ps: float = 1.0,
     name: str = "",
     notes: Mapping[str, Any] | None = None,
+    out: str | os.PathLike[str] | None = None,
 ) -> StabilityReport:
     """Show the frames of a trajectory to the checks, as if it were running.
 
@@ -75,7 +82,7 @@ def check_trajectory(
     ensemble : {"nve", "nvt", "npt"}
         What was sampled; the drift is judged in NVE only, since a file does not hold the
         thermostat's part of the conserved quantity.
-    checks, topology, calibration, min_ps, name, notes
+    checks, topology, calibration, rdf, min_ps, name, notes, out
         As for `check_stability`.
 
     Returns
@@ -100,11 +107,7 @@ def check_trajectory(
         steps=len(frames) - 1,
         n_dof=degrees_of_freedom(moves.atoms),
     )
-    wanted = (
-        copy.deepcopy(list(checks)) if checks is not None else default_checks(topology=topology)
-    )
-    if checks is None and calibration is not None:
-        calibration.apply(wanted)
+    wanted = copy.deepcopy(watchers(checks, topology=topology, calibration=calibration, rdf=rdf))
     held, left_out = _applicable(wanted, moves.held, ensemble)
     bonds = BondLengths()
     for observer in (*held, bonds):
@@ -139,16 +142,22 @@ def check_trajectory(
         min_ps=min_ps,
     )
     nothing = Preparation(frames[0], [], [], [], None, "")
-    return assemble(
+    run = Run(replica, [*watch.earlier_frames, *watch.last_frames])
+    report = assemble(
         frames[0],
         plan,
         nothing,
-        [Run(replica, [*watch.earlier_frames, *watch.last_frames])],
+        [run],
         name=name or "trajectory",
         blame=_blame(watch.failure),
         calibration=calibration,
         notes=notes,
     )
+    if out is not None:
+        folder = make_clear(Path(out), FILES)
+        Candidates(folder / "candidates.xyz").add(run)
+        report.write(folder)
+    return report
 
 
 def _job(kelvin: float) -> Job:

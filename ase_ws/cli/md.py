@@ -1,14 +1,12 @@
-"""`ase-ws md` and `ase-ws stability`."""
+"""`ase-ws md`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ase_ws.atomic import write_text
 from ase_ws.cli.inputs import attach, thread_limit
 from ase_ws.cli.options import (
     Device,
@@ -21,7 +19,6 @@ from ase_ws.cli.options import (
     Threads,
 )
 from ase_ws.cli.output import err_console, out_console, plain
-from ase_ws.errors import UserError
 from ase_ws.folders import require_free
 from ase_ws.progress import step_progress
 
@@ -101,69 +98,3 @@ def _print_md(result: Any, out: Path) -> None:
         f"written: {out}/trajectory.extxyz, md.csv, md.json",
         soft_wrap=True,
     )
-
-
-def stability(
-    model: ModelArgument,
-    structure: StructureArgument,
-    temperature: Annotated[
-        list[float] | None, typer.Option(help="Temperature in K; may be repeated.")
-    ] = None,
-    temperatures: Annotated[
-        list[float] | None, typer.Argument(help="More temperatures, after --temperature.")
-    ] = None,
-    ps: Annotated[float, typer.Option(help="Length of each replica in ps.")] = 5.0,
-    replicas: Annotated[int, typer.Option(help="Runs at each temperature.")] = 1,
-    timestep: Annotated[float, typer.Option(help="Time step in fs.")] = 0.5,
-    ensemble: Annotated[Ensemble, typer.Option(help="Ensemble to sample.")] = Ensemble.nvt,
-    seed: Annotated[int, typer.Option(help="Seed of the whole campaign.")] = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for stability.json and the failing frames.")
-    ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the report to this file.")
-    ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Dask scheduler (not available in this version).")
-    ] = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    threads: Threads = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace an earlier run in --out.")] = False,
-    quiet: Quiet = False,
-) -> None:
-    """Tell whether MD of this structure at these temperatures is safe with this model.
-
-    Exit code 0: stable. 3: unstable. 1: not enough evidence (inconclusive).
-    """
-    from ase_ws.stability.campaign import check_stability
-
-    if scheduler is not None:
-        raise UserError("--scheduler: not available in this version; leave it out to run here")
-    atoms, calculator, largest_force = attach(model, structure, dtype, device)
-    if out is not None:
-        require_free(out, overwrite=overwrite)
-    with thread_limit(threads, atoms), step_progress("stability", quiet=quiet) as report_progress:
-        report = check_stability(
-            atoms,
-            calculator,
-            temperature=[*(temperature or []), *(temperatures or [])] or [300.0],
-            ps=ps,
-            replicas=replicas,
-            timestep=timestep,
-            ensemble=ensemble.value,
-            seed=seed,
-            largest_training_force=largest_force,
-            out=out,
-            progress=report_progress,
-        )
-    if json_file is not None:
-        write_text(json_file, json.dumps(report.to_dict(), allow_nan=False, indent=1) + "\n")
-    if not quiet:
-        colour = {"stable": "green", "unstable": "red"}.get(report.verdict, "yellow")
-        first, *rest = report.summary().splitlines()
-        out_console.print(f"[bold {colour}]{plain(first)}[/]", soft_wrap=True)
-        for line in rest:
-            out_console.print(line, markup=False, soft_wrap=True)
-    if report.verdict != "stable":
-        raise typer.Exit(3 if report.verdict == "unstable" else 1)

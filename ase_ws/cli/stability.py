@@ -1,0 +1,200 @@
+"""`ase-ws stability`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ase_ws.atomic import write_text
+from ase_ws.cli.inputs import attach, thread_limit
+from ase_ws.cli.options import Device, Dtype, Ensemble, Quiet, Threads, Topology
+from ase_ws.cli.output import command, out_console, plain
+from ase_ws.errors import UserError
+from ase_ws.folders import require_free
+from ase_ws.progress import step_progress
+
+
+def stability(
+    model: Annotated[
+        Path | None,
+        typer.Argument(help="Model to judge: .safetensors of this package, or mace-torch .model."),
+    ] = None,
+    structure: Annotated[
+        Path | None,
+        typer.Argument(help="Structure to start from (any file that ASE reads; last frame)."),
+    ] = None,
+    temperature: Annotated[
+        list[float] | None, typer.Option(help="Temperature in K; may be repeated. Default 300.")
+    ] = None,
+    temperatures: Annotated[
+        list[float] | None, typer.Argument(help="More temperatures, after --temperature.")
+    ] = None,
+    ps: Annotated[float, typer.Option(help="Length of each replica in ps.")] = 5.0,
+    replicas: Annotated[int, typer.Option(help="Runs at each temperature.")] = 1,
+    timestep: Annotated[float, typer.Option(help="Time step in fs.")] = 0.5,
+    ensemble: Annotated[Ensemble, typer.Option(help="Ensemble to sample.")] = Ensemble.nvt,
+    topology: Annotated[
+        Topology,
+        typer.Option(help="fixed: a broken bond is a failure. reactive: bonds may break and form."),
+    ] = Topology.fixed,
+    static: Annotated[
+        bool, typer.Option(help="Look at derivatives, symmetries and scans before MD.")
+    ] = True,
+    blame: Annotated[
+        bool, typer.Option(help="Rerun failures at half the time step and in float64.")
+    ] = True,
+    compare: Annotated[
+        Path | None, typer.Option(help="Second model, run with the same seeds.")
+    ] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Training frames: thresholds and bond lengths from them.")
+    ] = None,
+    rdf: Annotated[
+        Path | None,
+        typer.Option(help="Reference trajectory at this temperature, to compare g(r) with."),
+    ] = None,
+    trajectory: Annotated[
+        Path | None,
+        typer.Option(help="Check this trajectory, without MD; MODEL evaluates it where given."),
+    ] = None,
+    frame_interval: Annotated[
+        float | None,
+        typer.Option(help="Time between frames of --trajectory in fs; default: from the file."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the whole campaign.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for report.html, stability.json and candidates.xyz."),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the report to this file.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Dask scheduler (not available in this version).")
+    ] = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    threads: Threads = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier run in --out.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tell whether MD of this structure at these temperatures is safe with this model.
+
+    Exit code 0: stable. 3: unstable. 1: not enough evidence (inconclusive).
+    """
+    from ase_ws.stability import Calibration, RDFReference
+
+    if scheduler is not None:
+        raise UserError("--scheduler: not available in this version; leave it out to run here")
+    kelvins = [*(temperature or []), *(temperatures or [])]
+    if json_file is not None and not json_file.parent.is_dir():
+        raise UserError(f"{json_file}: its folder does not exist; make it first")
+    calibration = None if calibrate is None else Calibration.from_file(calibrate)
+    reference = None if rdf is None else RDFReference.of(_frames(rdf))
+    common = {
+        "ensemble": ensemble.value,
+        "topology": topology.value,
+        "calibration": calibration,
+        "rdf": reference,
+        "out": out,
+        "notes": {"command": command()},
+    }
+    if trajectory is not None:
+        _refuse(structure, "STRUCTURE", "--trajectory has frames of its own")
+        if out is not None:
+            require_free(out, overwrite=overwrite)
+        report = _trajectory(trajectory, model, kelvins, frame_interval, dtype, device, common)
+    else:
+        if model is None or structure is None:
+            raise UserError("give MODEL and STRUCTURE, or --trajectory FILE")
+        _refuse(frame_interval, "--frame-interval", "it belongs to --trajectory")
+        atoms, calculator, largest_force = attach(model, structure, dtype, device)
+        other = None if compare is None else attach(compare, structure, dtype, device)[1]
+        if out is not None:
+            require_free(out, overwrite=overwrite)
+        with thread_limit(threads, atoms), step_progress("stability", quiet=quiet) as progress:
+            from ase_ws.stability import check_stability
+
+            report = check_stability(
+                atoms,
+                calculator,
+                temperature=kelvins or [300.0],
+                ps=ps,
+                replicas=replicas,
+                timestep=timestep,
+                seed=seed,
+                largest_training_force=largest_force,
+                static=static,
+                blame=blame,
+                compare=other,
+                compare_name="" if compare is None else _label(compare, model),
+                name=_label(model, compare),
+                progress=progress,
+                **common,
+            )
+    _finish(report, out, json_file, quiet)
+
+
+def _frames(path: Path) -> list[Any]:
+    import ase.io
+
+    try:
+        frames = ase.io.read(path, index=":")
+    except Exception as error:
+        raise UserError(f"{path}: cannot be read as a trajectory ({error})") from error
+    return frames if isinstance(frames, list) else [frames]
+
+
+def _trajectory(
+    path: Path,
+    model: Path | None,
+    kelvins: list[float],
+    frame_interval: float | None,
+    dtype: str | None,
+    device: str | None,
+    common: dict[str, Any],
+) -> Any:
+    from ase_ws.stability import check_trajectory
+
+    if len(kelvins) > 1:
+        raise UserError("a trajectory has one temperature: give --temperature once")
+    calculator = None if model is None else attach(model, path, dtype, device)[1]
+    return check_trajectory(
+        _frames(path),
+        calculator,
+        frame_interval=frame_interval,
+        temperature=kelvins[0] if kelvins else None,
+        name=path.stem,
+        **common,
+    )
+
+
+def _finish(report: Any, out: Path | None, json_file: Path | None, quiet: bool) -> None:
+    """Print, and exit with the code of the verdict."""
+    if json_file is not None:
+        write_text(json_file, json.dumps(report.to_dict(), allow_nan=False, indent=1) + "\n")
+    if not quiet:
+        colour = {"stable": "green", "unstable": "red"}.get(report.verdict, "yellow")
+        first, *rest = report.summary().splitlines()
+        out_console.print(f"[bold {colour}]{plain(first)}[/]", soft_wrap=True)
+        for line in rest:
+            out_console.print(line, markup=False, soft_wrap=True)
+        if out is not None:
+            out_console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    if report.verdict != "stable":
+        raise typer.Exit(3 if report.verdict == "unstable" else 1)
+
+
+def _refuse(given: Any, what: str, why: str) -> None:
+    if given is not None:
+        raise UserError(f"{what}: not here, {why}")
+
+
+def _label(model: Path, other: Path | None) -> str:
+    """Name a model by its file, or by its folder where two files have the same name."""
+    if model.stem == "model" or (other is not None and other.stem == model.stem):
+        return f"{model.resolve().parent.name}/{model.stem}"
+    return model.stem
