@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.stats import chi2
 
 # A methanol that loses H5: positions and radii in Å.
 SYMBOLS = ["C", "O", "H", "H", "H", "H"]
@@ -43,9 +44,13 @@ def check(name, definition, unit="", status="passed", worst=None, **more):
 
 
 def interval(failed, total):
-    """Give a rough 95 % interval of a rate, good enough to be drawn."""
-    low = max(0.0, failed - 1.9 * math.sqrt(failed)) / total
-    return [low, (failed + 3.7 + 1.3 * math.sqrt(failed)) / total]
+    """Give the exact two-sided 95 % interval of a Poisson rate (Garwood 1936)."""
+    low = chi2.ppf(0.025, 2 * failed) / 2 if failed else 0.0
+    return [float(low) / total, float(chi2.ppf(0.975, 2 * failed + 2)) / 2 / total]
+
+
+def upper(failed, total):
+    return float(chi2.ppf(0.95, 2 * failed + 2)) / 2 / total
 
 
 def survival(times, planned):
@@ -117,7 +122,7 @@ def outcome(name, failing, *, temperatures, replicas, planned=1.0, seed=0, point
                 "failed": n_failing,
                 "total_ps": total,
                 "failure_rate_per_ps": n_failing / total,
-                "failure_rate_95_upper_per_ps": (n_failing + 3) / total,
+                "failure_rate_95_upper_per_ps": upper(n_failing, total),
                 "failure_rate_95_per_ps": interval(n_failing, total),
                 "survival": survival(times, planned),
             }
@@ -134,7 +139,7 @@ def outcome(name, failing, *, temperatures, replicas, planned=1.0, seed=0, point
         "total_ps": total,
         "failed_replicas": failed,
         "failure_rate_per_ps": failed / total,
-        "failure_rate_95_upper_per_ps": (failed + 3) / total,
+        "failure_rate_95_upper_per_ps": upper(failed, total),
         "failure_rate_95_per_ps": interval(failed, total),
         "temperatures": rows,
         "replicas": runs,
@@ -257,18 +262,18 @@ def reruns():
     ]
 
 
-def failing_frame():
+def failing_frame(first):
     return {
         "symbols": SYMBOLS,
         "positions": POSITIONS,
         "radii": RADII,
         "bonds": BONDS,
         "marked": [0, 5],
-        "check": "bond",
-        "message": "bond C0-H5 is 2.21 Å long, 1.10 Å at the start",
-        "time_ps": 0.4125,
-        "temperature": 500.0,
-        "replica": 2,
+        "check": first["check"],
+        "message": first["message"],
+        "time_ps": first["time_fs"] / 1000,
+        "temperature": first["temperature"],
+        "replica": first["replica"],
     }
 
 
@@ -302,7 +307,7 @@ def make_run(
         "static": static_checks(wrong=failed),
         "comparison": second,
         "bond_lengths": bond_lengths(1, shifted=failed),
-        "failing_frame": failing_frame() if failed else None,
+        "failing_frame": failing_frame(first) if first else None,
         "calibration": {"source": "train.xyz", "n_frames": 50, "largest_force": 4.2},
         "settings": {
             "temperatures": list(temperatures),

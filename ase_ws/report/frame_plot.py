@@ -58,6 +58,8 @@ _SMALLEST_DISC = 0.013
 """Radius of a disc relative to the size of the picture, in structures that have flown apart."""
 _NAME_ALL = 40
 """In structures of at most so many atoms each atom has its name in its disc."""
+_SMALLEST_NAME = 6.5
+"""Size in points; where the disc has no room for it, the name of a failing atom stands above."""
 
 
 @dataclass(frozen=True)
@@ -248,21 +250,21 @@ def _draw_names(
     symbols: Sequence[str],
     marked: Sequence[int],
 ) -> None:
+    on_top = _depth(points, points[:, 2].max()) + 3
     for i, name in enumerate(names):
-        if len(names) > _NAME_ALL and i not in marked:
+        size = _points_of(axes, float(discs[i])) * (1.0 if len(name) <= 2 else 2.1 / len(name))
+        inside = size >= _SMALLEST_NAME
+        if i not in marked and (len(names) > _NAME_ALL or not inside):
             continue
         colour = np.array(to_rgb(_COLOURS.get(symbols[i], _OTHER)))
-        dark = float(colour @ (0.2126, 0.7152, 0.0722)) > 0.42
-        size = _points_of(axes, float(discs[i])) * (1.0 if len(name) <= 2 else 2.1 / len(name))
-        on_top = _depth(points, points[:, 2].max()) + 3
-        inside = size >= 6.5
+        is_bright = float(colour @ (0.2126, 0.7152, 0.0722)) > 0.42
         axes.text(
             points[i, 0],
             points[i, 1] if inside else points[i, 1] + 1.5 * discs[i],
             name,
             ha="center",
             va="center_baseline" if inside else "bottom",
-            color=(_DARK if dark else _LIGHT) if inside else INK,
+            color=(_DARK if is_bright else _LIGHT) if inside else INK,
             fontsize=min(size, 13.0) if inside else 10.0,
             fontweight="bold",
             zorder=on_top if i in marked else _depth(points, points[i, 2]),

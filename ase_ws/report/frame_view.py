@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-MAX_ATOMS = 120
+MAX_ATOMS = 80
 """More atoms than this hide each other: the nearest to the failing ones are shown."""
 
 _TILTS = np.radians([-50.0, -30.0, -12.0, 0.0, 12.0, 30.0, 50.0])

@@ -253,6 +253,6 @@ def _scan_panel(
     first = found[0][1]
     axes = f"{first.ylabel or 'value'} against {first.xlabel or 'the coordinate'}"
     alt = f"{title}: {axes}. {'; '.join(told)}."
-    n_wrong = sum(map(len, marks))
+    n_wrong = len({round(place, 6) for places in marks for place in places})
     wrong = f"{n_wrong} {'place' if n_wrong == 1 else 'places'} marked" if n_wrong else ""
     return ScanPanel(drawer.panel(title, plots.scan(lines, marks), alt), axes, wrong)

@@ -120,6 +120,8 @@ class CheckCell:
     """How one check ended with one model."""
 
     worst: str
+    bare: str
+    """The worst value without its unit, for narrow columns."""
     status: str
     kind: str
     remark: str
@@ -179,7 +181,11 @@ def _check_cell(check: CheckResult) -> CheckCell:
     if noteworthy and when is not None and check.worst is not None:
         remark.append(f"worst at {picoseconds(when)}")
     return CheckCell(
-        worst, check.status or "no status", status_kind(check.status), "; ".join(remark)
+        worst,
+        "" if check.worst is None else number(check.worst),
+        check.status or "no status",
+        status_kind(check.status),
+        "; ".join(remark),
     )
 
 
@@ -288,10 +294,13 @@ def _settings(run: StabilityResults) -> dict[str, str]:
     return _texts({**run.settings, **calibration, **provenance})
 
 
+_PLAIN = str.maketrans("._", "  ")
+
+
 def _texts(table: Mapping[str, Any]) -> dict[str, str]:
     """Write a nested table; whole numbers in full, for a rounded seed repeats nothing."""
     return {
-        name.replace("versions.", "").replace("_", " "): str(item)
+        name.replace("versions.", "").translate(_PLAIN): str(item)
         if type(item) is int
         else value(item)
         for name, item in flatten(table).items()
