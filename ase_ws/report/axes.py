@@ -76,13 +76,15 @@ def _all_values(lines: Sequence[Line]) -> np.ndarray:
 def symmetric_log_where_needed(axes: Axes, lines: Sequence[Line], *, linear: float = 1.0) -> str:
     """Change to a scale on which a run that blew up does not flatten all others.
 
-    The scale is linear up to `linear` times the median size.
+    The scale is linear up to the power of ten next above `linear` times the median size.
     """
     size = np.abs(_all_values(lines))
     typical = float(np.median(size)) if len(size) else 0.0
     if not len(size) or size.max() <= 50 * max(typical, 0.1):
         return ""
-    axes.set_yscale("symlog", linthresh=max(1.0, linear * typical))
+    # At other places than a power of ten the ticks around zero would collide.
+    threshold = 10.0 ** np.ceil(np.log10(max(1.0, linear * typical)))
+    axes.set_yscale("symlog", linthresh=threshold)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: number(y, 2)))
     axes.yaxis.set_minor_locator(NullLocator())
     return "\nsymmetric log scale"

@@ -166,7 +166,7 @@ def _runs(entries: Sequence[Entry]) -> list[StabilityResults]:
 
 def _title(own: Sequence[Entry]) -> str:
     if len(own) == 1:
-        return f"Can {own[0].name} be trusted in MD?"
+        return f"Stability in MD: {own[0].name}"
     return f"Stability in MD: {len(own)} runs compared" if own else "Stability in MD"
 
 
