@@ -6,19 +6,26 @@ import copy
 import json
 import math
 import re
-import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from pages import (
+    HOSTILE,
+    Page,
+    assert_names_are_unique_and_known,
+    assert_self_contained,
+    hostile,
+    look,
+    needs_browser,
+    paths,
+    replace_numbers,
+)
 
 from ase_ws.errors import UserError
 from ase_ws.report import read_results, render_demo_report, write_demo_report
 from ase_ws.report.text import failure_sentence, number
-
-HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> $\\frac{1}$ 漢字 & co"
 
 
 def _history(rng, start, end):
@@ -177,43 +184,6 @@ def make_results() -> dict:
     }
 
 
-class _Page(HTMLParser):
-    """Collects the elements of a page, and complains about unbalanced ones."""
-
-    VOID = frozenset({"meta", "link", "img", "br", "hr", "input", "image", "path", "circle", "use"})
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self._open: list[str] = []
-        self.feed(html)
-        self.close()
-        assert not self._open
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def named(self, tag):
-        return [attrs for name, attrs in self.elements if name == tag]
-
-
 @pytest.fixture(scope="module")
 def results():
     return make_results()
@@ -226,7 +196,7 @@ def html(results):
 
 @pytest.fixture(scope="module")
 def page(html):
-    return _Page(html)
+    return Page(html)
 
 
 def test_page_says_what_matters(page):
@@ -256,16 +226,8 @@ def test_best_error_is_bold(html):
     assert "<strong>231</strong>" not in html
 
 
-def test_nothing_is_loaded_from_elsewhere(html, page):
-    assert not page.named("script")
-    for tag, attrs in page.elements:
-        for name in ("src", "srcset", "data", "action", "poster", "xlink:href"):
-            assert (attrs.get(name) or "data:").startswith("data:"), (tag, attrs)
-        href = attrs.get("href") or "#"
-        allowed = ("#", "data:", "https://doi.org/") if tag == "a" else ("#", "data:")
-        assert href.startswith(allowed), (tag, attrs)
-    without_links = re.sub(r'<a href="https://doi\.org/[^"]*">', "", html)
-    assert not re.search(r"https?://|@import|url\((?!#)", without_links)
+def test_nothing_is_loaded_from_elsewhere(html):
+    assert_self_contained(html)
 
 
 def test_every_image_has_words(page):
@@ -280,11 +242,8 @@ def test_every_image_has_words(page):
     assert any("RMSE 168 meV/Å" in words for words in figures)
 
 
-def test_names_in_the_page_are_unique_and_known(html, page):
-    names = [attrs["id"] for _, attrs in page.elements if attrs.get("id")]
-    assert len(names) == len(set(names))
-    used = re.findall(r'(?:url\(#|href="#)([^)"]+)', html)
-    assert set(used) <= set(names)
+def test_names_in_the_page_are_unique_and_known(html):
+    assert_names_are_unique_and_known(html)
 
 
 def test_same_results_give_the_same_page(results, html):
@@ -302,48 +261,22 @@ def test_figures_follow_the_theme(html):
     assert not re.search(r"#(1d2129|5b6370|dcdfe4|000000)", figures)
 
 
-def _hostile(node):
-    if isinstance(node, dict):
-        return {key: _hostile(item) for key, item in node.items() if key != "schema_version"}
-    if isinstance(node, list):
-        return [_hostile(item) for item in node]
-    return HOSTILE if isinstance(node, str) else node
-
-
 def test_hostile_strings_are_shown_as_text(results):
-    html = render_demo_report(_hostile(results))
-    page = _Page(html)
+    html = render_demo_report(hostile(results))
+    page = Page(html)
     assert not page.named("script")
     assert not page.named("img")
     assert not any("onerror" in attrs for _, attrs in page.elements)
     assert HOSTILE in page.text
     keys = render_demo_report({"data": {HOSTILE: 1}, "versions": {HOSTILE: {HOSTILE: None}}})
-    assert not _Page(keys).named("script")
-
-
-def _replace_numbers(node, replacement, *, rng):
-    if isinstance(node, dict):
-        return {key: _replace_numbers(item, replacement, rng=rng) for key, item in node.items()}
-    if isinstance(node, list):
-        return [_replace_numbers(item, replacement, rng=rng) for item in node]
-    is_number = isinstance(node, float) or (isinstance(node, int) and not isinstance(node, bool))
-    return replacement if is_number and rng.random() < 0.5 else node
+    assert not Page(keys).named("script")
 
 
 @pytest.mark.parametrize("replacement", [None, math.nan, math.inf, -math.inf])
 def test_missing_numbers_are_let_pass(results, replacement):
-    holed = _replace_numbers(results, replacement, rng=np.random.default_rng(0))
-    page = _Page(render_demo_report({**holed, "schema_version": 1}))
+    holed = replace_numbers(results, replacement, rng=np.random.default_rng(0))
+    page = Page(render_demo_report({**holed, "schema_version": 1}))
     assert not re.search(r"\bnan\b|\bNone\b", page.text)
-
-
-def _paths(node, prefix=()):
-    if isinstance(node, dict):
-        for key, item in node.items():
-            yield (*prefix, key)
-            yield from _paths(item, (*prefix, key))
-    elif isinstance(node, list) and node and isinstance(node[0], dict):
-        yield from _paths(node[-1], (*prefix, len(node) - 1))
 
 
 def test_every_field_may_be_absent(results, monkeypatch):
@@ -351,7 +284,7 @@ def test_every_field_may_be_absent(results, monkeypatch):
     for name in ("learning_curve", "parity", "energy_drift", "temperature"):
         monkeypatch.setattr(f"ase_ws.report.plots.{name}", lambda *_, **__: None)
     monkeypatch.setattr("ase_ws.report.figures.inline_svg", lambda *_: "")
-    for path in _paths(results):
+    for path in paths(results):
         if path[-1] in ("name", "schema_version"):
             continue
         for absent in ("dropped", None):
@@ -367,7 +300,7 @@ def test_every_field_may_be_absent(results, monkeypatch):
 
 
 def test_empty_results_are_said_in_words():
-    page = _Page(render_demo_report({}))
+    page = Page(render_demo_report({}))
     for words in (
         "there is no verdict",
         "No findings were written",
@@ -383,7 +316,7 @@ def test_a_model_without_stability_is_not_checked(results):
     bare = copy.deepcopy(results)
     for model in bare["models"]:
         model["stability"] = []
-    page = _Page(render_demo_report(bare))
+    page = Page(render_demo_report(bare))
     assert page.text.count("Not checked") == 2
     assert "No molecular dynamics was run with this model" in page.text
 
@@ -394,7 +327,7 @@ def test_an_unknown_verdict_is_never_stable(results, verdict):
     for run in odd["models"][2]["stability"]:
         run["verdict"] = verdict
     html = render_demo_report(odd)
-    assert [attrs["class"] for attrs in _Page(html).named("article")] == ["card bad", "card open"]
+    assert [attrs["class"] for attrs in Page(html).named("article")] == ["card bad", "card open"]
 
 
 def test_a_wild_prediction_does_not_flatten_the_parity_plots(results):
@@ -504,7 +437,7 @@ def test_a_campaign_of_one_temperature_is_read_as_it_is():
     assert (run.temperature_K, run.verdict, run.failures[0].time_ps) == (300.0, "unstable", 0.85)
     assert run.traces[0].time_ps == [0.0, 0.005, 0.01]
     assert run.traces[0].energy_drift_mev_per_atom == pytest.approx([0.0, None, 2.0])
-    text = _Page(render_demo_report({"models": [model]})).text
+    text = Page(render_demo_report({"models": [model]})).text
     for words in ("fail 0.5 Å", "0.2 Å", "a remark", "at 0.85 ps, replica 0"):
         assert words in text
 
@@ -522,71 +455,12 @@ def test_the_room_imports_no_other_room():
     subprocess.run([sys.executable, "-W", "error", "-c", ALONE], check=True, timeout=120)
 
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-# Clouds of points are images within the SVG, which have no naturalWidth: each is opened once more
-# as an element of the page, for which the load event (and with it the browser) waits.
-PROBE = """<script>
-let copies = [];
-addEventListener("DOMContentLoaded", () => {
-  copies = [...document.querySelectorAll("svg image")].map(inside => {
-    const image = document.createElement("img");
-    image.src = inside.getAttribute("href");
-    image.style.cssText = "position:absolute;top:0;left:0;width:1px";
-    document.body.append(image);
-    return image;
-  });
-});
-addEventListener("load", () => {
-  const report = document.createElement("pre");
-  report.id = "probe";
-  report.textContent = JSON.stringify({
-    images: [...document.images].map(image => image.naturalWidth),
-    figures: [...document.querySelectorAll('svg[role="img"]')].map(figure => {
-      const box = figure.getBoundingClientRect();
-      return [box.width, box.height];
-    }),
-    wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
-  });
-  document.body.append(report);
-});
-</script>"""
-
-
-@pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH"
-)
+@needs_browser
 @pytest.mark.parametrize("width", [1200, 500])
 def test_a_browser_shows_the_page(html, tmp_path, width):
-    # The policy of the page forbids scripts, so the copy that is probed goes without it.
-    copy_ = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', PROBE, html)
-    for name, text in (("page.html", html), ("probe.html", copy_)):
-        (tmp_path / name).write_text(text, encoding="utf-8")
-        command = [
-            CHROMIUM or "",
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            f"--user-data-dir={tmp_path / f'profile-{name}'}",
-            f"--window-size={width},900",
-            "--enable-logging=stderr",
-            "--dump-dom",
-            (tmp_path / name).as_uri(),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-        assert "CONSOLE" not in done.stderr
-    found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout)
-    assert found
-    probe = json.loads(found.group(1))
-    assert len(probe["images"]) == 6  # the clouds of points
-    assert all(image > 100 for image in probe["images"])
-    assert len(probe["figures"]) == 12
-    assert all(w > 250 and h > 150 for w, h in probe["figures"])
-    assert probe["wide"] <= 0, "the page is wider than the window"
+    seen = look(html, tmp_path, width)
+    assert len(seen["images"]) == 6  # the clouds of points
+    assert all(image > 100 for image in seen["images"])
+    assert len(seen["figures"]) == 12
+    assert all(w > 250 and h > 150 for w, h in seen["figures"])
+    assert seen["wide"] <= 0, "the page is wider than the window"

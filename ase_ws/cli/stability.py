@@ -173,7 +173,11 @@ def _trajectory(
 
 
 def _finish(report: Any, out: Path | None, json_file: Path | None, quiet: bool) -> None:
-    """Print, and exit with the code of the verdict."""
+    """Draw the page, print, and exit with the code of the verdict."""
+    if out is not None:
+        from ase_ws.report import write_stability_report
+
+        write_stability_report([report.to_dict()], out / "report.html")
     if json_file is not None:
         write_text(json_file, json.dumps(report.to_dict(), allow_nan=False, indent=1) + "\n")
     if not quiet:

@@ -1,12 +1,23 @@
-"""Results to one self-contained HTML page: pure functions of plain dictionaries."""
+"""Results to self-contained HTML pages: pure functions of plain dictionaries."""
 
 from ase_ws.report.html import render_demo_report, write_demo_report
 from ase_ws.report.schema import SCHEMA_VERSION, DemoResults, read_results
+from ase_ws.report.stability_page import render_stability_report, write_stability_report
+from ase_ws.report.stability_schema import (
+    STABILITY_SCHEMA_VERSION,
+    StabilityResults,
+    read_stability,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
+    "STABILITY_SCHEMA_VERSION",
     "DemoResults",
+    "StabilityResults",
     "read_results",
+    "read_stability",
     "render_demo_report",
+    "render_stability_report",
     "write_demo_report",
+    "write_stability_report",
 ]

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ase_ws.report import plots
+from ase_ws.report.lines import Failure, Line, finite_line
 from ase_ws.report.looks import Look
 from ase_ws.report.schema import HistoryEntry, Model, Parity, Stability
 from ase_ws.report.svg import inline_svg
@@ -71,7 +72,7 @@ def learning_panels(
         return ()
 
     def draw(title: str, ylabel: str, empty: str, *fields: str) -> Panel:
-        lines: list[plots.Line] = []
+        lines: list[Line] = []
         told: list[str] = []
         for model, look, history in trained:
             curves = [_curve(history, name, look, name == "train_loss") for name in fields]
@@ -107,13 +108,13 @@ def learning_panels(
     )
 
 
-def _curve(history: Sequence[HistoryEntry], name: str, look: Look, secondary: bool) -> plots.Line:
+def _curve(history: Sequence[HistoryEntry], name: str, look: Look, secondary: bool) -> Line:
     steps = [entry.step for entry in history]
     values = [getattr(entry, name) for entry in history]
-    return plots.finite_line(steps, values, look, secondary=secondary)
+    return finite_line(steps, values, look, secondary=secondary)
 
 
-def _from_to(line: plots.Line) -> str:
+def _from_to(line: Line) -> str:
     return f"goes from {number(line.y[0])} to {number(line.y[-1])}"
 
 
@@ -177,7 +178,7 @@ def _force_points(model: Model) -> _Points:
 def _pairs(
     reference: Sequence[float | None], predicted: Sequence[float | None]
 ) -> tuple[np.ndarray, np.ndarray]:
-    line = plots.finite_line(reference, predicted, Look("", (), ""))
+    line = finite_line(reference, predicted, Look("", (), ""))
     return line.x, line.y
 
 
@@ -235,7 +236,7 @@ def _stability_row(
     target: float | None, runs: Sequence[tuple[Model, Look, Stability]], drawer: Drawer
 ) -> StabilityRow:
     marks = [
-        plots.Failure(event.time_ps, look)
+        Failure(event.time_ps, look)
         for _, look, run in runs
         for event in run.failures
         if event.time_ps is not None and np.isfinite(event.time_ps)
@@ -267,12 +268,12 @@ def _stability_row(
 
 def _trace_lines(
     runs: Sequence[tuple[Model, Look, Stability]], name: str, unit: str
-) -> tuple[list[plots.Line], str]:
+) -> tuple[list[Line], str]:
     """Give the lines of one quantity, and their range in words."""
-    lines: list[plots.Line] = []
+    lines: list[Line] = []
     told: list[str] = []
     for model, look, run in runs:
-        own = [plots.finite_line(trace.time_ps, getattr(trace, name), look) for trace in run.traces]
+        own = [finite_line(trace.time_ps, getattr(trace, name), look) for trace in run.traces]
         own = [line for line in own if len(line.x)]
         if own:
             values = np.concatenate([line.y for line in own])

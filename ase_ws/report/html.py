@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from ase_ws.atomic import write_text
-from ase_ws.report import figures, tables, text, verdicts
+from ase_ws.report import figures, tables, verdicts
 from ase_ws.report.looks import looks
 from ase_ws.report.schema import DemoResults, read_results
+from ase_ws.report.templates import render
 
 _TITLE = "Fine-tuned potential: can it be trusted for MD?"
 
@@ -46,27 +44,7 @@ def write_demo_report(results: Mapping[str, Any], target: str | os.PathLike[str]
 def render_demo_report(results: Mapping[str, Any]) -> str:
     """Render the report of a demo run as HTML, with figures and style inside."""
     parsed = read_results(results)
-    return _environment().get_template("page.html.j2").render(_context(parsed))
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("ase_ws", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": text.number,
-        "seconds": text.seconds,
-        "kelvin": text.kelvin,
-        "event": text.event_sentence,
-        "failure_sentence": text.failure_sentence,
-        "run_verdict": verdicts.of_run,
-    }
-    return environment
+    return render("page.html.j2", _context(parsed))
 
 
 def _context(results: DemoResults) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any
 
@@ -28,7 +28,8 @@ class Look:
 # Okabe and Ito's colours (safe for the colour-blind), those with a contrast of at least 3:1 on
 # white and on near-black alike, so that a cloud of pixels needs no second version. See
 # https://jfly.uni-koeln.de/color/.
-_GREY = Look("#80868f", (1.2, 1.6), "s")
+GREY = Look("#80868f", (1.2, 1.6), "s")
+"""For what the others are compared with."""
 _BLUE = Look("#0a7abf", (), "o")
 _VERMILION = Look("#d55e00", (5.0, 1.8), "^")
 _OTHERS = (
@@ -36,7 +37,7 @@ _OTHERS = (
     Look("#b8679a", (2.5, 1.2), "v"),
     Look("#a07c00", (7.0, 2.0), "P"),
 )
-_BY_KEY = {"base": _GREY, "supervised": _BLUE, "weak": _VERMILION}
+_BY_KEY = {"base": GREY, "supervised": _BLUE, "weak": _VERMILION}
 
 
 def looks(models: Sequence[Model]) -> list[Look]:
@@ -50,3 +51,18 @@ def looks(models: Sequence[Model]) -> list[Look]:
 
 def _keys(models: Sequence[Model]) -> set[str]:
     return {model.key for model in models}
+
+
+def series(n: int) -> list[Look]:
+    """Give `n` looks, different from each other as far as eyes can tell them apart.
+
+    Grey comes last of the first six; further ones repeat the colours with another dash.
+    """
+    colours = (_BLUE, _VERMILION, *_OTHERS, GREY)
+    rounds = ((), (1.0, 1.0), (6.0, 2.0, 1.2, 2.0))
+    return [
+        colours[i]
+        if i < len(colours)
+        else replace(colours[i % len(colours)], dash=rounds[(i // len(colours)) % len(rounds)])
+        for i in range(n)
+    ]

@@ -10,32 +10,14 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ase_ws.errors import UserError
 from ase_ws.report.adapt import check_with_threshold, event_in_ps, stability_entries
+from ase_ws.report.fields import Number, Numbers, Part, Table, Text, none_is_empty_list
 
 SCHEMA_VERSION = 1
 """The newest version of `results.json` that this package reads and writes."""
-
-
-def _nan_is_absent(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _none_is_empty_list(value: Any) -> Any:
-    return [] if value is None else value
-
-
-def _none_is_empty_dict(value: Any) -> Any:
-    return {} if value is None else value
 
 
 def _one_entry_a_temperature(value: Any) -> Any:
@@ -47,25 +29,7 @@ def _one_entry_a_temperature(value: Any) -> Any:
     return entries
 
 
-def _to_text(value: Any) -> Any:
-    if value is None:
-        return ""
-    return str(value) if isinstance(value, (int, float)) else value
-
-
-Number = Annotated[float | None, BeforeValidator(_nan_is_absent)]
-Numbers = Annotated[list[Number], BeforeValidator(_none_is_empty_list)]
-Text = Annotated[str, BeforeValidator(_to_text)]
-Table = Annotated[dict[str, Any], BeforeValidator(_none_is_empty_dict)]
-
-
-class _Part(BaseModel):
-    """A part of the results: unknown keys are let pass, so that a room may say more."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class HistoryEntry(_Part):
+class HistoryEntry(Part):
     """One evaluation on the validation data during training."""
 
     step: Number = None
@@ -75,19 +39,19 @@ class HistoryEntry(_Part):
     train_loss: Number = None
 
 
-class Training(_Part):
+class Training(Part):
     """How a model was trained; absent for a model that was taken as it is."""
 
     steps: Number = None
     seconds: Number = None
     weak: Text = ""
     settings: Table = Field(default_factory=dict)
-    history: Annotated[list[HistoryEntry], BeforeValidator(_none_is_empty_list)] = Field(
+    history: Annotated[list[HistoryEntry], BeforeValidator(none_is_empty_list)] = Field(
         default_factory=list
     )
 
 
-class Errors(_Part):
+class Errors(Part):
     """Errors on the test frames."""
 
     n_frames: Number = None
@@ -97,7 +61,7 @@ class Errors(_Part):
     forces_mae_mev_per_angstrom: Number = None
 
 
-class Parity(_Part):
+class Parity(Part):
     """Energies in eV per molecule relative to the mean of the reference, forces in eV/Å."""
 
     energy_ref: Numbers = Field(default_factory=list)
@@ -106,7 +70,7 @@ class Parity(_Part):
     forces_pred: Numbers = Field(default_factory=list)
 
 
-class Event(_Part):
+class Event(Part):
     """A failure or a warning of one check."""
 
     check: Text = ""
@@ -117,7 +81,7 @@ class Event(_Part):
     _fs_to_ps = model_validator(mode="before")(event_in_ps)
 
 
-class Check(_Part):
+class Check(Part):
     """A check with its definition, its threshold and the worst that was seen."""
 
     name: Text = ""
@@ -131,7 +95,7 @@ class Check(_Part):
     _limits_to_threshold = model_validator(mode="before")(check_with_threshold)
 
 
-class Trace(_Part):
+class Trace(Part):
     """One replica in time."""
 
     replica: Number = None
@@ -140,26 +104,26 @@ class Trace(_Part):
     temperature_K: Numbers = Field(default_factory=list)
 
 
-class Stability(_Part):
+class Stability(Part):
     """The verdict at one temperature."""
 
     temperature_K: Number = None
     verdict: Text = ""
     reason: Text = ""
-    failures: Annotated[list[Event], BeforeValidator(_none_is_empty_list)] = Field(
+    failures: Annotated[list[Event], BeforeValidator(none_is_empty_list)] = Field(
         default_factory=list
     )
-    warnings: Annotated[list[Event], BeforeValidator(_none_is_empty_list)] = Field(
+    warnings: Annotated[list[Event], BeforeValidator(none_is_empty_list)] = Field(
         default_factory=list
     )
     total_ps: Number = None
     failed_replicas: Number = None
     failure_rate_per_ps: Number = None
     failure_rate_95_upper_per_ps: Number = None
-    checks: Annotated[list[Check], BeforeValidator(_none_is_empty_list)] = Field(
+    checks: Annotated[list[Check], BeforeValidator(none_is_empty_list)] = Field(
         default_factory=list
     )
-    traces: Annotated[list[Trace], BeforeValidator(_none_is_empty_list)] = Field(
+    traces: Annotated[list[Trace], BeforeValidator(none_is_empty_list)] = Field(
         default_factory=list
     )
 
@@ -172,7 +136,7 @@ class Stability(_Part):
         return listed if known is None or not math.isfinite(known) else max(int(known), listed)
 
 
-class Model(_Part):
+class Model(Part):
     """One model and all that was found out about it."""
 
     name: str
@@ -185,7 +149,7 @@ class Model(_Part):
     )
 
 
-class DemoResults(_Part):
+class DemoResults(Part):
     """The whole of `results.json`."""
 
     schema_version: int = SCHEMA_VERSION
@@ -197,10 +161,10 @@ class DemoResults(_Part):
     system: Table = Field(default_factory=dict)
     title: Text = ""
     data: Table = Field(default_factory=dict)
-    models: Annotated[list[Model], BeforeValidator(_none_is_empty_list)] = Field(
+    models: Annotated[list[Model], BeforeValidator(none_is_empty_list)] = Field(
         default_factory=list
     )
-    findings: Annotated[list[Text], BeforeValidator(_none_is_empty_list)] = Field(
+    findings: Annotated[list[Text], BeforeValidator(none_is_empty_list)] = Field(
         default_factory=list
     )
 

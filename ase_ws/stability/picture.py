@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
+from ase.geometry import find_mic
 
 from ase_ws.stability.bonds import BONDED
 from ase_ws.stability.pairs import find_pairs, longest, radii_sum
@@ -30,7 +31,7 @@ def failing_frame(runs: Sequence[Run]) -> dict[str, Any] | None:
     assert failure is not None
     return {
         "symbols": list(frame.symbols),
-        "positions": np.round(frame.positions, 4).tolist(),
+        "positions": np.round(_whole(frame, failure.atoms), 4).tolist(),
         "radii": [float(covalent_radii[z]) for z in frame.numbers],
         "bonds": _bonds(frame),
         "marked": list(failure.atoms),
@@ -42,9 +43,18 @@ def failing_frame(runs: Sequence[Run]) -> dict[str, Any] | None:
     }
 
 
+def _whole(frame: Atoms, marked: Sequence[int]) -> np.ndarray:
+    """Positions of the images nearest to the atoms in question."""
+    if not frame.pbc.any():
+        return frame.positions
+    centre = frame.positions[marked[0]] if marked else frame.positions.mean(axis=0)
+    vectors, _ = find_mic(frame.positions - centre, frame.cell, frame.pbc)
+    return vectors + centre
+
+
 def _bonds(frame: Atoms) -> list[list[int]]:
-    """Bonded pairs within the frame; those through a periodic boundary are left out."""
-    first, second, distance, shift = find_pairs(frame, longest(frame))
+    """Bonded pairs; the page draws those that are as near in the picture as in the crystal."""
+    first, second, distance, _ = find_pairs(frame, longest(frame))
     near = distance <= BONDED * radii_sum(frame.numbers, first, second)
-    near &= (first < second) & (shift == 0).all(axis=1)
+    near &= first < second
     return [[int(i), int(j)] for i, j in zip(first[near], second[near], strict=True)]
