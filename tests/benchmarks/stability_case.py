@@ -110,6 +110,12 @@ def argon_gas() -> Atoms:
     return Atoms("Ar8", corners, cell=[20.0] * 3, pbc=True)
 
 
+def argon_drop() -> Atoms:
+    """A block of 32 atoms in vacuum, which flies apart when hot."""
+    drop = argon()()
+    return Atoms(drop.symbols, drop.positions)
+
+
 def cluster(symbol: str, a: float) -> Callable[[], Atoms]:
     """Give an icosahedron of 13 atoms."""
 
