@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from ase_ws.errors import UserError
 from ase_ws.stability.observers import default_checks
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
@@ -93,6 +94,19 @@ def test_what_was_run_is_not_run_again(cases, monkeypatch, tmp_path):
     assert len(ran) == 4
     versions = [json.loads(line)["version"] for line in journal.read_text().splitlines()]
     assert versions[-1] == "other" != versions[0]
+
+
+def test_a_case_that_is_refused_is_a_miss(cases, monkeypatch):
+    """A user's error in one case must not end the benchmark."""
+
+    def raises(case):
+        raise UserError("no such element")
+
+    monkeypatch.setattr(cases, "run_case", raises)
+    found = cases._run_named("good_cu_nvt")
+    assert found["verdict"] == "refused"
+    assert cases.misses([found]) == ["good_cu_nvt: refused, should be stable (no such element)"]
+    cases.print_tables([found])
 
 
 def test_misses_are_named(cases):

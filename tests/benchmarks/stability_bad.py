@@ -15,6 +15,7 @@ from stability_case import (
     crystal,
     moved,
     named,
+    nitrogen,
     slab_with_adatom,
 )
 
@@ -160,11 +161,20 @@ BAD = [
     ),
     Case(
         "bad_raises",
-        named("N2"),
+        nitrogen,
+        broken(bad.RaisesBeyond, good.morse, 1.12),
+        500,
+        checks=checks("calculator", SCANS),
+        **MODEL,
+    ),
+    Case(
+        "bad_raises_rarely",
+        nitrogen,
         broken(bad.RaisesBeyond, good.morse, 1.14),
         500,
         checks=checks("calculator", SCANS),
         **MODEL,
+        note="about once a ps: that a rerun survives says nothing about the time step",
     ),
     Case(
         "bad_wrong_sign",

@@ -104,6 +104,11 @@ def argon(a: float = 5.26, repeat: tuple[int, int, int] = (2, 2, 2)) -> Callable
     return crystal("Ar", *repeat, a=a)
 
 
+def nitrogen() -> Atoms:
+    """N2 at the minimum of `ase_ws.testing.good.morse`."""
+    return Atoms("N2", [[0.0, 0.0, 0.0], [0.0, 0.0, 1.098]])
+
+
 def argon_gas() -> Atoms:
     """Eight atoms of argon, 10 Å apart."""
     corners = 10.0 * np.indices((2, 2, 2)).reshape(3, -1).T

@@ -29,16 +29,17 @@ from stability_bad import BAD
 from stability_case import Case
 from stability_good import GOOD
 
+from ase_ws.errors import UserError
+from ase_ws.stability import check_stability
+
 RESULTS = Path(__file__).parent / "results" / "stability_cases.jsonl"
 CASES: dict[str, Case] = {case.name: case for case in [*GOOD, *BAD]}
 
 
 def run_case(case: Case) -> dict[str, Any]:
     """Judge one case, and the judgement."""
-    import ase_ws
-
     start = time.perf_counter()
-    report = ase_ws.check_stability(
+    report = check_stability(
         case.atoms(),
         case.calculator(),
         temperature=case.temperature,
@@ -117,7 +118,27 @@ def _in_workers(names: Sequence[str], workers: int):
 def _run_named(name: str) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return run_case(CASES[name])
+        try:
+            return run_case(CASES[name])
+        except UserError as error:
+            return refused(CASES[name], str(error))
+
+
+def refused(case: Case, reason: str) -> dict[str, Any]:
+    """Give the result of a case that the suite would not even start: no verdict at all."""
+    nothing = dict.fromkeys(("first", "time_fs", "right_check", "blame", "blame_reason"))
+    return {
+        **nothing,
+        "case": case.name,
+        "wanted": case.verdict,
+        "verdict": "refused",
+        "reason": reason,
+        "failed": [],
+        "wanted_blame": case.blame,
+        "warnings": [],
+        "after_thresholds": case.after_thresholds,
+        "seconds": 0.0,
+    }
 
 
 def misses(results: Sequence[dict[str, Any]]) -> list[str]:
