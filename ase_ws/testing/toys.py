@@ -1,7 +1,6 @@
-"""Toy potentials with known answers, and a tiny MACE: for tests, of this package and of yours.
+"""Toy potentials with known answers, and a tiny MACE.
 
 Every class here is an `ase_ws.typing.Potential` in float64. Nothing here is fitted to anything.
-`validate_potential` tells whether a potential of your own keeps the contract.
 """
 
 from __future__ import annotations
@@ -18,20 +17,6 @@ from ase_ws.potentials.architecture import MACEArchitecture
 from ase_ws.potentials.derivatives import predict_conservative
 from ase_ws.potentials.mace import MACEPotential, build_mace
 from ase_ws.typing import GraphBatch, Potential, Prediction
-from ase_ws.validation import PotentialContractError, validate_potential
-
-__all__ = [
-    "ELEMENTS",
-    "Cubic",
-    "Curl",
-    "Harmonic",
-    "LeakyMorse",
-    "Morse",
-    "PotentialContractError",
-    "Toy",
-    "tiny_mace",
-    "validate_potential",
-]
 
 ELEMENTS = (1, 6, 7, 8, 14)
 
