@@ -152,6 +152,18 @@ class GuardedCalculator(Calculator):
         self._report(found)
         self.results.update(results)
 
+    def in_float64(self) -> GuardedCalculator:
+        """Give the same guard around a float64 copy, or the calculator itself if it has none."""
+        raised = getattr(self.calculator, "in_float64", None)
+        return GuardedCalculator(
+            raised() if callable(raised) else self.calculator,
+            self.on_violation,
+            contact=self.contact,
+            max_force=self.max_force,
+            max_spread=self.max_spread,
+            checks=self.checks,
+        )
+
     def reset(self) -> None:
         """Forget results and atoms, here and inside (ASE's interface)."""
         super().reset()

@@ -1,0 +1,112 @@
+"""Symmetry of the force Jacobian: whether the forces are the gradient of any energy at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ase_ws.stability.static.probe import Probe, random_direction
+from ase_ws.stability.static.result import StaticCheck, StaticResult
+
+
+@dataclass
+class JacobianSymmetry(StaticCheck):
+    """Asymmetry ‖J − Jᵀ‖/(2‖J‖), Frobenius norms, of the force Jacobian J = ∂F/∂r.
+
+    Zero where the forces are the gradient of an energy, 1 for a pure curl. By central differences
+    of the forces: all columns up to `all_columns` atoms. Above, J v_k for `n_directions` random
+    unit vectors v_k: with B_kl = v_k·J v_l − v_l·J v_k, ⟨B_kl²⟩ = ‖J − Jᵀ‖²/(3n)² over the pairs
+    k < l, and ⟨|J v_k|²⟩ = ‖J‖²/(3n); 24 forces whatever the size.
+
+    Attributes
+    ----------
+    fail_at : float
+        Default 1e-4 (design, section 7); the differences are good to 1e-5. Where the forces are
+        noisy (float32), five times what the noise alone makes where that is more. A
+        calculator that says that it is not conservative gets a warning instead.
+    all_columns : int
+    n_directions : int
+    step : float, Å
+    seed : int
+    """
+
+    fail_at: float = 1e-4
+    all_columns: int = 10
+    n_directions: int = 12
+    step: float = 1e-3
+    seed: int = 0
+
+    name: ClassVar[str] = "jacobian"
+    definition: ClassVar[str] = (
+        "asymmetry |J - J^T|/(2|J|) of the force Jacobian by central differences; "
+        "fails above 1e-4 (direct forces: warns)"
+    )
+
+    def applies(self, probe: Probe) -> str | None:
+        """At least two atoms."""
+        return "a single atom" if len(probe.atoms) < 2 else None
+
+    def judge(self, probe: Probe) -> StaticResult:
+        """Measure and compare."""
+        few = len(probe.atoms) <= self.all_columns
+        # Noise of an element of the differenced Jacobian; the difference of two has √2 of it.
+        noise = probe.noise.force / (np.sqrt(2.0) * self.step)
+        if few:
+            jacobian = self._jacobian(probe)
+            norm = float(np.linalg.norm(jacobian))
+            difference = float(np.linalg.norm(jacobian - jacobian.T))
+        else:
+            norm, difference = self._projected(probe)
+        if not norm > 0.0:
+            return self.without_value("does not apply", "the forces do not change")
+        # Directions that move n atoms by the step at once average the noise by √n.
+        n = 3 * len(probe.atoms)
+        sigma = np.sqrt(2.0) * noise * n * (1.0 if few else 1.0 / np.sqrt(n / 3))
+        asymmetry = difference / (2.0 * norm)
+        limit = max(self.fail_at, 5.0 * sigma / (2.0 * norm))
+        note = ""
+        if limit > self.fail_at:
+            note = (
+                f"the forces have a noise of {probe.noise.force:.1g} eV/Å (single precision?): "
+                f"limit {limit:.2g} instead of {self.fail_at:g}"
+            )
+        findings = []
+        if not asymmetry <= limit:
+            message = (
+                f"the forces are not the gradient of any energy: the antisymmetric part of their "
+                f"Jacobian is {asymmetry:.2g} of the whole"
+            )
+            severity = "fail" if probe.conservative else "warn"
+            findings.append(self.finding(severity, message, asymmetry, limit))
+        return self.result(asymmetry, findings, fail_at=limit, note=note)
+
+    def _jacobian(self, probe: Probe) -> np.ndarray:
+        start = probe.atoms.positions
+        columns = []
+        for index in np.ndindex(*start.shape):
+            direction = np.zeros(start.shape)
+            direction[index] = 1.0
+            columns.append(self._column(probe, direction))
+        return np.array(columns).T
+
+    def _projected(self, probe: Probe) -> tuple[float, float]:
+        """Estimates of ‖J‖ and ‖J − Jᵀ‖."""
+        rng, n_atoms = np.random.default_rng(self.seed), len(probe.atoms)
+        directions = [random_direction(rng, n_atoms) for _ in range(self.n_directions)]
+        products = np.array([self._column(probe, d) for d in directions]) / np.sqrt(n_atoms)
+        units = np.array([d.ravel() for d in directions]) / np.sqrt(n_atoms)
+        n = 3 * n_atoms
+        norm = np.sqrt(n * np.mean(np.sum(products**2, axis=1)))
+        mixed = units @ products.T
+        pairs = np.triu_indices(self.n_directions, k=1)
+        difference = n * np.sqrt(np.mean((mixed - mixed.T)[pairs] ** 2))
+        return float(norm), float(difference)
+
+    def _column(self, probe: Probe, direction: np.ndarray) -> np.ndarray:
+        """J d, (3n,), by central differences."""
+        start = probe.atoms.positions
+        ahead = probe.forces(start + self.step * direction)
+        behind = probe.forces(start - self.step * direction)
+        return (ahead - behind).ravel() / (2.0 * self.step)
