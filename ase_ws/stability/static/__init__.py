@@ -3,11 +3,11 @@
 | file | holds |
 | --- | --- |
 | `suite.py` | `run_static`, and the list of checks |
-| `derivatives.py`, `jacobian.py` | forces and stress against the energy, symmetry of the Jacobian |
+| `derivatives.py`, `jacobian.py` | forces and stress against the energy; symmetric Jacobian |
 | `invariances.py` | rotation, reflection, translation, permutation; size extensivity |
 | `smoothness.py`, `rattle.py`, `volume.py` | bonds, contacts, rattle ladders, E-V curve |
 | `result.py` | what all static checks have in common |
-| `probe.py` | a calculator asked at displaced positions, and its noise |
+| `probe.py`, `differences.py` | a calculator asked at displaced positions, and its noise |
 | `scan.py`, `topology.py` | turns and jumps of a curve; what a scan moves |
 """
 

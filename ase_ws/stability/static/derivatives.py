@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,21 +9,10 @@ import numpy as np
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_strain
 
+from ase_ws.md.observer import Finding
+from ase_ws.stability.static.differences import Differences, choose_steps, noise_note
 from ase_ws.stability.static.probe import Probe, random_direction
 from ase_ws.stability.static.result import StaticCheck, StaticResult
-
-#: The error of `slope` is this × the noise of the energy / step: √(8² + 8² + 1 + 1)/12.
-SLOPE_NOISE = np.sqrt(130.0) / 12.0
-
-
-def slope(function: Callable[[float], float], step: float) -> float:
-    """Differentiate at zero by five points: (8(f₁ − f₋₁) − (f₂ − f₋₂))/(12 h).
-
-    The error is h⁴/30 times the fifth derivative.
-    """
-    near = function(step) - function(-step)
-    far = function(2.0 * step) - function(-2.0 * step)
-    return (8.0 * near - far) / (12.0 * step)
 
 
 @dataclass
@@ -35,7 +23,8 @@ class ForcesFD(StaticCheck):
     minimum do not hide a wrong sign or factor. Up to `all_components` atoms the value is the
     largest difference over all components. Above, it is √(3n) × the root mean square over
     `n_directions` random unit vectors u of F·u + dE/du, an estimate of the length of the whole
-    error and so no less than its largest component; 60 energies whatever the size.
+    error and so no less than its largest component; 60 energies whatever the size, 180 where
+    shorter steps have to be tried.
 
     For a calculator that says that it is not conservative, the RMS difference of a component is
     reported, and warns.
@@ -49,9 +38,11 @@ class ForcesFD(StaticCheck):
         that is more; the note says so.
     all_components : int
     n_directions : int
-    step, noisy_step : float
-        In Å. The error of the differences grows with the fourth power of the step, that of noise
-        with its inverse; the longer one is for energies with a noise above 1 µeV.
+    steps : tuple of float
+        In Å; the first one that satisfies the limit counts (see `Differences`).
+    noisy_step : float
+        In Å, for energies with a noise above 1 µeV: the error that noise makes grows with the
+        inverse of the step.
     seed : int
         Of the directions.
     """
@@ -59,7 +50,7 @@ class ForcesFD(StaticCheck):
     fail_at: float = 1e-3
     all_components: int = 10
     n_directions: int = 15
-    step: float = 0.005
+    steps: tuple[float, ...] = (0.005, 0.0005, 0.00005)
     noisy_step: float = 0.02
     seed: int = 0
 
@@ -74,51 +65,68 @@ class ForcesFD(StaticCheck):
         """Compare."""
         atoms = probe.rattled()
         forces = probe.forces_of(atoms)
-        noise = probe.noise.energy
-        step = self.step if noise < 1e-6 else self.noisy_step
         few = len(atoms) <= self.all_components
-        errors = self._components(probe, atoms, forces, step) if few else None
-        if errors is None:
-            errors = self._projections(probe, atoms, forces, step)
-        rms = float(np.sqrt(np.mean(errors**2)))
-        if not probe.conservative:
-            return self._direct(rms)
-        worst = float(np.abs(errors).max()) if few else rms * np.sqrt(errors.size)
-        sigma = SLOPE_NOISE * noise / step * (1.0 if few else np.sqrt(3.0))
+        differences = choose_steps(self.steps, self.noisy_step, probe.noise.energy)
+        # Over all 3n coordinates, random directions carry √(3n) times the error of one, and
+        # their steps are √n times as long.
+        sigma = differences.sigma(differences.steps[0]) * (1.0 if few else np.sqrt(3.0))
         limit = max(self.fail_at, 5.0 * sigma)
-        note = "" if limit == self.fail_at else noise_note(noise, self.fail_at, limit, self.unit)
+        compare = self._components if few else self._projections
+        if not probe.conservative:
+            errors = compare(probe, atoms.positions, forces, differences, np.inf)
+            return self._direct(float(np.sqrt(np.mean(errors**2))))
+        errors = compare(probe, atoms.positions, forces, differences, limit)
+        worst = float(np.abs(errors).max() if few else np.linalg.norm(errors))
+        note = ""
+        if limit > self.fail_at:
+            note = noise_note(differences.noise, self.fail_at, limit, self.unit)
         findings = []
         if not worst <= limit:
             findings.append(self._failure(probe, forces, errors, worst, limit, few))
         return self.result(worst, findings, fail_at=limit, note=note)
 
     @staticmethod
-    def _components(probe: Probe, atoms: Atoms, forces: np.ndarray, step: float) -> np.ndarray:
-        start, errors = atoms.positions.copy(), np.empty(forces.shape)
+    def _components(
+        probe: Probe,
+        start: np.ndarray,
+        forces: np.ndarray,
+        differences: Differences,
+        limit: float,
+    ) -> np.ndarray:
+        """Error of each force component, (n_atoms, 3)."""
+        errors = np.empty(forces.shape)
         for index in np.ndindex(*forces.shape):
 
             def energy(t: float, index: tuple[int, ...] = index) -> float:
                 moved = start.copy()
                 moved[index] += t
-                return probe.energy(moved)
+                return -probe.energy(moved)
 
-            errors[index] = forces[index] + slope(energy, step)
+            errors[index] = differences.error(energy, forces[index], limit)
         return errors
 
     def _projections(
-        self, probe: Probe, atoms: Atoms, forces: np.ndarray, step: float
+        self,
+        probe: Probe,
+        start: np.ndarray,
+        forces: np.ndarray,
+        differences: Differences,
+        limit: float,
     ) -> np.ndarray:
-        """Give (3n,) numbers with the right root mean square, from projections on few directions."""
-        rng, start, found = np.random.default_rng(self.seed), atoms.positions.copy(), []
+        """Numbers, (n_atoms, 3), with the RMS of the error along a few random unit vectors."""
+        rng, found = np.random.default_rng(self.seed), []
+        length = np.sqrt(len(forces))
         for _ in range(self.n_directions):
-            direction = random_direction(rng, len(atoms))
+            direction = random_direction(rng, len(forces))
 
             def energy(t: float, direction: np.ndarray = direction) -> float:
-                return probe.energy(start + t * direction)
+                return -probe.energy(start + t * direction)
 
-            length = np.sqrt(len(atoms))
-            found.append((np.vdot(forces, direction) + slope(energy, step)) / length)
-        return np.full(forces.size, np.sqrt(np.mean(np.square(found))))
+            expected = float(np.vdot(forces, direction))
+            # The limit is for √(3n) × the error along the unit vector direction/√n.
+            error = differences.error(energy, expected, limit / np.sqrt(3.0))
+            found.append(error / length)
+        return np.full(forces.shape, np.sqrt(np.mean(np.square(found))))
 
     def _failure(
         self,
@@ -128,20 +136,18 @@ class ForcesFD(StaticCheck):
         worst: float,
         limit: float,
         few: bool,
-    ):
+    ) -> Finding:
+        what = "the forces are not the gradient of the energy"
         if not few:
-            message = (
-                f"the forces are not the gradient of the energy: they differ by about "
-                f"{worst:.3g} eV/Å in all"
-            )
+            message = f"{what}: they differ by about {worst:.3g} eV/Å in all"
             return self.finding("fail", message, worst, limit)
-        atom, axis = np.unravel_index(np.abs(errors).argmax(), errors.shape)
-        force, expected = forces[atom, axis], forces[atom, axis] - errors[atom, axis]
+        atom, axis = divmod(int(np.abs(errors).argmax()), 3)
+        force = forces[atom, axis]
         message = (
-            f"the forces are not the gradient of the energy: {'xyz'[int(axis)]} of the force on "
-            f"{probe.label(int(atom))} is {force:.4g} eV/Å, the energy says {expected:.4g}"
+            f"{what}: {'xyz'[axis]} of the force on {probe.label(atom)} is {force:.4g} eV/Å, "
+            f"the energy says {force - errors[atom, axis]:.4g}"
         )
-        return self.finding("fail", message, worst, limit, [probe.original(int(atom))])
+        return self.finding("fail", message, worst, limit, [probe.original(atom)])
 
     def _direct(self, rms: float) -> StaticResult:
         message = (
@@ -164,12 +170,12 @@ class StressFD(StaticCheck):
         In eV/Å³. Default 1e-4, 16 MPa: the 1e-3 eV/Å that the design allows a force (section 7)
         on the 10 Å² that an atom takes up in a plane. Wider where the energy is noisy, as for
         `ForcesFD`.
-    step, noisy_step : float
-        Strains.
+    steps, noisy_step : (tuple of) float
+        Strains; see `ForcesFD`.
     """
 
     fail_at: float = 1e-4
-    step: float = 0.002
+    steps: tuple[float, ...] = (0.002, 0.0002, 0.00002)
     noisy_step: float = 0.008
 
     name: ClassVar[str] = "stress_fd"
@@ -183,7 +189,7 @@ class StressFD(StaticCheck):
         """Periodic structures with a full cell, where the calculator has a stress."""
         if not probe.atoms.pbc.any() or probe.atoms.cell.rank < 3:
             return "not periodic"
-        if "stress" not in probe.calculator.implemented_properties:
+        if "stress" not in getattr(probe.calculator, "implemented_properties", ()):
             return "the calculator has no stress"
         return None
 
@@ -194,18 +200,21 @@ class StressFD(StaticCheck):
         stress = probe.stress_of(start)
         if stress is None:
             return self.without_value("does not apply", "the calculator has no stress")
-        noise, volume = probe.noise.energy, start.get_volume()
-        step = self.step if noise < 1e-6 else self.noisy_step
+        volume = start.get_volume()
+        differences = choose_steps(self.steps, self.noisy_step, probe.noise.energy)
+        limit = max(self.fail_at, 5.0 * differences.sigma(differences.steps[0]) / volume)
         errors = np.empty(6)
         for component in range(6):
 
             def energy(t: float, component: int = component) -> float:
                 return probe.energy_of(_strained(probe, start, component, t))
 
-            errors[component] = stress[component] - slope(energy, step) / volume
+            expected = stress[component] * volume
+            errors[component] = differences.error(energy, expected, limit * volume) / volume
         worst = float(np.abs(errors).max())
-        limit = max(self.fail_at, 5.0 * SLOPE_NOISE * noise / step / volume)
-        note = "" if limit == self.fail_at else noise_note(noise, self.fail_at, limit, self.unit)
+        note = ""
+        if limit > self.fail_at:
+            note = noise_note(differences.noise, self.fail_at, limit, self.unit)
         findings = []
         if not worst <= limit:
             k = int(np.abs(errors).argmax())
@@ -234,11 +243,3 @@ def _strained(probe: Probe, atoms: Atoms, component: int, amount: float) -> Atom
     # ASE's function adds the identity, and halves the shear components.
     strained.set_cell(atoms.cell.array @ voigt_6_to_full_3x3_strain(voigt), scale_atoms=True)
     return strained
-
-
-def noise_note(noise: float, limit: float, wider: float, unit: str) -> str:
-    """Say why a limit was widened."""
-    return (
-        f"the energy has a noise of {noise:.1g} eV (single precision?): "
-        f"limit {wider:.2g} instead of {limit:g} {unit}"
-    )

@@ -73,7 +73,7 @@ class Probe:
         copy.calc = self.calculator
         return copy
 
-    def original(self, index: int) -> int:
+    def original(self, index: int | np.integer) -> int:
         """Index of an atom in the structure as it was given."""
         return int(index) % self._n_original
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
-from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from ase_ws.stability.pairs import find_pairs, radii_sum
@@ -115,7 +115,7 @@ def _near(atoms: Atoms, factor: float):
 def _graph(n_atoms: int, first: np.ndarray, second: np.ndarray) -> csr_matrix:
     ones = np.ones(2 * len(first))
     rows, columns = np.r_[first, second], np.r_[second, first]
-    return coo_matrix((ones, (rows, columns)), shape=(n_atoms, n_atoms)).tocsr()
+    return csr_matrix((ones, (rows, columns)), shape=(n_atoms, n_atoms))
 
 
 def _shortest_of_each(
