@@ -102,7 +102,7 @@ class ForcesFD(StaticCheck):
                 moved[index] += t
                 return -probe.energy(moved)
 
-            errors[index] = differences.error(energy, forces[index], limit)
+            errors[index] = differences.error(energy, float(forces[index]), limit)
         return errors
 
     def _projections(

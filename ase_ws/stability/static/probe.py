@@ -61,7 +61,8 @@ class Probe:
         self.calculator = atoms.calc
         self.conservative = bool(getattr(self.calculator, "conservative", True))
         self._n_original = len(atoms)
-        self.atoms = atoms.copy()
+        # Plain atoms: those of `ase.cluster` can be copied once, but not the copy.
+        self.atoms = Atoms(atoms)
         self.atoms.set_constraint()
         if atoms.pbc.any() and len(atoms) < SMALLEST_CELL:
             self.atoms = self.atoms.repeat([2 if periodic else 1 for periodic in atoms.pbc])
