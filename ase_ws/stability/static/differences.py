@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,7 +12,10 @@ import numpy as np
 SLOPE_NOISE = np.sqrt(130.0) / 12.0
 
 
-def slope(function: Callable[[float], float], step: float) -> float:
+Value = TypeVar("Value", float, np.ndarray)
+
+
+def slope(function: Callable[[float], Value], step: float) -> Value:
     """Differentiate at zero by five points: (8(f₁ − f₋₁) − (f₂ − f₋₂))/(12 h).
 
     The error is h⁴/30 times the fifth derivative.

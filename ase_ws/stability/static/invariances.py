@@ -35,7 +35,7 @@ class Invariances(StaticCheck):
         In eV/atom. Default 1e-4: 1 % of k_B T at 100 K, so that no thermal average notices.
     force_limit : float
         In eV/Å. Default 1e-3: what the design allows a force against the energy (section 7).
-        Where the calculator is noisy (float32), both are at least ten times the noise.
+        Where the calculator is noisy (float32), all limits are at least ten times the noise.
     warn_at : float
         In units of the limits. Default 0.1: exact in float64 to 1e-8, and in float32 to 1e-5
         eV/Å; more says that the symmetry is learnt, not built in.
@@ -60,6 +60,8 @@ class Invariances(StaticCheck):
         energy, forces = probe.energy_of(start), probe.forces_of(start)
         energy_limit = max(self.energy_limit, 10.0 * probe.noise.energy / len(start))
         force_limit = max(self.force_limit, 10.0 * probe.noise.force)
+        noise = max(probe.noise.energy / len(start) / energy_limit, probe.noise.force / force_limit)
+        warn_at = max(self.warn_at, 10.0 * noise)
         worst, findings = 0.0, []
         for kind, moved in self._changes(start).items():
             atoms = probe.with_calculator(moved.atoms)
@@ -67,23 +69,23 @@ class Invariances(StaticCheck):
             errors = np.abs(probe.forces_of(atoms) - forces[moved.order] @ moved.rotation)
             value = max(change / energy_limit, float(errors.max()) / force_limit)
             worst = max(worst, value)
-            if value <= self.warn_at:
+            if value <= warn_at:
                 continue
             severity = "warn" if value <= 1.0 else "fail"
             message = (
                 f"{kind} changes the energy by {1e3 * change:.3g} meV/atom and a force by "
                 f"{errors.max():.3g} eV/Å"
             )
-            limit = 1.0 if severity == "fail" else self.warn_at
+            limit = 1.0 if severity == "fail" else warn_at
             findings.append(self.finding(severity, message, value, limit))
-        wider = energy_limit > self.energy_limit or force_limit > self.force_limit
+        wider = warn_at > self.warn_at
         note = (
             f"the calculator is noisy (single precision?): limits {energy_limit:.2g} eV/atom and "
-            f"{force_limit:.2g} eV/Å"
+            f"{force_limit:.2g} eV/Å, warns at {warn_at:.2g} of them"
             if wider
             else ""
         )
-        return self.result(worst, findings, warn_at=self.warn_at, fail_at=1.0, note=note)
+        return self.result(worst, findings, warn_at=warn_at, fail_at=1.0, note=note)
 
     def _changes(self, start: Atoms) -> dict[str, _Moved]:
         rng, order = np.random.default_rng(self.seed), np.arange(len(start))

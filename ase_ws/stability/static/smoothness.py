@@ -27,6 +27,9 @@ class LineCheck(StaticCheck):
         T climb 5 eV with a probability of exp(−5 eV/k_B T), 6e-26 at 1,000 K and 4e-9 at
         3,000 K, so that no MD below some thousand K gets there. Learnt potentials often have
         such holes, where there are no training data.
+    wall_warn : float
+        In eV. A hole behind a higher wall is only marked on the curve. Default 50, ten times
+        `wall`.
     turn : float
         In eV. Rises and falls of less are overlooked. Default 0.02, about k_B T at 300 K.
     jump_warn, jump_fail : float
@@ -39,6 +42,7 @@ class LineCheck(StaticCheck):
     """
 
     wall: float = 5.0
+    wall_warn: float = 50.0
     turn: float = 0.02
     jump_warn: float = 1e-3
     jump_fail: float = 5e-3
@@ -89,15 +93,17 @@ class LineCheck(StaticCheck):
 
     def hole(
         self, x: np.ndarray, energies: np.ndarray, turn: Turn, what: str, pair: Sequence[int]
-    ) -> Finding:
+    ) -> list[Finding]:
         """Report that the energy falls where it must rise."""
+        if turn.wall >= self.wall_warn:
+            return []
         severity: Severity = "warn" if turn.wall >= self.wall else "fail"
         depth = energies[turn.top] - energies[turn.bottom]
         message = (
             f"{what}: hole at short range, the energy falls by {depth:.3g} eV below "
             f"{x[turn.top]:.2f} Å, behind a wall of {turn.wall:.3g} eV"
         )
-        return self.finding(severity, message, turn.wall, self.wall, pair)
+        return [self.finding(severity, message, turn.wall, self.wall, pair)]
 
 
 @dataclass
@@ -169,7 +175,7 @@ class BondScan(LineCheck):
         turn = first_turn(energies, bottom, -1, limits.turn)
         if turn is not None:
             marks.append(float(x[turn.top]))
-            findings.append(self.hole(x, energies, turn, what, pair))
+            findings += self.hole(x, energies, turn, what, pair)
         turn = first_turn(energies, bottom, +1, limits.turn)
         if turn is not None:
             marks.append(float(x[turn.bottom]))
@@ -268,7 +274,7 @@ class ContactScan(LineCheck):
             wall = float(energies[turn.top :].max() - energies[-1])
             turn = Turn(turn.top, wall, turn.bottom)
             marks.append(float(x[turn.top]))
-            findings.append(self.hole(x, energies, turn, what, pair))
+            findings += self.hole(x, energies, turn, what, pair)
         curve = Curve(
             f"{name} pushed together",
             "distance (Å)",
