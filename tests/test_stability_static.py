@@ -185,7 +185,7 @@ def test_noise_of_single_precision_is_no_wrong_force(all_components):
 
 def test_a_step_does_not_pass_for_noise():
     def step(energy, forces, atoms):
-        return energy + 0.02 * (atoms.positions[0, 0] > LENGTH / np.sqrt(8) + 2e-4), forces
+        return energy + 0.02 * (atoms.positions[0, 0] > LENGTH / np.sqrt(8) + 2e-5), forces
 
     assert Probe(tetrahedron(Pairs(change=step))).noise.energy < 1e-8
 
@@ -425,6 +425,11 @@ def test_a_second_minimum_of_a_bond():
     assert "second minimum" in shallow.message
     deep = failed(BondScan().run(dimer(Pairs(hole(2.0, 7.0)))))
     assert deep.value > 1.0
+
+
+def test_a_bond_that_starts_far_from_its_minimum():
+    for length in (0.78 * LENGTH, 1.15 * LENGTH):
+        passed(BondScan().run(dimer(Pairs(), length=length)))
 
 
 def test_each_kind_of_bond_is_scanned_with_its_fragment():

@@ -15,7 +15,9 @@ from ase_ws.md.finite import label_atoms
 #: Periodic cells with fewer atoms are repeated: an atom must be able to move against its images.
 SMALLEST_CELL = 8
 _NOISE_POINTS = 16
-_NOISE_STEP = 1e-3  # Å
+# In Å. Short for the energy, of which a kink in the second derivative leaves h² behind; longer for
+# forces, which some codes print with few digits.
+_ENERGY_STEP, _FORCE_STEP = 1e-4, 1e-3
 
 
 class ProbeError(Exception):
@@ -151,18 +153,18 @@ class Probe:
     def noise(self) -> Noise:
         """Noise of energy and forces near the structure.
 
-        Fourth differences of a smooth function along a short line vanish as (1e-3 Å)⁴; those of
-        noise have √70 times its standard deviation. Their median does not see a single step in
+        Fourth differences of a smooth function along a short line vanish as the fourth power of
+        its steps; those of noise have √70 times its standard deviation. Their median does not see a single step in
         the energy, which is no noise. Energies that are float32 numbers are uncertain by their
         spacing at least, also where all of them are the same. Self-consistent methods depend
         on where they come from: the largest deviation at the structure itself, reached from
         four displaced ones, counts as noise too.
         """
         direction = random_direction(np.random.default_rng(1), len(self.atoms))
-        steps = _NOISE_STEP * (np.arange(_NOISE_POINTS) - _NOISE_POINTS / 2)
-        points = [self.atoms.positions + step * direction for step in steps]
-        forces = np.array([self.forces(point) for point in points])
-        energies = np.array([self.energy(point) for point in points])
+        places = np.arange(_NOISE_POINTS) - _NOISE_POINTS / 2
+        start = self.atoms.positions
+        forces = np.array([self.forces(start + _FORCE_STEP * k * direction) for k in places])
+        energies = np.array([self.energy(start + _ENERGY_STEP * k * direction) for k in places])
         energy, force = _median_noise(energies), _median_noise(forces)
         if (energies == energies.astype(np.float32)).all():
             energy = max(energy, float(np.spacing(np.abs(energies).max().astype(np.float32))))

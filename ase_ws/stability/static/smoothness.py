@@ -172,6 +172,9 @@ class BondScan(LineCheck):
         # The minimum: the structure may be a frame of MD, whose bonds are off by 15 %.
         inner = np.flatnonzero((ratios >= 0.84) & (ratios <= 1.21))
         bottom = int(inner[np.argmin(energies[inner])])
+        # A bond that is much too short in the frame has its minimum farther out.
+        while bottom + 1 < len(x) and energies[bottom + 1] < energies[bottom]:
+            bottom += 1
         turn = first_turn(energies, bottom, -1, limits.turn)
         if turn is not None:
             marks.append(float(x[turn.top]))
