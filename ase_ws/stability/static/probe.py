@@ -154,11 +154,11 @@ class Probe:
         """Noise of energy and forces near the structure.
 
         Fourth differences of a smooth function along a short line vanish as the fourth power of
-        its steps; those of noise have √70 times its standard deviation. Their median does not see a single step in
-        the energy, which is no noise. Energies that are float32 numbers are uncertain by their
-        spacing at least, also where all of them are the same. Self-consistent methods depend
-        on where they come from: the largest deviation at the structure itself, reached from
-        four displaced ones, counts as noise too.
+        its steps; those of noise have √70 times its standard deviation. Their median does not
+        see a single step in the energy, which is no noise. Energies that are float32 numbers are
+        uncertain by their spacing at least, also where all of them are the same. Self-consistent
+        methods depend on where they come from: the largest deviation at the structure itself,
+        reached from four displaced ones, counts as noise too.
         """
         direction = random_direction(np.random.default_rng(1), len(self.atoms))
         places = np.arange(_NOISE_POINTS) - _NOISE_POINTS / 2
