@@ -97,6 +97,14 @@ class CommitteeCalculator(Calculator):
         wanted = {"forces" if name == "forces_spread" else name for name in properties}
         self.results.update(_mean_and_spread(self._of_members(wanted)))
 
+    def in_float64(self) -> CommitteeCalculator:
+        """Give a committee of its own on float64 copies of the members, not compiled."""
+        members = [member.in_float64() for member in self.members]
+        first = members[0].graph
+        return CommitteeCalculator(
+            [member.potential for member in members], skin=first.skin, device=str(first.device)
+        )
+
     def _of_members(self, wanted: set[str]) -> list[dict[str, Any]]:
         """Results of each member, in one pass where they share an architecture."""
         assert self.atoms is not None

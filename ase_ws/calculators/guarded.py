@@ -114,7 +114,7 @@ class GuardedCalculator(Calculator):
             raise CalculatorSetupError(
                 "max_spread needs a calculator that knows 'forces_spread': a CommitteeCalculator"
             )
-        self.on_violation = on_violation
+        self.on_violation: OnViolation = on_violation
         self.contact, self.max_force, self.max_spread = contact, max_force, max_spread
         self.checks = list(checks)
         self.violations: list[Violation] = []
@@ -151,6 +151,18 @@ class GuardedCalculator(Calculator):
             found = [v for v in self._violations(self.atoms, results) if v is not None]
         self._report(found)
         self.results.update(results)
+
+    def in_float64(self) -> GuardedCalculator:
+        """Give the same guard around a float64 copy, or the calculator itself if it has none."""
+        raised: Any = getattr(self.calculator, "in_float64", None)
+        return GuardedCalculator(
+            raised() if raised is not None else self.calculator,
+            self.on_violation,
+            contact=self.contact,
+            max_force=self.max_force,
+            max_spread=self.max_spread,
+            checks=self.checks,
+        )
 
     def reset(self) -> None:
         """Forget results and atoms, here and inside (ASE's interface)."""

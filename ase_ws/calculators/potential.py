@@ -160,6 +160,15 @@ class PotentialCalculator(Calculator):
         with torch.no_grad():
             return self.evaluator(batch, forces=True)
 
+    def in_float64(self) -> PotentialCalculator:
+        """Give a calculator of its own on a float64 copy of the potential, not compiled."""
+        potential = copy.deepcopy(self.potential)
+        # Potentials that are no torch modules have the one precision that they are written for.
+        if isinstance(potential, torch.nn.Module):
+            potential = potential.to(torch.float64)
+        device = str(self.graph.device)
+        return PotentialCalculator(potential, skin=self.graph.skin, device=device)
+
     def _prepared(self) -> Potential:
         evaluator = lean(self.potential, compiled=self._compile)
         if self._compile and evaluator is self.potential:

@@ -1,0 +1,38 @@
+"""Checks of a calculator around one structure, before any MD.
+
+| file | holds |
+| --- | --- |
+| `suite.py` | `run_static`, and the list of checks |
+| `derivatives.py`, `jacobian.py` | forces and stress against the energy; symmetric Jacobian |
+| `invariances.py` | rotation, reflection, translation, permutation; size extensivity |
+| `smoothness.py`, `rattle.py`, `volume.py` | bonds, contacts, rattle ladders, E-V curve |
+| `result.py` | what all static checks have in common |
+| `probe.py`, `differences.py` | a calculator asked at displaced positions, and its noise |
+| `scan.py`, `topology.py` | turns and jumps of a curve; what a scan moves |
+"""
+
+from ase_ws.stability.static.derivatives import ForcesFD, StressFD
+from ase_ws.stability.static.invariances import Extensivity, Invariances
+from ase_ws.stability.static.jacobian import JacobianSymmetry
+from ase_ws.stability.static.rattle import RattleLadder
+from ase_ws.stability.static.result import Curve, StaticCheck, StaticResult
+from ase_ws.stability.static.smoothness import BondScan, ContactScan
+from ase_ws.stability.static.suite import default_static_checks, run_static
+from ase_ws.stability.static.volume import VolumeCurve
+
+__all__ = [
+    "BondScan",
+    "ContactScan",
+    "Curve",
+    "Extensivity",
+    "ForcesFD",
+    "Invariances",
+    "JacobianSymmetry",
+    "RattleLadder",
+    "StaticCheck",
+    "StaticResult",
+    "StressFD",
+    "VolumeCurve",
+    "default_static_checks",
+    "run_static",
+]

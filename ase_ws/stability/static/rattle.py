@@ -1,0 +1,162 @@
+"""Random displacements of growing amplitude: the energy must rise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ase_ws.md.observer import Finding, Severity
+from ase_ws.stability.static.probe import Probe, random_direction
+from ase_ws.stability.static.result import Curve, StaticResult
+from ase_ws.stability.static.scan import discontinuities
+from ase_ws.stability.static.smoothness import LineCheck
+
+
+@dataclass
+class RattleLadder(LineCheck):
+    """Energy along random displacements of all atoms, E(σ) − E(0), with σ growing from zero.
+
+    From a minimum with Hessian H it rises, on average over directions, as ½ σ² Tr H, and stays
+    above zero. Energies below the start mean a hole or a spurious minimum close by.
+
+    Attributes
+    ----------
+    largest, spacing : float
+        Of σ, the root mean square of a displacement component, in Å. Defaults 0.3 and 0.01;
+        0.3 Å is three times the amplitude of a thermal vibration at 1,000 K.
+    seeds : int
+        Directions.
+    warn_at, fail_at : float
+        Lowest energy, in eV/atom below the start. Defaults 1e-3 and 1e-2: 10 meV/atom is what a
+        structure relaxed to 0.05 eV/Å could still gain by moving 0.2 Å downhill; random
+        displacements gain a small part of it. Only for relaxed structures (no force above
+        `relaxed`); else the ladder is shown, and only jumps are judged.
+    exponent : float
+        Warns where E(2σ)/E(σ) of the even part at small σ is not 2^(2 ± this). Default 0.3.
+    relaxed : float
+        In eV/Å.
+    """
+
+    largest: float = 0.3
+    spacing: float = 0.01
+    seeds: int = 4
+    warn_at: float = 1e-3
+    fail_at: float = 1e-2
+    exponent: float = 0.3
+    relaxed: float = 0.1
+
+    name: ClassVar[str] = "rattle_ladder"
+    definition: ClassVar[str] = (
+        "depth of the energy below the relaxed start in random displacements up to 0.3 Å; warns "
+        "above 1 meV/atom, fails above 10 meV/atom, or at a jump of more than 5 meV"
+    )
+    unit: ClassVar[str] = "eV/atom"
+
+    def applies(self, probe: Probe) -> str | None:
+        """At least two atoms."""
+        return "a single atom" if len(probe.atoms) < 2 else None
+
+    def judge(self, probe: Probe) -> StaticResult:
+        """Climb each ladder."""
+        rng, n_atoms = np.random.default_rng(11), len(probe.atoms)
+        sigmas = np.arange(0.0, self.largest + 0.5 * self.spacing, self.spacing)
+        findings, curves, deepest = [], [], 0.0
+        relaxed = probe.is_relaxed(self.relaxed)
+        for seed in range(self.seeds):
+            # √3 turns a length per atom into that of a component.
+            direction = np.sqrt(3.0) * random_direction(rng, n_atoms)
+            energies = np.array([self._energy(probe, direction, s) for s in sigmas])
+            rise = (energies - probe.start_energy) / n_atoms
+            jumps, marks = self._jumps(probe, direction, sigmas, energies, seed)
+            findings += jumps
+            if relaxed:
+                lowest = int(np.argmin(rise))
+                deepest = max(deepest, -float(rise[lowest]))
+                some = self._depth(probe, sigmas, rise, lowest)
+                findings += some
+                marks += [float(sigmas[lowest])] if some else []
+                findings += self._growth(probe, direction, seed)
+            curves.append(
+                Curve(
+                    f"rattle {seed}",
+                    "displacement (Å)",
+                    "energy (eV/atom)",
+                    sigmas.tolist(),
+                    rise.tolist(),
+                    marks,
+                )
+            )
+        if relaxed:
+            return self.result(
+                deepest, findings, curves, warn_at=self.warn_at, fail_at=self.fail_at
+            )
+        note = (
+            f"not relaxed (largest force {probe.largest_force:.2g} eV/Å): energies below the "
+            "start mean nothing, only jumps are judged"
+        )
+        return self.result(None, findings, curves, note=note)
+
+    @staticmethod
+    def _energy(probe: Probe, direction: np.ndarray, sigma: float) -> float:
+        return probe.energy(probe.atoms.positions + sigma * direction)
+
+    def _jumps(
+        self,
+        probe: Probe,
+        direction: np.ndarray,
+        sigmas: np.ndarray,
+        energies: np.ndarray,
+        seed: int,
+    ) -> tuple[list[Finding], list[float]]:
+        limits = self.limits(probe)
+        scale = float(np.linalg.norm(direction))
+
+        def energy(sigma: float) -> float:
+            return self._energy(probe, direction, sigma)
+
+        findings, marks = [], []
+        for spot in discontinuities(energy, sigmas, energies, limits, scale):
+            if spot.jump <= limits.jump_warn:
+                continue  # steps of the force along all coordinates at once say little
+            severity: Severity = "warn" if spot.jump <= limits.jump_fail else "fail"
+            limit = limits.jump_warn if severity == "warn" else limits.jump_fail
+            message = (
+                f"rattle {seed}: the energy jumps by {1e3 * spot.jump:.3g} meV at a displacement "
+                f"of {spot.x:.3f} Å"
+            )
+            findings.append(self.finding(severity, message, spot.jump, limit))
+            marks.append(spot.x)
+        return findings, marks
+
+    def _depth(
+        self, probe: Probe, sigmas: np.ndarray, rise: np.ndarray, lowest: int
+    ) -> list[Finding]:
+        depth, spare = -float(rise[lowest]), 10.0 * probe.noise.energy / len(probe.atoms)
+        if depth <= self.warn_at + spare:
+            return []
+        severity: Severity = "warn" if depth <= self.fail_at + spare else "fail"
+        message = (
+            f"random displacements of {sigmas[lowest]:.2f} Å lower the energy by {depth:.3g} "
+            "eV/atom: the relaxed start is no minimum, or there is a hole beside it"
+        )
+        limit = self.warn_at if severity == "warn" else self.fail_at
+        return [self.finding(severity, message, depth, limit)]
+
+    def _growth(self, probe: Probe, direction: np.ndarray, seed: int) -> list[Finding]:
+        """Exponent of the even part between 0.01 and 0.02 Å, where it stands above the noise."""
+        even = []
+        for sigma in (0.01, 0.02):
+            both = [self._energy(probe, direction, sign * sigma) for sign in (1.0, -1.0)]
+            even.append(float(np.mean(both)) - probe.start_energy)
+        if abs(even[0]) <= 50.0 * probe.noise.energy:
+            return []
+        exponent = float(np.log2(even[1] / even[0])) if even[1] / even[0] > 0 else np.nan
+        if even[0] > 0 and abs(exponent - 2.0) <= self.exponent:
+            return []
+        message = (
+            f"rattle {seed}: the energy does not grow as the square of small displacements "
+            f"({1e3 * even[0]:.3g} meV at 0.01 Å, {1e3 * even[1]:.3g} meV at 0.02 Å)"
+        )
+        return [self.finding("warn", message, exponent, 2.0)]

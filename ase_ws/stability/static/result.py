@@ -1,0 +1,148 @@
+"""What all static checks have in common: what they give, and how they are run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from ase import Atoms
+
+from ase_ws.md.observer import Finding, Severity, finite_or_none
+from ase_ws.stability.check import CheckResult, Status
+from ase_ws.stability.static.probe import Probe, ProbeError
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve for a plot.
+
+    Attributes
+    ----------
+    title, xlabel, ylabel : str
+    x, y : list of float
+        Of the same length.
+    marks : list of float
+        Values of x where something is wrong.
+    """
+
+    title: str
+    xlabel: str
+    ylabel: str
+    x: list[float]
+    y: list[float]
+    marks: list[float] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary that JSON can hold: non-finite numbers become None."""
+        return {
+            "title": self.title,
+            "xlabel": self.xlabel,
+            "ylabel": self.ylabel,
+            "x": [finite_or_none(value) for value in self.x],
+            "y": [finite_or_none(value) for value in self.y],
+            "marks": [finite_or_none(value) for value in self.marks],
+        }
+
+
+@dataclass(frozen=True)
+class StaticResult:
+    """How one static check ended.
+
+    Attributes
+    ----------
+    check : CheckResult
+    findings : list of Finding
+        "fail" or "warn"; empty where all is well.
+    curves : list of Curve
+    """
+
+    check: CheckResult
+    findings: list[Finding] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary that JSON can hold; the findings are listed elsewhere."""
+        return {**self.check.to_dict(), "curves": [curve.to_dict() for curve in self.curves]}
+
+
+class StaticCheck:
+    """A check of a calculator at, and around, one structure.
+
+    A subclass says when it `applies` and how to `judge`. Its limits are dataclass fields.
+    Exceptions of the calculator and numbers that are not finite fail every check.
+    """
+
+    name: ClassVar[str]
+    definition: ClassVar[str]
+    unit: ClassVar[str] = ""
+
+    def run(self, atoms: Atoms) -> StaticResult:
+        """Run on `atoms`, which have a calculator and are not modified."""
+        return self.run_probe(Probe(atoms))
+
+    def run_probe(self, probe: Probe) -> StaticResult:
+        """Run on a probe, which several checks may share."""
+        reason = self.applies(probe)
+        if reason is not None:
+            return self.without_value("does not apply", reason)
+        try:
+            # Overflow and NaN are for the probe to report, not for NumPy to warn about.
+            with np.errstate(all="ignore"):
+                return self.judge(probe)
+        except ProbeError as error:
+            finding = Finding(self.name, "fail", f"{self.name}: {error}", atoms=error.atoms)
+            return self.result(None, [finding], note=str(error))
+
+    def applies(self, probe: Probe) -> str | None:
+        """Say why the check does not apply here; None where it does."""
+        return None
+
+    def judge(self, probe: Probe) -> StaticResult:
+        """Measure and compare; a `ProbeError` becomes a failure."""
+        raise NotImplementedError
+
+    def finding(
+        self,
+        severity: Severity,
+        message: str,
+        value: float | None = None,
+        threshold: float | None = None,
+        atoms: Sequence[int] = (),
+    ) -> Finding:
+        """Make a finding of this check."""
+        return Finding(self.name, severity, message, value, threshold, tuple(atoms))
+
+    def result(
+        self,
+        worst: float | None,
+        findings: Sequence[Finding] = (),
+        curves: Sequence[Curve] = (),
+        *,
+        warn_at: float | None = None,
+        fail_at: float | None = None,
+        note: str = "",
+    ) -> StaticResult:
+        """Collect; the status follows from the findings."""
+        severities = {item.severity for item in findings}
+        status: Status = "passed"
+        if severities:
+            status = "failed" if "fail" in severities else "warned"
+        check = CheckResult(
+            name=self.name,
+            definition=self.definition,
+            unit=self.unit,
+            warn_at=warn_at,
+            fail_at=fail_at,
+            worst=worst,
+            status=status,
+            note=note,
+        )
+        return StaticResult(check, list(findings), list(curves))
+
+    def without_value(self, status: Status, note: str) -> StaticResult:
+        """Say that there is nothing to judge."""
+        return StaticResult(
+            CheckResult(self.name, self.definition, self.unit, status=status, note=note)
+        )

@@ -1,0 +1,84 @@
+"""The list of static checks, and how to run them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ase import Atoms
+
+from ase_ws.calculators.guarded import GuardedCalculator
+from ase_ws.errors import UserError
+from ase_ws.stability.static.derivatives import ForcesFD, StressFD
+from ase_ws.stability.static.invariances import Extensivity, Invariances
+from ase_ws.stability.static.jacobian import JacobianSymmetry
+from ase_ws.stability.static.probe import Probe
+from ase_ws.stability.static.rattle import RattleLadder
+from ase_ws.stability.static.result import StaticCheck, StaticResult
+from ase_ws.stability.static.smoothness import BondScan, ContactScan
+from ase_ws.stability.static.volume import VolumeCurve
+
+
+def default_static_checks() -> list[StaticCheck]:
+    """Make a fresh set of all static checks, causes before symptoms."""
+    return [
+        ForcesFD(),
+        StressFD(),
+        JacobianSymmetry(),
+        Invariances(),
+        Extensivity(),
+        BondScan(),
+        ContactScan(),
+        RattleLadder(),
+        VolumeCurve(),
+    ]
+
+
+def run_static(
+    atoms: Atoms,
+    checks: Sequence[StaticCheck] | None = None,
+    *,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[StaticResult]:
+    """Run static checks on a structure, best a relaxed one.
+
+    In float64 where the calculator has a method `in_float64` that gives such a copy, as those of
+    this package have. A `GuardedCalculator` is judged without its guard, because the scans go
+    where it would raise.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        With a calculator; not modified.
+    checks : sequence of StaticCheck, optional
+        Default: `default_static_checks()`.
+    progress : callable, optional
+        Called as `progress(checks_done, checks, name)` before each check and at the end.
+
+    Returns
+    -------
+    list of StaticResult
+        One for each check, in order.
+
+    Raises
+    ------
+    UserError
+        No calculator, or no atoms.
+    """
+    if atoms.calc is None or len(atoms) == 0:
+        raise UserError("static checks need atoms with a calculator: attach one (atoms.calc = ...)")
+    calculator = atoms.calc
+    while isinstance(calculator, GuardedCalculator):
+        calculator = calculator.calculator
+    raised = getattr(calculator, "in_float64", None)
+    start = atoms.copy()
+    start.calc = raised() if callable(raised) else calculator
+    chosen = default_static_checks() if checks is None else list(checks)
+    # One probe, so that the noise of the calculator is measured once.
+    probe, results = Probe(start), []
+    for k, check in enumerate(chosen):
+        if progress is not None:
+            progress(k, len(chosen), check.name)
+        results.append(check.run_probe(probe))
+    if progress is not None:
+        progress(len(chosen), len(chosen), "done")
+    return results

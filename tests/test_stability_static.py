@@ -1,0 +1,656 @@
+"""Static checks: each catches a bad potential and lets one pass that is nearly so."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
+from ase.cluster import Octahedron
+from ase.constraints import FixAtoms
+from ase.optimize import BFGS
+
+from ase_ws import CommitteeCalculator, GuardedCalculator, PotentialCalculator
+from ase_ws.data import BASE_MODEL
+from ase_ws.errors import UserError
+from ase_ws.stability.static import (
+    BondScan,
+    ContactScan,
+    Curve,
+    Extensivity,
+    ForcesFD,
+    Invariances,
+    JacobianSymmetry,
+    RattleLadder,
+    StressFD,
+    VolumeCurve,
+    default_static_checks,
+    run_static,
+)
+from ase_ws.stability.static.probe import Probe
+from ase_ws.stability.static.scan import first_turn, minima
+from ase_ws.testing import Curl, Harmonic
+
+DEPTH, STEEPNESS, LENGTH = 4.0, 2.0, 1.5
+
+
+def morse(r):
+    return DEPTH * ((1 - np.exp(-STEEPNESS * (r - LENGTH))) ** 2 - 1)
+
+
+class Pairs(Calculator):
+    """E = Σ_{i<j} V(r_ij) without periodic images, any V; forces from a numerical V′."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+
+    def __init__(self, pair=morse, change=None, **attributes):
+        super().__init__()
+        self.pair = pair
+        self.change = change  # (energy, forces, atoms) -> (energy, forces)
+        vars(self).update(attributes)
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)):
+        super().calculate(atoms, list(properties), list(system_changes))
+        i, j = np.triu_indices(len(atoms), k=1)
+        vectors = atoms.positions[j] - atoms.positions[i]
+        r = np.linalg.norm(vectors, axis=1)
+        energy = float(np.sum(self.pair(r)))
+        h = 1e-5
+        slopes = (self.pair(r + h) - self.pair(r - h)) / (2 * h)
+        pull = (slopes / r)[:, None] * vectors
+        forces = np.zeros((len(atoms), 3))
+        np.add.at(forces, i, pull)
+        np.add.at(forces, j, -pull)
+        if self.change is not None:
+            energy, forces = self.change(energy, forces, atoms)
+        self.results = {"energy": energy, "forces": forces}
+
+
+class Changed(Calculator):
+    """Another calculator whose results go through a function (results, atoms)."""
+
+    implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012
+
+    def __init__(self, inner, change):
+        super().__init__()
+        self.inner, self.change = inner, change
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)):
+        super().calculate(atoms, list(properties), list(system_changes))
+        results = {name: self.inner.get_property(name, atoms) for name in ("energy", *properties)}
+        self.results = self.change(results, atoms)
+
+
+def with_calculator(atoms, calculator):
+    atoms = atoms.copy()
+    atoms.calc = calculator
+    return atoms
+
+
+def dimer(calculator, symbols="C2", length=LENGTH):
+    return with_calculator(Atoms(symbols, [[0, 0, 0], [0, 0, length]]), calculator)
+
+
+def tetrahedron(calculator=None):
+    """C4 in its minimum: all six distances are LENGTH."""
+    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=float)
+    return with_calculator(Atoms("C4", corners * LENGTH / np.sqrt(8)), calculator or Pairs())
+
+
+def copper(calculator=None):
+    return with_calculator(bulk("Cu", cubic=True) * (2, 1, 1), calculator or EMT())
+
+
+def argon(n=2, **options):
+    """fcc argon; n = 1 is small (repeated by the probe)."""
+    atoms = bulk("Ar", "fcc", 5.26, cubic=True) * (n, n, n)
+    calculator = LennardJones(epsilon=0.0104, sigma=3.4, rc=8.5, **options)
+    return with_calculator(atoms, calculator)
+
+
+def failed(result, status="failed"):
+    """Check that all parts of a result agree; give the finding."""
+    assert result.check.status == status, result
+    severity = {"failed": "fail", "warned": "warn"}[status]
+    assert result.findings[0].check == result.check.name
+    assert "\n" not in result.findings[0].message
+    return next(item for item in result.findings if item.severity == severity)
+
+
+def passed(result):
+    assert result.check.status == "passed", result
+    assert result.findings == []
+    return result.check
+
+
+# --- forces ----------------------------------------------------------------------------------
+
+
+def scaled(factor):
+    return lambda energy, forces, atoms: (energy, factor * forces)
+
+
+def in_float32(energy, forces, atoms):
+    return float(np.float32(energy - 4000.0)), forces.astype(np.float32).astype(float)
+
+
+def test_right_forces_pass():
+    check = passed(ForcesFD().run(tetrahedron()))
+    assert check.worst < 1e-5
+    assert passed(ForcesFD(all_components=2).run(tetrahedron())).worst < 1e-5
+    passed(ForcesFD().run(tetrahedron(Pairs(change=scaled(1 + 1e-5)))))
+
+
+@pytest.mark.parametrize("all_components", [10, 2])
+@pytest.mark.parametrize("factor", [-1.0, 1.01])
+def test_wrong_forces_fail(factor, all_components):
+    atoms = tetrahedron(Pairs(change=scaled(factor)))
+    finding = failed(ForcesFD(all_components=all_components).run(atoms))
+    assert finding.value > 1e-2
+    assert "not the gradient of the energy" in finding.message
+    if all_components == 10:
+        assert finding.atoms
+        assert f"C{finding.atoms[0]}" in finding.message
+
+
+def test_one_wrong_atom_of_many_is_found():
+    def wrong(energy, forces, atoms):
+        forces[5] *= 1.5
+        return energy, forces
+
+    row = Atoms(
+        "Ar16", 3.5 * np.stack(np.meshgrid([0, 1], [0, 1], [0, 1, 2, 3]), -1).reshape(-1, 3)
+    )
+    assert failed(ForcesFD().run(with_calculator(row, Pairs(change=wrong)))).value > 1e-3
+    passed(ForcesFD().run(with_calculator(row, Pairs())))
+
+
+@pytest.mark.parametrize("all_components", [10, 2])
+def test_noise_of_single_precision_is_no_wrong_force(all_components):
+    check = ForcesFD(all_components=all_components)
+    result = check.run(tetrahedron(Pairs(change=in_float32)))
+    assert passed(result).fail_at > 1e-3
+    assert "noise" in result.check.note
+
+    def wrong_too(energy, forces, atoms):
+        energy, forces = in_float32(energy, forces, atoms)
+        return energy, -forces
+
+    failed(check.run(tetrahedron(Pairs(change=wrong_too))))
+
+
+def test_a_step_does_not_pass_for_noise():
+    def step(energy, forces, atoms):
+        return energy + 0.02 * (atoms.positions[0, 0] > LENGTH / np.sqrt(8) + 2e-5), forces
+
+    assert Probe(tetrahedron(Pairs(change=step))).noise.energy < 1e-8
+
+
+def test_a_kink_of_the_second_derivative_is_no_wrong_force():
+    """E″ jumps by 200 eV/Å² at a distance that the displaced structure straddles closely."""
+    r = dimer(Pairs())
+    edge = float(np.linalg.norm(np.diff(Probe(r).rattled().positions, axis=0))) - 0.001
+
+    def kinked(r):
+        return morse(r) + 100.0 * np.clip(r - edge, 0, None) ** 2
+
+    passed(ForcesFD().run(dimer(Pairs(kinked))))
+    assert failed(ForcesFD(steps=(0.005,)).run(dimer(Pairs(kinked)))).value > 1e-2
+
+
+def test_direct_forces_are_reported_with_their_error():
+    axis = np.array([0.0, 0.0, 0.3])
+    atoms = with_calculator(molecule("CH3OH"), PotentialCalculator(Curl(Harmonic(2.0), axis)))
+    finding = failed(ForcesFD().run(atoms), "warned")
+    rattled = Probe(atoms).rattled()
+    expected = np.sqrt(np.mean(np.cross(axis, rattled.positions) ** 2))
+    assert finding.value == pytest.approx(expected, rel=1e-6)
+    assert f"{1e3 * expected:.0f} meV/Å" in finding.message
+    failed(JacobianSymmetry().run(atoms), "warned")
+
+
+# --- stress ----------------------------------------------------------------------------------
+
+
+def test_stress():
+    assert passed(StressFD().run(copper())).worst < 1e-6
+
+    def wrong(results, atoms):
+        if "stress" in results:
+            results["stress"] = results["stress"] * 1.05
+        return results
+
+    finding = failed(StressFD().run(copper(Changed(EMT(), wrong))))
+    assert "the energy says" in finding.message
+
+
+def test_stress_does_not_apply():
+    assert StressFD().run(tetrahedron()).check.status == "does not apply"
+    assert StressFD().run(copper(Pairs())).check.status == "does not apply"
+
+
+# --- Jacobian --------------------------------------------------------------------------------
+
+
+def curl(strength):
+    def add(energy, forces, atoms):
+        return energy, forces + strength * np.cross([0, 0, 1.0], atoms.positions)
+
+    return add
+
+
+@pytest.mark.parametrize("all_columns", [10, 2])
+def test_a_curl_is_found(all_columns):
+    check = JacobianSymmetry(all_columns=all_columns)
+    assert passed(check.run(tetrahedron())).worst < 2e-5
+    passed(check.run(tetrahedron(Pairs(change=curl(1e-4)))))
+    finding = failed(check.run(tetrahedron(Pairs(change=curl(0.1)))))
+    exact = JacobianSymmetry().run(tetrahedron(Pairs(change=curl(0.1)))).check.worst
+    assert finding.value == pytest.approx(exact, rel=0.5)
+
+
+def test_noisy_forces_are_no_curl():
+    def rounded(energy, forces, atoms):
+        return energy, np.round(forces, 3)
+
+    # Not the symmetric structure, where the errors of rounding cancel.
+    atoms = with_calculator(Probe(tetrahedron()).rattled(), Pairs(change=rounded))
+    result = JacobianSymmetry().run(atoms)
+    assert passed(result).fail_at > 1e-4
+    assert result.check.worst > 1e-4
+    assert "noise" in result.check.note
+
+
+def test_single_atoms_have_no_jacobian():
+    check = JacobianSymmetry().run(with_calculator(Atoms("C"), Pairs())).check
+    assert check.status == "does not apply"
+
+
+# --- invariances -----------------------------------------------------------------------------
+
+
+def triple(atoms):
+    a, b, c = atoms.positions[1:4] - atoms.positions[0]
+    return float(np.dot(a, np.cross(b, c)))
+
+
+SYMMETRY_BREAKING = {
+    "rotation": lambda atoms: np.ptp(atoms.positions[:, 2]),
+    "reflection": triple,
+    "translation": lambda atoms: atoms.positions[:, 0].sum(),
+    "permutation": lambda atoms: np.linalg.norm(atoms.positions[1] - atoms.positions[0]),
+}
+
+
+@pytest.mark.parametrize("kind", list(SYMMETRY_BREAKING))
+def test_broken_symmetries_are_found(kind):
+    def change(size):
+        return lambda energy, forces, atoms: (
+            energy + size * SYMMETRY_BREAKING[kind](atoms),
+            forces,
+        )
+
+    result = Invariances().run(tetrahedron(Pairs(change=change(0.1))))
+    failed(result)
+    assert any(item.message.startswith(kind) for item in result.findings)
+    passed(Invariances().run(tetrahedron(Pairs(change=change(1e-6)))))
+
+
+def test_forces_must_turn_with_the_atoms():
+    def fixed(energy, forces, atoms):
+        return energy, forces + np.array([0, 0, 3e-4])
+
+    finding = failed(Invariances().run(tetrahedron(Pairs(change=fixed))), "warned")
+    assert finding.message.startswith("rotation")
+    assert finding.threshold == pytest.approx(0.1)
+
+
+def test_crystals_keep_their_energy():
+    assert passed(Invariances().run(argon(1))).worst < 1e-6
+    triclinic = copper()
+    triclinic.set_cell(triclinic.cell.array @ [[1, 0.05, 0], [0, 1, 0.1], [0, 0, 1]], True)
+    passed(Invariances().run(triclinic))
+
+
+# --- extensivity -----------------------------------------------------------------------------
+
+
+def test_extensivity():
+    def squared(size):
+        return lambda energy, forces, atoms: (energy + size * len(atoms) ** 2, forces)
+
+    passed(Extensivity().run(tetrahedron()))
+    passed(Extensivity().run(tetrahedron(Pairs(change=squared(1e-6)))))
+    finding = failed(Extensivity().run(tetrahedron(Pairs(change=squared(1e-3)))))
+    assert finding.value == pytest.approx(0.5e-3 * (64 - 32))
+    assert passed(Extensivity().run(argon(1))).note == "doubled cell"
+
+
+def test_extensivity_of_a_cell():
+    def per_cell(results, atoms):
+        return {**results, "energy": results["energy"] + 0.1}
+
+    failed(Extensivity().run(copper(Changed(EMT(), per_cell))))
+
+
+def test_where_extensivity_says_nothing():
+    charged = tetrahedron()
+    charged.info["charge"] = 1
+    assert Extensivity().run(charged).check.status == "does not apply"
+    assert Extensivity(most_atoms=7).run(tetrahedron()).check.status == "not judged"
+
+
+# --- scans -----------------------------------------------------------------------------------
+
+
+def test_turns_and_minima():
+    y = np.array([5.0, 3, 1, 0, 1, 2, 1.99, 3])
+    assert minima(y, 0.02) == [3]
+    assert minima(y, 0.005) == [3, 6]
+    assert first_turn(y, 3, 1, 0.02) is None
+    turn = first_turn(y, 3, 1, 0.005)
+    assert turn is not None
+    assert (turn.top, turn.wall, turn.bottom) == (5, 2.0, 6)
+    assert minima(np.array([3.0, 2, 1]), 0.1) == [2]
+    assert minima(np.array([1.0, 2, 1]), 0.1) == [0, 2]
+    assert first_turn(np.array([0.0, 1, np.nan]), 0, 1, 0.1) is not None
+
+
+def test_a_bond_of_a_good_potential_is_smooth():
+    result = BondScan().run(dimer(Pairs()))
+    assert passed(result).note == "1 bond"
+    curve = result.curves[0]
+    assert curve.title == "C0-C1 stretch"
+    assert curve.x[0] == pytest.approx(0.75)
+    assert curve.x[-1] == pytest.approx(2.1)
+    assert min(curve.y) == pytest.approx(0, abs=1e-9)
+    assert curve.marks == []
+
+
+def test_jumps_of_a_bond():
+    def sharp(r):
+        return morse(r) + 0.02 * (r > 1.7003)
+
+    result = BondScan().run(dimer(Pairs(sharp)))
+    finding = failed(result)
+    assert finding.value == pytest.approx(0.02, rel=0.05)
+    assert finding.atoms == (0, 1)
+    assert "stretch of C0-C1: the energy jumps by 20" in finding.message
+    assert result.curves[0].marks == [pytest.approx(1.7003, abs=2e-3)]
+
+    def soft(r):
+        return morse(r) + 0.01 * (1 + np.tanh((r - 1.7) / 0.05))
+
+    passed(BondScan().run(dimer(Pairs(soft))))
+
+    def small(r):
+        return morse(r) + 0.002 * (r > 1.7003)
+
+    failed(BondScan().run(dimer(Pairs(small))), "warned")
+
+
+def test_a_cutoff_with_a_jump_of_its_slope():
+    def kinked(size):
+        return lambda r: morse(r) + size * np.clip(r - 1.8, 0, None)
+
+    finding = failed(BondScan().run(dimer(Pairs(kinked(0.5)))), "warned")
+    assert "the force jumps" in finding.message
+    assert finding.value == pytest.approx(0.5, rel=0.1)
+    passed(BondScan().run(dimer(Pairs(kinked(0.03)))))
+
+
+def hole(centre, depth, width=0.12):
+    return lambda r: morse(r) - depth * np.exp(-(((r - centre) / width) ** 2))
+
+
+def test_a_hole_inside_a_bond():
+    result = BondScan().run(dimer(Pairs(hole(0.9, 30.0))))
+    finding = failed(result)
+    assert "hole at short range" in finding.message
+    assert finding.value < 5.0
+    assert result.curves[0].marks
+
+
+def test_a_hole_that_no_atom_reaches_only_warns():
+    result = BondScan().run(dimer(Pairs(hole(0.77, 30.0, 0.05))))
+    assert failed(result, "warned").value > 5.0
+
+
+def test_a_second_minimum_of_a_bond():
+    shallow = failed(BondScan().run(dimer(Pairs(hole(2.0, 2.0)))), "warned")
+    assert "second minimum" in shallow.message
+    deep = failed(BondScan().run(dimer(Pairs(hole(2.0, 7.0)))))
+    assert deep.value > 1.0
+
+
+def test_a_bond_that_starts_far_from_its_minimum():
+    for length in (0.78 * LENGTH, 1.15 * LENGTH):
+        passed(BondScan().run(dimer(Pairs(), length=length)))
+
+
+def test_each_kind_of_bond_is_scanned_with_its_fragment():
+    atoms = with_calculator(molecule("CH3OH"), PotentialCalculator(BASE_MODEL))
+    BFGS(atoms, logfile=None).run(fmax=0.05, steps=10)  # pyright: ignore[reportArgumentType]
+    before = atoms.copy()
+    results = {
+        r.check.name: r for r in run_static(atoms, [BondScan(spacing=0.05), ContactScan(points=25)])
+    }
+    titles = [curve.title for curve in results["bond_scan"].curves]
+    assert sorted(title[0] + title.split("-")[1][0] for title in titles) == ["CH", "CO", "OH"]
+    assert len(results["contact_scan"].curves) == 1
+    assert not any(f.severity == "fail" for r in results.values() for f in r.findings)
+    assert atoms == before
+
+
+def test_networks_and_rings_move_one_atom():
+    result = BondScan().run(tetrahedron())
+    assert passed(result).note == "1 bond"
+    assert passed(BondScan().run(copper())).worst == 0.0
+    assert BondScan().run(argon(1)).check.status == "does not apply"
+
+
+def test_contacts():
+    passed(ContactScan().run(argon(1)))
+
+    def leaky(results, atoms):
+        r = atoms.get_all_distances(mic=True)[np.triu_indices(len(atoms), k=1)]
+        return {**results, "energy": results["energy"] - 1e6 * np.exp(-((r / 0.9) ** 2)).sum()}
+
+    assert argon(1).calc is not None
+    softened = argon(1)
+    softened.calc = Changed(Pairs(lambda r: 2.0 * np.exp(-2.0 * (r - 1.5))), leaky)
+    finding = failed(ContactScan().run(softened))
+    assert "Ar0, Ar" in finding.message
+    assert "hole" in finding.message
+
+
+def test_a_molecule_without_contacts():
+    assert ContactScan().run(dimer(Pairs())).check.status == "does not apply"
+
+
+# --- rattles ---------------------------------------------------------------------------------
+
+
+def test_rattles_of_a_minimum_rise():
+    result = RattleLadder().run(tetrahedron())
+    assert passed(result).worst == 0.0
+    assert len(result.curves) == 4
+    assert result.curves[0].y[-1] > 0.01
+    passed(RattleLadder().run(argon(1)))
+
+
+def test_energies_below_the_start():
+    finding = failed(RattleLadder().run(tetrahedron(Pairs(lambda r: -morse(r)))))
+    assert "lower the energy" in finding.message
+    # A narrow pit close by, and a dent that is no lower than the start.
+    failed(RattleLadder().run(dimer(Pairs(hole(1.75, 4.0, 0.07)))))
+    passed(RattleLadder().run(dimer(Pairs(hole(1.75, 0.1, 0.07)))))
+
+
+def test_unrelaxed_structures_show_their_ladder_only():
+    stretched = dimer(Pairs(), length=1.8)
+    result = RattleLadder().run(stretched)
+    assert result.check.status == "passed"
+    assert "not relaxed" in result.check.note
+    assert result.check.worst is None
+
+
+def test_jumps_on_a_ladder():
+    def sharp(size):
+        return lambda r: morse(r) + size * (r > 1.6)
+
+    assert "jumps" in failed(RattleLadder().run(tetrahedron(Pairs(sharp(0.05))))).message
+    passed(RattleLadder().run(tetrahedron(Pairs(sharp(1e-4)))))
+
+
+def test_growth_that_is_not_quadratic():
+    def pointed(r):
+        return 2.0 * np.abs(r - LENGTH)
+
+    result = RattleLadder().run(tetrahedron(Pairs(pointed)))
+    assert any("square" in item.message for item in result.findings)
+
+
+# --- volume ----------------------------------------------------------------------------------
+
+
+def of_volume(extra):
+    """EMT copper and `extra` (eV/atom) of V/V₀."""
+    start = copper().get_volume() / 8
+
+    def change(results, atoms):
+        more = extra(atoms.get_volume() / len(atoms) / start)
+        return {**results, "energy": results["energy"] + len(atoms) * more}
+
+    return copper(Changed(EMT(), change))
+
+
+def test_volume_curves():
+    result = VolumeCurve().run(copper())
+    assert passed(result).worst == 1
+    assert len(result.curves[0].x) == 45
+    second = of_volume(lambda v: -0.3 * np.exp(-(((v - 1.2) / 0.02) ** 2)))
+    finding = failed(VolumeCurve().run(second))
+    assert "2 minima" in finding.message
+    passed(VolumeCurve().run(of_volume(lambda v: -0.003 * np.exp(-(((v - 1.2) / 0.02) ** 2)))))
+    assert "no minimum" in failed(VolumeCurve().run(of_volume(lambda v: -9 * v)), "warned").message
+    assert VolumeCurve().run(tetrahedron()).check.status == "does not apply"
+
+
+def test_jumps_of_the_volume_curve():
+    finding = failed(VolumeCurve().run(of_volume(lambda v: 0.02 * (v > 1.1003))))
+    assert "jumps by 20" in finding.message
+    passed(VolumeCurve().run(of_volume(lambda v: 2e-4 * (v > 1.1003))))
+
+
+# --- calculators that break ------------------------------------------------------------------
+
+
+def nan_beyond(energy, forces, atoms):
+    if atoms.get_all_distances().max() > LENGTH + 5e-4:
+        energy, forces = np.nan, forces * np.nan
+    return energy, forces
+
+
+def raising(energy, forces, atoms):
+    if atoms.get_all_distances().max() > LENGTH + 5e-4:
+        raise RuntimeError("SCF did not converge\nmore")
+    return energy, forces
+
+
+@pytest.mark.parametrize("check", [c for c in default_static_checks() if c.name != "stress_fd"])
+def test_nan_and_exceptions_fail_every_check(check):
+    if check.name in ("volume_curve", "contact_scan"):
+        atoms = argon(1)
+        limit = 5.25 / np.sqrt(2) if check.name == "contact_scan" else 0
+
+        def inject(results, atoms):
+            near = atoms.get_all_distances(mic=True)[np.triu_indices(len(atoms), k=1)].min()
+            return {**results, "energy": np.nan} if near < limit or not limit else results
+
+        atoms.calc = Changed(atoms.calc, inject)
+        assert "nan" in failed(check.run(atoms)).message
+        return
+    atoms = tetrahedron(Pairs(change=nan_beyond))
+    message = failed(check.run(atoms)).message
+    assert "nan" in message or "not finite" in message
+    message = failed(check.run(tetrahedron(Pairs(change=raising)))).message
+    assert "RuntimeError: SCF did not converge" in message
+
+
+# --- the suite -------------------------------------------------------------------------------
+
+
+def test_the_whole_suite_on_a_good_potential():
+    atoms = argon(1)
+    atoms.set_constraint(FixAtoms([0]))
+    before, said = atoms.copy(), []
+    results = run_static(atoms, progress=lambda *report: said.append(report))
+    assert [r.check.name for r in results] == [c.name for c in default_static_checks()]
+    assert {r.check.status for r in results} == {"passed", "does not apply"}
+    assert atoms == before
+    assert said[0] == (0, 9, "forces_fd")
+    assert said[-1] == (9, 9, "done")
+    for result in results:
+        record = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+        assert record["definition"] == result.check.definition
+        assert len(record["curves"]) == len(result.curves)
+
+
+def test_clusters_of_ase():
+    cluster = with_calculator(Octahedron("Cu", 2), EMT())
+    assert run_static(cluster, [Invariances()])[0].check.status == "passed"
+
+
+def test_curves_hold_no_nan():
+    record = Curve("t", "x", "y", [1.0, 2.0], [np.nan, np.inf], [1.0]).to_dict()
+    assert record["y"] == [None, None]
+    assert record["marks"] == [1.0]
+
+
+def test_atoms_without_calculator():
+    with pytest.raises(UserError, match="calculator"):
+        run_static(molecule("H2O"))
+
+
+def test_single_precision_is_raised_and_guards_are_lifted(small_mace):
+    calculator = PotentialCalculator(small_mace, dtype="float32")
+    guarded = GuardedCalculator(calculator, max_force=1e-3)
+    result = run_static(with_calculator(molecule("H2O"), guarded), [ForcesFD()])[0]
+    assert passed(result).fail_at == 1e-3
+    assert result.check.worst < 1e-6
+    assert guarded.violations == []
+
+
+def test_calculators_in_float64(small_mace):
+    single = PotentialCalculator(small_mace, dtype="float32", skin=0.3)
+    double = single.in_float64()
+    atoms = molecule("CH3OH")
+    wanted = PotentialCalculator(small_mace).get_potential_energy(atoms)
+    assert double.get_potential_energy(atoms) == pytest.approx(wanted, abs=1e-3)
+    assert double.graph.dtype == torch.float64
+    assert double.graph.skin == 0.3
+    assert next(single.potential.parameters()).dtype == torch.float32
+    again = double.in_float64()
+    assert again.potential is not double.potential
+    assert again.get_potential_energy(atoms) == double.get_potential_energy(atoms)
+    # No torch module: nothing to raise.
+    assert PotentialCalculator(Harmonic()).in_float64().graph.dtype == torch.float64
+
+
+def test_committees_and_guards_in_float64(small_mace):
+    committee = CommitteeCalculator([small_mace, small_mace], dtype="float32", skin=0.2)
+    double = committee.in_float64()
+    atoms = molecule("H2O")
+    assert [m.graph.dtype for m in double.members] == [torch.float64] * 2
+    assert double.members[0].graph.skin == 0.2
+    assert double.get_property("forces_spread", atoms).shape == (3,)
+    guarded = GuardedCalculator(committee, "record", max_force=7.0, contact=None).in_float64()
+    assert guarded.calculator.members[0].graph.dtype == torch.float64
+    assert (guarded.on_violation, guarded.max_force, guarded.contact) == ("record", 7.0, None)
+    emt = EMT()
+    assert GuardedCalculator(emt).in_float64().calculator is emt
