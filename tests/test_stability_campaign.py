@@ -65,7 +65,8 @@ def test_argon_is_stable():
 
 
 def bad(calculator, atoms=None, **changes):
-    settings = {"temperature": 300, "ps": 1.0, "seed": 3, **changes}
+    # What MD sees; the static checks have tests of their own.
+    settings = {"temperature": 300, "ps": 1.0, "seed": 3, "static": False, **changes}
     report = check_stability(atoms if atoms is not None else ethanol(), calculator, **settings)
     assert report.verdict == "unstable", report.summary()
     return report
@@ -241,6 +242,7 @@ def test_report_round_trip_and_files(tmp_path):
     report = check_stability(
         ethanol(), NaNSprings(ethanol()), temperature=[200.0, 300.0], ps=0.3, replicas=2, seed=3,
         out=tmp_path / "stability", progress=lambda done, total, label: labels.append(label),
+        static=False,
     )  # fmt: skip
     record = json.loads((tmp_path / "stability" / "stability.json").read_text())
     assert record == json.loads(json.dumps(report.to_dict(), allow_nan=False))
@@ -286,8 +288,14 @@ def test_traces_are_thinned():
 def test_seed_repeats_and_the_replica_can_be_run_again():
     def report(seed):
         return check_stability(
-            ethanol(), NaNSprings(ethanol()), temperature=300, ps=0.5, seed=seed, relax_steps=0
-        )
+            ethanol(),
+            NaNSprings(ethanol()),
+            temperature=300,
+            ps=0.5,
+            seed=seed,
+            relax_steps=0,
+            static=False,
+        )  # fmt: skip
 
     first, second, other = report(3), report(3), report(4)
     assert first.replicas[0].time_to_failure_ps == second.replicas[0].time_to_failure_ps
@@ -311,7 +319,7 @@ def test_input_is_left_alone():
 def test_own_checks():
     report = check_stability(
         ethanol(), Springs(ethanol()), temperature=300, ps=0.2, timestep=1,
-        checks=[BondCheck(fail_at=1e-3, repeat=0)],
+        checks=[BondCheck(fail_at=1e-3, repeat=0)], static=False,
     )  # fmt: skip
     assert report.failures[0].check == "bond"
 

@@ -160,6 +160,11 @@ class PotentialCalculator(Calculator):
         with torch.no_grad():
             return self.evaluator(batch, forces=True)
 
+    @property
+    def is_float64(self) -> bool:
+        """Whether the potential is evaluated in float64."""
+        return self.graph.dtype == torch.float64
+
     def in_float64(self) -> PotentialCalculator:
         """Give a calculator of its own on a float64 copy of the potential, not compiled."""
         potential = copy.deepcopy(self.potential)

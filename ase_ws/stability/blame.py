@@ -114,15 +114,15 @@ def blame_for(
         return None
     if preparation.overlap:
         return Blame("starting structure", preparation.overlap)
+    if preparation.failures:
+        # Neither a time step nor a thermostat is in play yet, and the static checks are made in
+        # the highest precision that the calculator has.
+        return Blame("model", f"it fails before any MD: {preparation.failures[0].message}")
     if failed and rerun:
         assert preparation.begin is not None
         return find_blame(
             preparation.begin, plan, [run.result for run in runs], templates, progress=progress
         )
-    if preparation.failures:
-        # Neither a time step nor a thermostat is in play yet, and the static checks are made in
-        # the highest precision that the calculator has.
-        return Blame("model", f"it fails before any MD: {preparation.failures[0].message}")
     return Blame("not settled", "no reruns were asked for")
 
 

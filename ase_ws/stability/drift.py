@@ -15,6 +15,8 @@ from ase_ws.stability.check import Check
 
 #: Blocks of the fit: few enough to be long, and enough to tell their scatter.
 BLOCKS = 10
+#: A slope of so many times the limit fails at its first sight.
+AT_ONCE = 10.0
 
 
 class Slope(NamedTuple):
@@ -93,10 +95,11 @@ def _correlation_factor(residuals: np.ndarray) -> float:
 class DriftCheck(Check):
     """Slope of the conserved quantity per atom (NVE: E + K; NVT and NPT: the thermostat's).
 
-    The run fails as soon as, and warns at its end where, the slope crosses a limit; it counts as
-    crossed only when the whole confidence interval of the slope (99.9 %, see
-    `fit_slope`) lies beyond it, so noise does not fail a run; and nothing is said before enough
-    data is there.
+    It counts as crossed only when the whole confidence interval of the slope (99.9 %, see
+    `fit_slope`) lies beyond a limit, so noise does not fail a run; and nothing is said before
+    enough data is there. A slope beyond ten times the limit fails at once, a smaller one when it
+    is still there on twice the data: a start that settles (a cell under a barostat does so for
+    half a picosecond) looks like a drift at first. At the end of the run the smaller limit warns.
 
     Attributes
     ----------
@@ -129,6 +132,7 @@ class DriftCheck(Check):
     unit: ClassVar[str] = "meV/atom/ps"
 
     slope: Slope | None = field(init=False, default=None)
+    _suspected: float = field(init=False, default=np.inf, repr=False)
     _times: list[float] = field(init=False, default_factory=list, repr=False)
     _values: list[float] = field(init=False, default_factory=list, repr=False)
     _next: float = field(init=False, default=0.0, repr=False)
@@ -146,7 +150,7 @@ class DriftCheck(Check):
     def start(self, atoms: Atoms, context: RunContext) -> None:
         """Forget any earlier run."""
         super().start(atoms, context)
-        self.slope = None
+        self.slope, self._suspected = None, np.inf
         self._times, self._values = [], []
         self._next = self.skip + self.least
         self.note = f"needs {self._next / 1000.0:g} ps in one run"
@@ -172,12 +176,22 @@ class DriftCheck(Check):
         self.note = f"slope {slope.value:+.3g} ± {slope.half_width:.2g} at the end of the run"
         if self.status == "not judged":
             self.status = "passed"
-        if self.beyond(slope.at_least, self.fail_at):
+        if self._is_confirmed(slope, snapshot.time - self.skip, last):
             return [self.finding("fail", snapshot, 0, slope.value)]
         # A small slope matters over the whole run only; early on it may be a start that settles.
         if last and self.beyond(slope.at_least, self.warn_at):
             return [self.finding("warn", snapshot, 0, slope.value)]
         return []
+
+    def _is_confirmed(self, slope: Slope, span: float, last: bool) -> bool:
+        """Whether the slope fails: far beyond the limit, or beyond it on enough data."""
+        if not self.beyond(slope.at_least, self.fail_at):
+            self._suspected = np.inf
+            return False
+        self._suspected = min(self._suspected, span)
+        # At the end there is no more to come: twice the least is enough then.
+        enough = 2.0 * (self.least if last else self._suspected)
+        return bool(self.beyond(slope.at_least, AT_ONCE * self.fail_at)) or span >= enough - 1e-6
 
     def describe(self, snapshot: Snapshot, item: int, value: float) -> tuple[str, tuple[int, ...]]:
         """Say how fast and how surely."""

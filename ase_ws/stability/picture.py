@@ -48,7 +48,7 @@ def _whole(frame: Atoms, marked: Sequence[int]) -> np.ndarray:
     if not frame.pbc.any():
         return frame.positions
     centre = frame.positions[marked[0]] if marked else frame.positions.mean(axis=0)
-    vectors, _ = find_mic(frame.positions - centre, frame.cell, frame.pbc)
+    vectors, _ = find_mic(frame.positions - centre, frame.cell, frame.pbc)  # pyright: ignore[reportArgumentType]
     return vectors + centre
 
 

@@ -11,9 +11,9 @@ from ase import Atoms
 from ase_ws.md.observer import Finding
 from ase_ws.md.run import Progress
 from ase_ws.stability.check import CheckResult, Status
-from ase_ws.stability.consistency import check_consistency
 from ase_ws.stability.pairs import find_pairs, longest, radii_sum
 from ase_ws.stability.relax import Relaxation, relax
+from ase_ws.stability.static import run_static
 
 #: Two atoms closer than this part of their radii sum in the structure *given* are a mistake in
 #: it: the limit of `ContactCheck`.
@@ -29,7 +29,7 @@ class Preparation:
     begin : Atoms or None
         Where MD starts, with the calculator; None where there is nothing to start from.
     checks : list of CheckResult
-        The relaxation, and the consistency of direct forces.
+        The relaxation.
     findings : list of Finding
     static : list of dict
         Static checks, with their curves.
@@ -87,18 +87,20 @@ def prepare(
     relaxation = relax(given, fmax=fmax, steps=relax_steps) if relax_steps else None
     findings = [] if relaxation is None else list(relaxation.findings)
     checks = [_relaxation_check(relaxation)]
-    begin = given if relaxation is None else relaxation.atoms
+    looked: list[dict[str, Any]] = []
+    begin: Atoms | None = given if relaxation is None else relaxation.atoms
     if relaxation is not None and relaxation.failure is not None:
         begin = None
-    else:
-        consistency, found = check_consistency(begin)
-        checks.append(consistency)
-        findings += found
+    elif static:
+        assert begin is not None
+        for result in run_static(begin, progress=progress):
+            findings += result.findings
+            looked.append(result.to_dict())
     return Preparation(
         begin=begin,
         checks=checks,
         findings=findings,
-        static=[],
+        static=looked,
         relaxation=None
         if relaxation is None
         else {"converged": relaxation.converged, "steps": relaxation.steps},

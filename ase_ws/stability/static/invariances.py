@@ -26,8 +26,10 @@ class Invariances(StaticCheck):
     """Energy and forces of the structure rotated, mirrored, shifted, and with atoms reordered.
 
     A periodic cell turns with its atoms. Taken at a copy whose atoms are displaced by 0.05 Å,
-    where no symmetry makes forces vanish. The value is the larger of the change of the energy
-    per atom and of that of any force component (turned back), each over its limit.
+    where no symmetry makes forces vanish. A permutation only warns: atoms keep their order in MD,
+    and force fields with a fixed topology know them by number. The value is the larger of the
+    change of the energy per atom and of that of any force component (turned back), each over its
+    limit.
 
     Attributes
     ----------
@@ -50,7 +52,7 @@ class Invariances(StaticCheck):
     name: ClassVar[str] = "invariances"
     definition: ClassVar[str] = (
         "change of energy per atom over 1e-4 eV, or of a force over 1e-3 eV/Å, by rotation, "
-        "reflection, translation or permutation; fails above 1"
+        "reflection, translation (fails above 1) or permutation (warns)"
     )
     unit: ClassVar[str] = "limit"
 
@@ -71,7 +73,9 @@ class Invariances(StaticCheck):
             worst = max(worst, value)
             if value <= warn_at:
                 continue
-            severity = "warn" if value <= 1.0 else "fail"
+            # Atoms keep their order in MD: what tells them apart by number (a force field with a
+            # fixed topology) is no danger to this run.
+            severity = "warn" if value <= 1.0 or kind == "permutation" else "fail"
             message = (
                 f"{kind} changes the energy by {1e3 * change:.3g} meV/atom and a force by "
                 f"{errors.max():.3g} eV/Å"
@@ -148,6 +152,7 @@ class Extensivity(StaticCheck):
     -----
     Does not apply to charged or open-shell structures (charge, spin or magnetic moments given):
     charges feel each other at any distance, and two open shells are not one of twice the spin.
+    Nor to calculators that tell atoms apart by their number.
     """
 
     fail_at: float = 1e-3
@@ -170,10 +175,19 @@ class Extensivity(StaticCheck):
             return "charged or open-shell"
         return None
 
+    def _knows_no_numbers(self, probe: Probe) -> bool:
+        """Whether the order of the atoms is of no consequence; see `Invariances`."""
+        backwards = probe.with_calculator(probe.atoms[::-1])
+        limit = max(self.fail_at, 10.0 * probe.noise.energy)
+        return bool(abs(probe.energy_of(backwards) - probe.start_energy) <= limit)
+
     def judge(self, probe: Probe) -> StaticResult:
         """Compare."""
         if 2 * len(probe.atoms) > self.most_atoms:
             return self.without_value("not judged", f"more than {self.most_atoms // 2} atoms")
+        if not self._knows_no_numbers(probe):
+            why = "the calculator tells atoms apart by their number: it is for this system alone"
+            return self.without_value("does not apply", why)
         noise = probe.noise.energy
         periodic = bool(probe.atoms.pbc.any())
         twice = probe.energy_of(probe.with_calculator(self._double(probe.atoms)))
