@@ -317,6 +317,12 @@ def test_crystals_keep_their_energy():
     passed(Invariances().run(triclinic))
 
 
+def test_atoms_far_from_each_other_have_no_contacts():
+    gas = Atoms("C2", positions=[[0, 0, 0], [9, 0, 0]])
+    gas.calc = Pairs()
+    assert ContactScan().run(gas).check.status == "does not apply"
+
+
 # --- extensivity -----------------------------------------------------------------------------
 
 

@@ -28,8 +28,8 @@ def attach(
     return bare, calculator, provenance.get("largest_training_force_ev_per_angstrom")
 
 
-def thread_limit(number: int | None, atoms: Any) -> Any:
-    """Context with so many CPU threads, or as many as pay for this structure."""
+def thread_limit(number: int | None, n_atoms: int) -> Any:
+    """Context with so many CPU threads, or as many as pay for so many atoms at once."""
     from ase_ws.devices import sensible_threads, threads
 
-    return threads(number or sensible_threads(len(atoms)))
+    return threads(number or sensible_threads(n_atoms))

@@ -59,7 +59,7 @@ def md(
             "its energy: energy is not conserved, use a thermostat (--ensemble nvt)",
             soft_wrap=True,
         )
-    with thread_limit(threads, atoms), step_progress("md", quiet=quiet) as report:
+    with thread_limit(threads, len(atoms)), step_progress("md", quiet=quiet) as report:
         result = run_md(
             atoms,
             calculator,

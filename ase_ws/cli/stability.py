@@ -115,7 +115,12 @@ def stability(
         other = None if compare is None else attach(compare, structure, dtype, device)[1]
         if out is not None:
             require_free(out, overwrite=overwrite)
-        with thread_limit(threads, atoms), step_progress("stability", quiet=quiet) as progress:
+        # NPT and the like run one replica after the other.
+        at_once = len(atoms) if ensemble is Ensemble.npt else len(atoms) * replicas * len(kelvins)
+        with (
+            thread_limit(threads, at_once),
+            step_progress("stability", quiet=quiet) as progress,
+        ):
             from ase_ws.stability import check_stability
 
             report = check_stability(

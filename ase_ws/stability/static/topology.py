@@ -77,6 +77,8 @@ def contact_motions(atoms: Atoms, most: int, reach: float) -> list[Motion]:
     those of networks.
     """
     first, second, distance, vectors = _near(atoms, reach)
+    if len(first) == 0:
+        return []
     n_atoms = len(atoms)
     graph = _graph(n_atoms, *_near(atoms, BONDED)[:2])
     _, molecule = connected_components(graph, directed=False)
