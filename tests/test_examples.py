@@ -21,6 +21,7 @@ def test_every_example_is_run_here():
     assert names == {
         "compare_two_models",
         "finetune_then_check",
+        "judge_a_potential",
         "many_replicas",
         "npt_of_silicon",
         "nve_and_nvt_with_checks",
@@ -101,3 +102,13 @@ def test_compare(capsys):
 def test_resume(tmp_path, capsys):
     load("resume_a_run").main(tmp_path, steps=40)
     assert "the same floats" in capsys.readouterr().out
+
+
+def test_judge(tmp_path, capsys):
+    good, bad = load("judge_a_potential").main(picoseconds=0.02, out=tmp_path)
+    # Too short for a verdict on the good one; the curl is seen without any MD.
+    assert good.verdict == "inconclusive"
+    assert bad.verdict == "unstable"
+    assert {finding.check for finding in bad.failures} >= {"forces_fd", "jacobian"}
+    assert "with a curl" in (tmp_path / "report.html").read_text()
+    assert "blame: model" in capsys.readouterr().out

@@ -116,7 +116,9 @@ def stability(
         if out is not None:
             require_free(out, overwrite=overwrite)
         # NPT and the like run one replica after the other.
-        at_once = len(atoms) if ensemble is Ensemble.npt else len(atoms) * replicas * len(kelvins)
+        at_once = (
+            len(atoms) if ensemble is Ensemble.npt else len(atoms) * replicas * max(1, len(kelvins))
+        )
         with (
             thread_limit(threads, at_once),
             step_progress("stability", quiet=quiet) as progress,
