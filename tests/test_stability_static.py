@@ -335,6 +335,9 @@ def test_extensivity():
     finding = failed(Extensivity().run(tetrahedron(Pairs(change=squared(1e-3)))))
     assert finding.value == pytest.approx(0.5e-3 * (64 - 32))
     assert passed(Extensivity().run(argon(1))).note == "doubled cell"
+    charged = tetrahedron(Pairs(change=squared(1e-3)))
+    charged.calc.parameters = {"charge": 1}
+    assert Extensivity().run(charged).check.status == "does not apply"
     numbered = tetrahedron(Pairs(change=lambda e, f, atoms: (e + atoms.positions[0, 0], f)))
     assert Extensivity().run(numbered).check.status == "does not apply"
 

@@ -167,11 +167,12 @@ class Extensivity(StaticCheck):
 
     def applies(self, probe: Probe) -> str | None:
         """Neutral closed shells."""
-        info = probe.atoms.info
-        spin = info.get("multiplicity", info.get("spin", 0)) not in (0, 1)
+        # Charge and spin stand with the atoms, or with the calculator.
+        info = {**(getattr(probe.calculator, "parameters", None) or {}), **probe.atoms.info}
+        spin = info.get("multiplicity", info.get("spin")) not in (0, 1, None)
         moments = probe.atoms.get_initial_magnetic_moments().any()
         charges = probe.atoms.get_initial_charges().any()
-        if info.get("charge", 0) != 0 or spin or moments or charges:
+        if info.get("charge") not in (0, None) or spin or moments or charges:
             return "charged or open-shell"
         return None
 
