@@ -17,6 +17,7 @@ from ase_ws.stability import (
     DriftCheck,
     EnergyCheck,
     FiniteCheck,
+    FluctuationCheck,
     ForceCheck,
     FrozenCheck,
     IsolatedAtomCheck,
@@ -388,6 +389,61 @@ def test_drift_does_not_fail_on_noise():
         check = DriftCheck()
         frames = drifting(0.0, noise=1.0, seed=seed, length=3000)
         assert not play(check, ethanol(), frames, steps=3000), seed
+
+
+def settling(height, length):
+    """Frames whose conserved quantity rises by `height` meV/atom within 0.5 ps and then stays."""
+    times = np.arange(0.0, length + 1, 5.0)
+    values = 9e-3 * height * np.minimum(1.0, times / 500.0)
+    return [{"time": float(t), "conserved": float(v)} for t, v in zip(times, values, strict=True)]
+
+
+def test_a_start_that_settles_is_no_drift():
+    assert not play(DriftCheck(), ethanol(), settling(1.5, 3000), steps=3000)
+    # The same slope that goes on, and one ten times as steep, do fail.
+    assert severities(play(DriftCheck(), ethanol(), drifting(3.0, length=1000), steps=3000))
+    steep = play(DriftCheck(), ethanol(), settling(15.0, 510), steps=3000)
+    assert steep[0].time <= 510
+
+
+def fluctuating(noise, *, length=1000, drift=0.0, still=False):
+    """Frames whose kinetic energy fluctuates by 0.1 eV, the conserved one by `noise` × that."""
+    rng = np.random.default_rng(0)
+    frames = []
+    for k, moment in enumerate(np.arange(0.0, length + 1, 5.0)):
+        atoms = ethanol()
+        kinetic = 0.3 if still else 0.3 + 0.1 * np.sqrt(2) * np.sin(0.7 * k)
+        momenta = np.zeros((9, 3))
+        momenta[0, 0] = np.sqrt(2 * kinetic * atoms.get_masses()[0])
+        atoms.set_momenta(momenta)
+        conserved = drift * moment / 1000.0 + 0.1 * noise * rng.standard_normal()
+        frames.append({"time": float(moment), "conserved": conserved, "atoms": atoms})
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("noise", "drift", "expected"),
+    [
+        (0.02, 0.0, []),
+        (0.02, 0.5, []),  # a trend is the drift's business
+        (0.14, 0.0, ["warn"]),
+        (0.3, 0.0, ["fail"]),
+        (np.nan, 0.0, ["fail"]),
+    ],
+)
+def test_fluctuation(noise, drift, expected):
+    check = FluctuationCheck()
+    found = play(check, ethanol(), fluctuating(noise, drift=drift), steps=1000)
+    assert severities(found)[:1] == expected
+    if np.isfinite(noise):
+        assert check.result().worst == pytest.approx(noise, rel=0.2)
+
+
+def test_fluctuation_needs_data_and_motion():
+    check = FluctuationCheck()
+    assert not play(check, ethanol(), fluctuating(0.5, length=450), steps=450)
+    assert check.result().status == "not judged"
+    assert not play(check, ethanol(), fluctuating(0.5, still=True), steps=1000)
 
 
 def test_slope_and_its_interval():

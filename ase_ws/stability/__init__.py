@@ -4,9 +4,9 @@
 | --- | --- |
 | `campaign.py` | `check_stability`: prepare, run the replicas, find who is at fault, report |
 | `trajectory.py` | `check_trajectory`: the same checks on frames that exist |
-| `plan.py`, `prepare.py`, `runs.py`, `blame.py`, `assemble.py` | its steps, in this order |
+| `plan.py`, `prepare.py`, `runs.py`, `blame.py` (with `reruns.py`), `assemble.py` | its steps |
 | `static/` | checks that need no MD |
-| `observers.py` | the list of checks in `energetics.py`, `geometry.py`, `drift.py`, `rdf.py` |
+| `observers.py` | the list of checks in `energetics.py`, `geometry.py`, `drift.py`, ... |
 | `check.py`, `pairs.py` | what all checks have in common |
 | `calibrate.py` | thresholds from a training set |
 | `relax.py` | the starting structure |
@@ -26,6 +26,7 @@ from ase_ws.stability.observers import (
     DriftCheck,
     EnergyCheck,
     FiniteCheck,
+    FluctuationCheck,
     ForceCheck,
     FrozenCheck,
     IsolatedAtomCheck,
@@ -49,6 +50,7 @@ __all__ = [
     "DriftCheck",
     "EnergyCheck",
     "FiniteCheck",
+    "FluctuationCheck",
     "ForceCheck",
     "FrozenCheck",
     "IsolatedAtomCheck",

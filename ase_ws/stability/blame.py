@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -13,52 +12,13 @@ from ase.calculators.calculator import BaseCalculator
 from ase_ws.md.observer import Finding
 from ase_ws.md.run import Progress
 from ase_ws.stability.check import Check
-from ase_ws.stability.plan import Job, Plan
+from ase_ws.stability.plan import Plan
 from ase_ws.stability.prepare import Preparation
 from ase_ws.stability.replica import ReplicaResult
-from ase_ws.stability.runs import Run, run_jobs
+from ase_ws.stability.reruns import Rerun, Subject
+from ase_ws.stability.runs import Run
 
 Cause = Literal["model", "timestep", "precision", "starting structure", "not settled"]
-
-#: Failures that a rerun must be expected to have before their absence means something: with 3
-#: expected, none is seen with a probability of e⁻³ = 5 %.
-EXPECTED = 3.0
-#: A drift is the time step's when half the step brings it below this part. Verlet's error goes
-#: with the square of the step, to a quarter; a model's drift stays.
-DRIFT_FALLS = 0.5
-
-
-@dataclass(frozen=True)
-class Rerun:
-    """The failing conditions with one thing changed.
-
-    Attributes
-    ----------
-    what : str
-        "half the timestep", "a quarter of the timestep" or "float64".
-    timestep : float
-        In fs.
-    replicas, failed : int
-    total_ps : float
-        Simulated in all.
-    expected : float
-        Failures at the rate of the original.
-    failure : Finding or None
-        The first.
-    """
-
-    what: str
-    timestep: float
-    replicas: int
-    failed: int
-    total_ps: float
-    expected: float
-    failure: Finding | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary that JSON can hold."""
-        failure = None if self.failure is None else self.failure.to_dict()
-        return {**vars(self), "failure": failure}
 
 
 @dataclass(frozen=True)
@@ -132,15 +92,20 @@ def find_blame(
     runs: Sequence[ReplicaResult],
     templates: Sequence[Check],
     *,
-    budget: float = 1.0,
+    budget: float = 4.0,
     progress: Progress | None = None,
 ) -> Blame:
-    """Rerun what failed in MD at a finer time step and in float64.
+    """Rerun what failed in MD in float64 and at finer time steps.
 
-    The failing temperature with the highest rate is rerun with the seeds that failed, and more,
-    for as long as 3 failures are expected at the rate seen; what then fails no more was the
-    changed thing's fault (with 5 % error). A drift also counts as cured when its slope fell to
-    less than half.
+    The failing temperature with the highest rate is rerun with the seeds that failed, and more
+    where need be. Where fewer than four runs have failed, and early, some more of the original
+    are run first: four failures tell their rate, and so a cure, far better than one.
+
+    A drift or a fluctuation is cured when it falls below half of its value. Anything else is an
+    event: with n failures in the time T and none in the rerun of time T', it is cured unless that
+    may be chance, (T/(T + T'))ⁿ > 5 % (the conditional test of two Poisson rates, Przyborowski
+    and Wilenski, Biometrika 31, 313, 1940). The first change that cures is to blame; the model,
+    where none does; and what is neither is not settled.
 
     Parameters
     ----------
@@ -151,8 +116,8 @@ def find_blame(
         At least one has failed.
     templates : sequence of Check
     budget : float
-        Longest time of one rerun, as a multiple of the time of the original runs at that
-        temperature, or of 3 times the time to the failure where that is longer.
+        Longest time of one rerun that can settle it, as a multiple of the time that was planned
+        at that temperature.
     progress : callable, optional
         As for `run_md`.
 
@@ -164,29 +129,35 @@ def find_blame(
     assert first.failure is not None
     if first.failure.step == 0:
         return _at_once(first.failure)
-    subject = _Subject.of(runs, budget)
-    reruns = []
-    for part, what in ((2, "half the timestep"), (4, "a quarter of the timestep")):
-        finer = replace(plan, timestep=plan.timestep / part)
-        reruns.append(subject.rerun(what, start, finer, templates, progress))
-        if subject.is_gone(reruns[-1]):
-            reason = f"at {finer.timestep:g} fs {subject.told(reruns[-1])}"
-            return Blame("timestep", reason, reruns)
+    subject = Subject.of(runs, budget)
+    more = subject.repeated(start, plan, templates, progress)
+    if more:
+        subject = Subject.of([*subject.failed, *subject.others, *more], budget)
+    reruns: list[Rerun] = []
+    for cause, what, atoms, changed in _changes(start, plan):
+        rerun, cured = subject.rerun(what, atoms, changed, templates, progress)
+        reruns.append(rerun)
+        if cured:
+            return Blame(cause, f"with {what} ({changed.timestep:g} fs) {cured}", reruns)
+    if all(rerun.failed for rerun in reruns):
+        changes = " and ".join(rerun.what for rerun in reruns)
+        return Blame("model", f"it fails with {changes} too: {first.failure.message}", reruns)
+    return Blame("not settled", "failures are too rare to tell: run more replicas", reruns)
+
+
+def _changes(start: Atoms, plan: Plan) -> Iterator[tuple[Cause, str, Atoms, Plan]]:
+    """Change one thing at a time.
+
+    Float64 comes first: a long time step stays long in it, while noise of a low precision also
+    comes out smaller, by chance, at another time step.
+    """
     raised = raised_precision(start.calc)
     if raised is not None:
         exact = start.copy()
         exact.calc = raised
-        reruns.append(subject.rerun("float64", exact, plan, templates, progress))
-        if subject.is_gone(reruns[-1]):
-            return Blame("precision", f"in float64 {subject.told(reruns[-1])}", reruns)
-    if all(rerun.failed for rerun in reruns):
-        changes = " and ".join(rerun.what for rerun in reruns)
-        return Blame("model", f"it fails with {changes} too: {first.failure.message}", reruns)
-    return Blame(
-        "not settled",
-        "failures are too rare for the reruns to tell: run more replicas",
-        reruns,
-    )
+        yield "precision", "float64", exact, plan
+    for part, what in ((2, "half the timestep"), (4, "a quarter of the timestep")):
+        yield "timestep", what, start, replace(plan, timestep=plan.timestep / part)
 
 
 def _at_once(failure: Finding) -> Blame:
@@ -201,92 +172,3 @@ def raised_precision(calculator: BaseCalculator | None) -> BaseCalculator | None
     if raise_it is None or getattr(calculator, "is_float64", False):
         return None
     return raise_it()
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """The conditions to rerun: one temperature, its failures and their rate."""
-
-    temperature: float
-    failed: list[ReplicaResult]
-    others: list[ReplicaResult]
-    ps: float
-    n_runs: int
-    total_ps: float
-
-    @classmethod
-    def of(cls, runs: Sequence[ReplicaResult], budget: float) -> _Subject:
-        def at(kelvin: float) -> list[ReplicaResult]:
-            return [run for run in runs if run.temperature == kelvin]
-
-        def rate(kelvin: float) -> float:
-            time = sum(run.simulated_ps for run in at(kelvin))
-            return sum(run.failure is not None for run in at(kelvin)) / time
-
-        worst = max({run.temperature for run in runs if run.failure is not None}, key=rate)
-        failed = sorted(
-            (run for run in at(worst) if run.failure is not None), key=lambda r: r.simulated_ps
-        )
-        others = [run for run in at(worst) if run.failure is None]
-        total = sum(run.simulated_ps for run in at(worst))
-        wanted = EXPECTED / rate(worst)
-        # One run of the length planned, or as many as bring the time that is wanted.
-        ps = min(wanted, max(failed[0].planned_ps, EXPECTED * failed[0].simulated_ps))
-        most = max(budget * total, wanted if len(failed) == len(at(worst)) else 0.0)
-        n_runs = max(1, math.ceil(min(wanted, most) / ps - 1e-9))
-        return cls(worst, failed, others, ps, n_runs, total)
-
-    def rerun(
-        self,
-        what: str,
-        start: Atoms,
-        plan: Plan,
-        templates: Sequence[Check],
-        progress: Progress | None,
-    ) -> Rerun:
-        seeds = [run.seed for run in (*self.failed, *self.others)]
-        # More runs than there are seeds get seeds of their own.
-        seeds += [(seeds[0] + k) % 2**32 for k in range(1, self.n_runs)]
-        jobs = [Job(self.temperature, k, seed) for k, seed in enumerate(seeds[: self.n_runs])]
-        found: list[ReplicaResult] = []
-        run_jobs(
-            start,
-            replace(plan, ps=self.ps, temperatures=(self.temperature,)),
-            jobs,
-            templates,
-            finished=lambda run: found.append(run.result),
-            progress=None
-            if progress is None
-            else lambda step, steps, _: progress(step, steps, f"blame: {what}"),
-        )
-        failures = [run.failure for run in found if run.failure is not None]
-        time = sum(run.simulated_ps for run in found)
-        return Rerun(
-            what=what,
-            timestep=plan.timestep,
-            replicas=len(found),
-            failed=len(failures),
-            total_ps=time,
-            expected=len(self.failed) / self.total_ps * time,
-            failure=min(failures, key=lambda finding: finding.time, default=None),
-        )
-
-    def is_gone(self, rerun: Rerun) -> bool:
-        """Whether the change has cured it."""
-        if not rerun.failed:
-            return rerun.expected >= EXPECTED * 0.99
-        before, after = self.failed[0].failure, rerun.failure
-        assert before is not None and after is not None
-        if before.check != "drift" or after.check != "drift":
-            return False
-        if before.value is None or after.value is None:
-            return False
-        return abs(after.value) < DRIFT_FALLS * abs(before.value)
-
-    def told(self, rerun: Rerun) -> str:
-        """Say in words what the rerun saw."""
-        if rerun.failure is None:
-            return f"nothing failed in {rerun.total_ps:.3g} ps ({rerun.expected:.1f} were expected)"
-        before = self.failed[0].failure
-        assert before is not None
-        return f"the drift fell from {before.value:+.2g} to {rerun.failure.value:+.2g} meV/atom/ps"

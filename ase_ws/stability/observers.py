@@ -4,7 +4,7 @@
 | --- | --- |
 | finite, temperature, frozen, force, energy, cell | `energetics.py` |
 | contact, bond, detached H, isolated atom | `geometry.py` |
-| drift | `drift.py` |
+| drift, fluctuation | `drift.py`, `fluctuation.py` |
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ase_ws.stability.energetics import (
     FrozenCheck,
     TemperatureCheck,
 )
+from ase_ws.stability.fluctuation import FluctuationCheck
 from ase_ws.stability.geometry import (
     BondCheck,
     ContactCheck,
@@ -54,6 +55,7 @@ def default_checks(
         TemperatureCheck(),
         FrozenCheck(),
         DriftCheck(),
+        FluctuationCheck(),
     ]
 
 
@@ -66,6 +68,7 @@ __all__ = [
     "DriftCheck",
     "EnergyCheck",
     "FiniteCheck",
+    "FluctuationCheck",
     "ForceCheck",
     "FrozenCheck",
     "IsolatedAtomCheck",

@@ -28,6 +28,7 @@ from ase_ws.stability.candidates import Candidates
 from ase_ws.stability.check import Check, CheckResult
 from ase_ws.stability.drift import DriftCheck
 from ase_ws.stability.energetics import EnergyCheck, ForceCheck, FrozenCheck, TemperatureCheck
+from ase_ws.stability.fluctuation import FluctuationCheck
 from ase_ws.stability.geometry import Topology
 from ase_ws.stability.plan import Job, Plan
 from ase_ws.stability.prepare import Preparation
@@ -37,13 +38,16 @@ from ase_ws.stability.result import FILES, StabilityReport
 from ase_ws.stability.runs import Run
 from ase_ws.stability.watchers import watchers
 
+#: What the conserved quantity is made of.
+CONSERVED = ("energy", "velocities", "a conserved quantity (E + K, in NVE only)")
 #: What the checks need; those not named here need positions alone.
 NEEDS: tuple[tuple[type[Check], tuple[str, ...]], ...] = (
     (ForceCheck, ("forces",)),
     (EnergyCheck, ("energy",)),
     (TemperatureCheck, ("velocities",)),
     (FrozenCheck, ("velocities",)),
-    (DriftCheck, ("energy", "velocities", "a conserved quantity (E + K, in NVE only)")),
+    (DriftCheck, CONSERVED),
+    (FluctuationCheck, CONSERVED),
 )
 
 
@@ -176,7 +180,7 @@ def _applicable(
     checks: Sequence[Check], held: frozenset[str], ensemble: Ensemble
 ) -> tuple[list[Check], list[CheckResult]]:
     """Part the checks into those that can be asked and results that say why the others cannot."""
-    there = held | ({NEEDS[-1][1][-1]} if ensemble == "nve" else set())
+    there = held | ({CONSERVED[-1]} if ensemble == "nve" else set())
     asked, left_out = [], []
     for check in checks:
         needs = next((needs for kind, needs in NEEDS if isinstance(check, kind)), ())

@@ -1,0 +1,203 @@
+"""Run again what failed, with one thing changed, and see whether that cures it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ase import Atoms
+
+from ase_ws.md.observer import Finding
+from ase_ws.md.run import Progress
+from ase_ws.stability.check import Check
+from ase_ws.stability.plan import Job, Plan
+from ase_ws.stability.replica import ReplicaResult
+from ase_ws.stability.runs import run_jobs
+
+#: A cure by chance may be taken for a real one with this probability.
+DOUBT = 0.05
+#: Failures of the original that are enough to compare with.
+ENOUGH = 4
+#: Checks that measure rather than wait for an event: cured is what falls below this part of its
+#: value. Verlet's error goes with the square of the step, to a quarter; a model's stays.
+MEASURES, FALLS = ("drift", "fluctuation"), 0.5
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """The failing conditions with one thing changed.
+
+    Attributes
+    ----------
+    what : str
+        "float64", "half the timestep" or "a quarter of the timestep".
+    timestep : float
+        In fs.
+    replicas, failed : int
+    total_ps : float
+        Simulated in all.
+    by_chance : float
+        Probability that no rerun fails although the rate is that of the original.
+    failure : Finding or None
+        The first.
+    """
+
+    what: str
+    timestep: float
+    replicas: int
+    failed: int
+    total_ps: float
+    by_chance: float
+    failure: Finding | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary that JSON can hold."""
+        failure = None if self.failure is None else self.failure.to_dict()
+        return {**vars(self), "failure": failure}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The conditions to rerun: one temperature and its failures.
+
+    Attributes
+    ----------
+    failed, others : list of ReplicaResult
+        Earliest first.
+    ps : float
+        Length of a rerun.
+    n_runs : int
+        How many.
+    """
+
+    temperature: float
+    failed: list[ReplicaResult]
+    others: list[ReplicaResult]
+    ps: float
+    n_runs: int
+
+    @classmethod
+    def of(cls, runs: Sequence[ReplicaResult], budget: float) -> Subject:
+        """Take the temperature with the highest rate of failures."""
+
+        def rate(kelvin: float) -> float:
+            mine = [run for run in runs if run.temperature == kelvin]
+            return sum(run.failure is not None for run in mine) / _time(mine)
+
+        worst = max({run.temperature for run in runs if run.failure is not None}, key=rate)
+        mine = sorted(
+            (run for run in runs if run.temperature == worst), key=lambda run: run.simulated_ps
+        )
+        failed = [run for run in mine if run.failure is not None]
+        others = [run for run in mine if run.failure is None]
+        planned = failed[0].planned_ps
+        if _measured(failed[0]):
+            return cls(worst, failed, others, planned, min(len(failed), 4))
+        # Long enough that no failure in it cannot be chance. Where that is too long, as long as
+        # the original: a failure in it tells something too.
+        wanted = _time(mine) * (DOUBT ** (-1.0 / len(failed)) - 1.0)
+        original = planned * len(mine)
+        length = wanted if wanted <= budget * original else min(wanted, original)
+        ps = min(planned, max(length, 3.0 * failed[0].simulated_ps))
+        n_runs = max(1, math.ceil(length / ps - 1e-9))
+        return cls(worst, failed, others, ps, n_runs)
+
+    def repeated(
+        self, start: Atoms, plan: Plan, templates: Sequence[Check], progress: Progress | None
+    ) -> list[ReplicaResult]:
+        """Run the original with other seeds, where that soon brings enough failures."""
+        planned = self.failed[0].planned_ps
+        early = self.failed[-1].simulated_ps <= 0.5 * planned and not self.others
+        if _measured(self.failed[0]) or len(self.failed) >= ENOUGH or not early:
+            return []
+        return self._run(
+            "other seeds",
+            start,
+            replace(plan, ps=planned),
+            ENOUGH - len(self.failed),
+            templates,
+            progress,
+            skip=len(self.failed),
+        )
+
+    def _run(
+        self,
+        what: str,
+        start: Atoms,
+        plan: Plan,
+        n_runs: int,
+        templates: Sequence[Check],
+        progress: Progress | None,
+        skip: int = 0,
+    ) -> list[ReplicaResult]:
+        known = [run.seed for run in (*self.failed, *self.others)]
+        # More runs than there are seeds get seeds of their own.
+        seeds = known + [(known[0] + k) % 2**32 for k in range(1, skip + n_runs)]
+        chosen = seeds[skip : skip + n_runs]
+        found: list[ReplicaResult] = []
+        run_jobs(
+            start,
+            replace(plan, temperatures=(self.temperature,)),
+            [Job(self.temperature, k, seed) for k, seed in enumerate(chosen)],
+            templates,
+            finished=lambda run: found.append(run.result),
+            progress=None
+            if progress is None
+            else lambda step, steps, _: progress(step, steps, f"blame: {what}"),
+        )
+        return found
+
+    def rerun(
+        self,
+        what: str,
+        start: Atoms,
+        plan: Plan,
+        templates: Sequence[Check],
+        progress: Progress | None,
+    ) -> tuple[Rerun, str]:
+        """Run again; give what came out, and how it is cured in words ("" where it is not)."""
+        found = self._run(what, start, replace(plan, ps=self.ps), self.n_runs, templates, progress)
+        failures = [run.failure for run in found if run.failure is not None]
+        before, again = _time([*self.failed, *self.others]), _time(found)
+        rerun = Rerun(
+            what=what,
+            timestep=plan.timestep,
+            replicas=len(found),
+            failed=len(failures),
+            total_ps=again,
+            by_chance=(before / (before + again)) ** len(self.failed),
+            failure=min(failures, key=lambda finding: finding.time, default=None),
+        )
+        return rerun, self._cured(rerun, found)
+
+    def _cured(self, rerun: Rerun, found: Sequence[ReplicaResult]) -> str:
+        measured = _measured(self.failed[0])
+        if measured and all(run.failure is None or _measured(run) for run in found):
+            name, value = measured
+            after = max(abs(_worst(run, name)) for run in found)
+            # Written so that NaN is no cure.
+            if after < FALLS * abs(value):
+                return f"{name} falls from {value:+.2g} to {after:.2g}"
+        elif not measured and not rerun.failed and rerun.by_chance <= DOUBT * 1.001:
+            return f"nothing fails in {rerun.total_ps:.3g} ps"
+        return ""
+
+
+def _time(runs: Sequence[ReplicaResult]) -> float:
+    return sum(run.simulated_ps for run in runs)
+
+
+def _measured(run: ReplicaResult) -> tuple[str, float] | None:
+    """Name and value of the measure that failed, where it was one."""
+    failure = run.failure
+    if failure is None or failure.check not in MEASURES or failure.value is None:
+        return None
+    return failure.check, failure.value
+
+
+def _worst(run: ReplicaResult, name: str) -> float:
+    """Value of a measure in a run; 0 where it was too short or quiet to be judged."""
+    check = next((check for check in run.checks if check.name == name), None)
+    return 0.0 if check is None or check.worst is None else check.worst
