@@ -25,6 +25,7 @@ from ase_ws.stability.static import (
     ForcesFD,
     Invariances,
     JacobianSymmetry,
+    Precision,
     RattleLadder,
     StressFD,
     VolumeCurve,
@@ -576,6 +577,11 @@ def raising(energy, forces, atoms):
 
 @pytest.mark.parametrize("check", [c for c in default_static_checks() if c.name != "stress_fd"])
 def test_nan_and_exceptions_fail_every_check(check):
+    if check.name == "precision":
+        # NaN in the precision given, and sound in float64.
+        check.original = Pairs(change=lambda e, f, atoms: (e, f * np.nan))
+        assert "not finite" in failed(check.run(tetrahedron())).message
+        return
     if check.name in ("volume_curve", "contact_scan"):
         atoms = argon(1)
         limit = 5.25 / np.sqrt(2) if check.name == "contact_scan" else 0
@@ -605,8 +611,8 @@ def test_the_whole_suite_on_a_good_potential():
     assert [r.check.name for r in results] == [c.name for c in default_static_checks()]
     assert {r.check.status for r in results} == {"passed", "does not apply"}
     assert atoms == before
-    assert said[0] == (0, 9, "forces_fd")
-    assert said[-1] == (9, 9, "done")
+    assert said[0] == (0, 10, "forces_fd")
+    assert said[-1] == (10, 10, "done")
     for result in results:
         record = json.loads(json.dumps(result.to_dict(), allow_nan=False))
         assert record["definition"] == result.check.definition
@@ -666,3 +672,20 @@ def test_committees_and_guards_in_float64(small_mace):
     assert (guarded.on_violation, guarded.max_force, guarded.contact) == ("record", 7.0, None)
     emt = EMT()
     assert GuardedCalculator(emt).in_float64().calculator is emt
+
+
+# --- precision -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "status"), [(1e-5, "passed"), (3e-3, "warned"), (0.1, "failed")])
+def test_precision(size, status):
+    class Rounded(Pairs):
+        def in_float64(self):
+            return Pairs()
+
+    rounded = Rounded(change=lambda e, f, atoms: (e, np.round(f / size) * size))
+    results = {r.check.name: r for r in run_static(tetrahedron(rounded), [Precision(), ForcesFD()])}
+    assert results["precision"].check.status == status
+    # All others look at the copy in float64.
+    assert results["forces_fd"].check.status == "passed"
+    assert run_static(tetrahedron(), [Precision()])[0].check.status == "does not apply"

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator
 
 from ase_ws.md.observer import Finding
 from ase_ws.md.run import Progress
 from ase_ws.stability.check import Check
+from ase_ws.stability.float64 import raised_precision
 from ase_ws.stability.plan import Plan
 from ase_ws.stability.prepare import Preparation
 from ase_ws.stability.replica import ReplicaResult
@@ -74,6 +74,8 @@ def blame_for(
         return None
     if preparation.overlap:
         return Blame("starting structure", preparation.overlap)
+    if preparation.failures and {item.check for item in preparation.failures} == {"precision"}:
+        return Blame("precision", preparation.failures[0].message)
     if preparation.failures:
         # Neither a time step nor a thermostat is in play yet, and the static checks are made in
         # the highest precision that the calculator has.
@@ -98,7 +100,7 @@ def find_blame(
     """Rerun what failed in MD in float64 and at finer time steps.
 
     The failing temperature with the highest rate is rerun with the seeds that failed, and more
-    where need be. Where fewer than four runs have failed, and early, some more of the original
+    where need be. Where fewer than four runs were made, and all failed, some more of the original
     are run first: four failures tell their rate, and so a cure, far better than one.
 
     A drift or a fluctuation is cured when it falls below half of its value. Anything else is an
@@ -134,12 +136,17 @@ def find_blame(
     if more:
         subject = Subject.of([*subject.failed, *subject.others, *more], budget)
     reruns: list[Rerun] = []
+    outcomes: set[str] = set()
     for cause, what, atoms, changed in _changes(start, plan):
-        rerun, cured = subject.rerun(what, atoms, changed, templates, progress)
+        rerun, outcome, told = subject.rerun(what, atoms, changed, templates, progress)
         reruns.append(rerun)
-        if cured:
-            return Blame(cause, f"with {what} ({changed.timestep:g} fs) {cured}", reruns)
-    if all(rerun.failed for rerun in reruns):
+        if outcome == "cured":
+            return Blame(cause, f"with {what} ({changed.timestep:g} fs) {told}", reruns)
+        outcomes.add(outcome)
+        # A quarter of the step is for failures that half of it made rarer.
+        if cause == "timestep" and outcome == "stays":
+            break
+    if "open" not in outcomes:
         changes = " and ".join(rerun.what for rerun in reruns)
         return Blame("model", f"it fails with {changes} too: {first.failure.message}", reruns)
     return Blame("not settled", "failures are too rare to tell: run more replicas", reruns)
@@ -164,11 +171,3 @@ def _at_once(failure: Finding) -> Blame:
     if failure.check in ("finite", "calculator"):
         return Blame("model", f"it cannot evaluate the start: {failure.message}")
     return Blame("starting structure", f"it fails before the first step: {failure.message}")
-
-
-def raised_precision(calculator: BaseCalculator | None) -> BaseCalculator | None:
-    """Give the same potential in float64, where the calculator can and is not there already."""
-    raise_it = getattr(calculator, "in_float64", None)
-    if raise_it is None or getattr(calculator, "is_float64", False):
-        return None
-    return raise_it()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from ase import Atoms
 
@@ -15,6 +15,9 @@ from ase_ws.stability.check import Check
 from ase_ws.stability.plan import Job, Plan
 from ase_ws.stability.replica import ReplicaResult
 from ase_ws.stability.runs import run_jobs
+
+#: What a change did: cured it, made it rarer, left it as it was, or cannot be told.
+Outcome = Literal["cured", "rarer", "stays", "open"]
 
 #: A cure by chance may be taken for a real one with this probability.
 DOUBT = 0.05
@@ -107,10 +110,9 @@ class Subject:
     def repeated(
         self, start: Atoms, plan: Plan, templates: Sequence[Check], progress: Progress | None
     ) -> list[ReplicaResult]:
-        """Run the original with other seeds, where that soon brings enough failures."""
+        """Run the original with other seeds, where few have run, and all of them failed."""
         planned = self.failed[0].planned_ps
-        early = self.failed[-1].simulated_ps <= 0.5 * planned and not self.others
-        if _measured(self.failed[0]) or len(self.failed) >= ENOUGH or not early:
+        if _measured(self.failed[0]) or len(self.failed) >= ENOUGH or self.others:
             return []
         return self._run(
             "other seeds",
@@ -156,8 +158,8 @@ class Subject:
         plan: Plan,
         templates: Sequence[Check],
         progress: Progress | None,
-    ) -> tuple[Rerun, str]:
-        """Run again; give what came out, and how it is cured in words ("" where it is not)."""
+    ) -> tuple[Rerun, Outcome, str]:
+        """Run again; give what came out, whether that is a cure, and what was seen in words."""
         found = self._run(what, start, replace(plan, ps=self.ps), self.n_runs, templates, progress)
         failures = [run.failure for run in found if run.failure is not None]
         before, again = _time([*self.failed, *self.others]), _time(found)
@@ -170,19 +172,23 @@ class Subject:
             by_chance=(before / (before + again)) ** len(self.failed),
             failure=min(failures, key=lambda finding: finding.time, default=None),
         )
-        return rerun, self._cured(rerun, found)
+        return rerun, *self._outcome(rerun, found)
 
-    def _cured(self, rerun: Rerun, found: Sequence[ReplicaResult]) -> str:
+    def _outcome(self, rerun: Rerun, found: Sequence[ReplicaResult]) -> tuple[Outcome, str]:
         measured = _measured(self.failed[0])
         if measured and all(run.failure is None or _measured(run) for run in found):
             name, value = measured
             after = max(abs(_worst(run, name)) for run in found)
             # Written so that NaN is no cure.
-            if after < FALLS * abs(value):
-                return f"{name} falls from {value:+.2g} to {after:.2g}"
-        elif not measured and not rerun.failed and rerun.by_chance <= DOUBT * 1.001:
-            return f"nothing fails in {rerun.total_ps:.3g} ps"
-        return ""
+            cured = after < FALLS * abs(value)
+            told = f"{name} goes from {value:+.2g} to {after:.2g}"
+            return ("cured" if cured else "stays"), told
+        if not rerun.failed:
+            cured = not measured and rerun.by_chance <= DOUBT * 1.001
+            return ("cured" if cured else "open"), f"nothing fails in {rerun.total_ps:.3g} ps"
+        original = len(self.failed) / _time([*self.failed, *self.others])
+        rarer = rerun.failed / rerun.total_ps < 0.5 * original
+        return ("rarer" if rarer else "stays"), "it fails too"
 
 
 def _time(runs: Sequence[ReplicaResult]) -> float:

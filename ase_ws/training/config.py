@@ -185,7 +185,7 @@ class FinetuneConfig(_Section):
         -----
         The defaults were measured (DESIGN section 5 and the README's table): fine-tuning takes the
         residual of the difference to the frozen base model, at first order with ε = 0.15 Å and
-        weight 0.01; a conservative model from scratch gains from no weak loss; direct forces take
+        weight 0.001; a conservative model from scratch gains from no weak loss; direct forces take
         the trapezoid at full strength.
         """
         new = self.model_copy(deep=True)

@@ -25,6 +25,7 @@ STATIC = {
     "contact_scan",
     "rattle_ladder",
     "volume_curve",
+    "precision",
 }
 
 

@@ -8,9 +8,11 @@ from ase import Atoms
 
 from ase_ws.calculators.guarded import GuardedCalculator
 from ase_ws.errors import UserError
+from ase_ws.stability.float64 import raised_precision
 from ase_ws.stability.static.derivatives import ForcesFD, StressFD
 from ase_ws.stability.static.invariances import Extensivity, Invariances
 from ase_ws.stability.static.jacobian import JacobianSymmetry
+from ase_ws.stability.static.precision import Precision
 from ase_ws.stability.static.probe import Probe
 from ase_ws.stability.static.rattle import RattleLadder
 from ase_ws.stability.static.result import StaticCheck, StaticResult
@@ -30,6 +32,7 @@ def default_static_checks() -> list[StaticCheck]:
         ContactScan(),
         RattleLadder(),
         VolumeCurve(),
+        Precision(),
     ]
 
 
@@ -69,10 +72,13 @@ def run_static(
     calculator = atoms.calc
     while isinstance(calculator, GuardedCalculator):
         calculator = calculator.calculator
-    raised = getattr(calculator, "in_float64", None)
+    raised = raised_precision(calculator)
     start = atoms.copy()
-    start.calc = raised() if callable(raised) else calculator
+    start.calc = calculator if raised is None else raised
     chosen = default_static_checks() if checks is None else list(checks)
+    for check in chosen:
+        if isinstance(check, Precision):
+            check.original = None if raised is None else calculator
     # One probe, so that the noise of the calculator is measured once.
     probe, results = Probe(start), []
     for k, check in enumerate(chosen):
