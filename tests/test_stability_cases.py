@@ -22,8 +22,8 @@ def cases():
         yield importlib.import_module("stability_cases")
     finally:
         sys.path.remove(str(BENCHMARKS))
-        for name in ("stability_cases", "stability_case", "stability_good", "stability_bad"):
-            sys.modules.pop(name, None)
+        for name in ("cases", "case", "good", "bad", "blind"):
+            sys.modules.pop(f"stability_{name}", None)
 
 
 def test_the_labels_are_sound(cases):
