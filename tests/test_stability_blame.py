@@ -71,6 +71,9 @@ def test_overlapping_atoms_are_the_structures():
     found = blame(Springs(start), start, relax_steps=0)
     assert found.cause == "starting structure"
     assert "O2 and H8 are 0.20 Å apart" in found.reason
+    report = check_stability(start, Springs(ethanol()), temperature=300, ps=0.02, static=False)
+    # Also where the relaxation mends it.
+    assert any(item.check == "structure" for item in report.warnings)
 
 
 def test_a_model_that_cannot_evaluate_the_start_is_the_models():

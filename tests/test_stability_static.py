@@ -35,6 +35,7 @@ from ase_ws.stability.static import (
 from ase_ws.stability.static.probe import Probe
 from ase_ws.stability.static.scan import first_turn, minima
 from ase_ws.testing import Curl, Harmonic
+from ase_ws.testing.bad import SpuriousMinimum
 
 DEPTH, STEEPNESS, LENGTH = 4.0, 2.0, 1.5
 
@@ -316,6 +317,29 @@ def test_crystals_keep_their_energy():
     triclinic = copper()
     triclinic.set_cell(triclinic.cell.array @ [[1, 0.05, 0], [0, 1, 0.1], [0, 0, 1]], True)
     passed(Invariances().run(triclinic))
+
+
+def two_argon(depth):
+    """Two atoms, and a pit of this depth (eV) at 3 Å between them."""
+    atoms = Atoms("Ar2", positions=[[0, 0, 0], [3.8, 0, 0]])
+    pit = SpuriousMinimum(LennardJones(epsilon=0.0104, sigma=3.4, rc=10.0), 3.0, depth, 0.2)
+    return with_calculator(atoms, pit)
+
+
+def test_a_pit_deeper_than_any_bond_fails_and_a_bond_does_not():
+    assert "more than any bond" in failed(ContactScan().run(two_argon(20.0))).message
+    passed(ContactScan().run(two_argon(5.0)))
+
+
+def test_noise_does_not_widen_the_limits_for_ever():
+    rng = np.random.default_rng(0)
+
+    def scatter(energy, forces, atoms):
+        return energy, forces + 0.1 * rng.standard_normal(forces.shape)
+
+    noisy = tetrahedron(Pairs(change=scatter))
+    assert Probe(noisy).noise.force == pytest.approx(0.01)
+    failed(ForcesFD().run(noisy))
 
 
 def test_atoms_far_from_each_other_have_no_contacts():

@@ -85,7 +85,9 @@ def prepare(
     if progress is not None:
         progress(0, 1, "relaxing")
     relaxation = relax(given, fmax=fmax, steps=relax_steps) if relax_steps else None
-    findings = [] if relaxation is None else list(relaxation.findings)
+    overlap = _overlap(given)
+    findings = [Finding("structure", "warn", overlap)] if overlap else []
+    findings += [] if relaxation is None else relaxation.findings
     checks = [_relaxation_check(relaxation)]
     looked: list[dict[str, Any]] = []
     begin: Atoms | None = given if relaxation is None else relaxation.atoms
@@ -104,7 +106,7 @@ def prepare(
         relaxation=None
         if relaxation is None
         else {"converged": relaxation.converged, "steps": relaxation.steps},
-        overlap=_overlap(given),
+        overlap=overlap,
     )
 
 

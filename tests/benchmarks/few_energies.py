@@ -125,8 +125,7 @@ def all_cases(molecule: str, methods: list[str]) -> list[dict[str, Any]]:
             "seed": seed,
             "method": method,
         }
-        for seed, labels, (rate, steps), method in itertools.product(RUNS = Path(__file__).parent.parent.parent / "runs" / "few_energies"
-SEEDS, LABELS, GRID, methods)
+        for seed, labels, (rate, steps), method in itertools.product(SEEDS, LABELS, GRID, methods)
     ]
 
 

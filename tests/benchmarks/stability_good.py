@@ -164,14 +164,6 @@ GOOD = [
         ensemble="nve",
     ),
     Case(
-        "good_blind_carbide",
-        crystal("SiC", crystalstructure="zincblende", a=4.32),
-        good.tersoff,
-        1500,
-        ps=2,
-        timestep=1,
-    ),
-    Case(
         "good_blind_formic_acid",
         named("HCOOH"),
         temperature=700,

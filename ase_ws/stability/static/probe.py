@@ -41,6 +41,11 @@ class Noise(NamedTuple):
     force: float
 
 
+#: The most that is granted: a meV is what float32 loses on a molecule of 10,000 eV, and 1 % of a
+#: thermal force is more than any converged self-consistency leaves.
+MOST_NOISE = Noise(1e-3, 1e-2)
+
+
 class Probe:
     """A structure and its calculator, asked at displaced positions; the original stays as it is.
 
@@ -159,6 +164,9 @@ class Probe:
         uncertain by their spacing at least, also where all of them are the same. Self-consistent
         methods depend on where they come from: the largest deviation at the structure itself,
         reached from four displaced ones, counts as noise too.
+
+        No more is granted than `MOST_NOISE`, or four times the spacing of float32 numbers: a
+        calculator with more must not widen the limits that it is to be judged by.
         """
         direction = random_direction(np.random.default_rng(1), len(self.atoms))
         places = np.arange(_NOISE_POINTS) - _NOISE_POINTS / 2
@@ -166,10 +174,15 @@ class Probe:
         forces = np.array([self.forces(start + _FORCE_STEP * k * direction) for k in places])
         energies = np.array([self.energy(start + _ENERGY_STEP * k * direction) for k in places])
         energy, force = _median_noise(energies), _median_noise(forces)
+        spacing = float(np.spacing(np.abs(energies).max().astype(np.float32)))
         if (energies == energies.astype(np.float32)).all():
-            energy = max(energy, float(np.spacing(np.abs(energies).max().astype(np.float32))))
+            energy = max(energy, spacing)
         again = self._reached_again()
-        return Noise(max(energy, again.energy), max(force, again.force))
+        most = max(MOST_NOISE.energy, 4.0 * spacing)
+        return Noise(
+            min(max(energy, again.energy), most),
+            min(max(force, again.force), MOST_NOISE.force),
+        )
 
     def _reached_again(self) -> Noise:
         """Largest deviation at the structure itself, coming from elsewhere."""

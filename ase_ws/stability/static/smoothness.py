@@ -217,8 +217,9 @@ class ContactScan(LineCheck):
 
     Molecules move as a whole against each other; within a molecule (at least three bonds apart)
     the ends that hang on one bond move, such as hydrogen. From `rises` × (R_i + R_j) inwards the
-    energy must rise; farther out it may do what it likes, a bond may form. Isolated dimers are
-    not used: few learnt potentials have seen them, and no MD of the structure meets them.
+    energy must rise; farther out a bond may form, but no energy may fall as no bond lets it.
+    Isolated dimers are not used: few learnt potentials have seen them, and no MD of the structure
+    meets them.
 
     Attributes
     ----------
@@ -226,6 +227,9 @@ class ContactScan(LineCheck):
         Scans at most so many pairs.
     rises, closest : float
         In units of R_i + R_j. Defaults 0.7 and 0.4. The shortest bond, that of N2, lies at 0.77.
+    pit : float
+        In eV. A fall by more than this fails wherever it is, behind a wall lower than `wall`.
+        Default 12: more than the strongest bond there is (CO, 11.1 eV).
     reach : float
         Pairs are taken up to this × (R_i + R_j). Default 4.5.
     points : int
@@ -234,6 +238,7 @@ class ContactScan(LineCheck):
     most: int = 6
     rises: float = 0.7
     closest: float = 0.4
+    pit: float = 12.0
     reach: float = 4.5
     points: int = 61
 
@@ -278,6 +283,7 @@ class ContactScan(LineCheck):
             turn = Turn(turn.top, wall, turn.bottom)
             marks.append(float(x[turn.top]))
             findings += self.hole(x, energies, turn, what, pair)
+        findings += self._pit(x, energies, what, pair, marks)
         curve = Curve(
             f"{name} pushed together",
             "distance (Å)",
@@ -287,3 +293,23 @@ class ContactScan(LineCheck):
             marks,
         )
         return findings, curve, jump
+
+    def _pit(
+        self,
+        x: np.ndarray,
+        energies: np.ndarray,
+        what: str,
+        pair: Sequence[int],
+        marks: list[float],
+    ) -> list[Finding]:
+        lowest = int(np.argmin(energies))
+        depth = float(energies[-1] - energies[lowest])
+        wall = float(energies[lowest:].max() - energies[-1])
+        if depth <= self.pit or wall >= self.wall:
+            return []
+        marks.append(float(x[lowest]))
+        message = (
+            f"{what}: the energy falls by {depth:.3g} eV at {x[lowest]:.2f} Å, more than any bond "
+            f"is worth, behind a wall of {wall:.2g} eV"
+        )
+        return [self.finding("fail", message, depth, self.pit, pair)]
