@@ -328,7 +328,7 @@ BAD = [
         timestep=1,
         checks=checks("drift", "fluctuation"),
         blame="timestep",
-        note="thought to be good at first: NVE gains 12 to 20 meV/atom in 1.5 ps at 1 fs, 0 to 3 at "
+        note="NVE gains 12 to 20 meV/atom in 1.5 ps at 1 fs, 0 to 3 at "
         "0.5 fs; the forces of Tersoff's cutoff have kinks",
     ),
     Case(
