@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ase_ws._version import __version__
-from ase_ws.cli import demo, models, run, train
+from ase_ws.cli import campaign, demo, models, run, train
 from ase_ws.cli.output import err_console, out_console, plain
 from ase_ws.errors import UserError
 
@@ -28,6 +28,7 @@ for command in (
     train.evaluate,
     run.md,
     run.stability,
+    campaign.campaign,
     models.info,
     models.export,
 ):
