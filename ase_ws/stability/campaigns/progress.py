@@ -22,6 +22,9 @@ class Standing:
         To run, with those that have run.
     done, failed : int
         Those that have run, and those of them that failed.
+    repeated : int
+        Replicas that were handed over although the journal had them. Their results are dropped;
+        above 0 only where two workers were at the same replica, as when a network came apart.
     simulated_ps : float
         By those that have run, in this session.
     working : dict
@@ -34,6 +37,7 @@ class Standing:
     replicas: int = 0
     done: int = 0
     failed: int = 0
+    repeated: int = 0
     simulated_ps: float = 0.0
     working: dict[str, tuple[int, float]] = field(default_factory=dict)
     doing: str = ""

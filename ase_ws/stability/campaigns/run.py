@@ -225,6 +225,7 @@ class _Session:
     def _take_replica(self, task_id: str, event: Replica) -> None:
         entry = self._journal.append(event.line)
         if entry is None:
+            self._standing.repeated += 1
             return
         self._standing.add(entry)
         task = self._tasks.get(task_id)
