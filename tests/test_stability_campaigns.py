@@ -265,6 +265,17 @@ def test_damage_in_the_middle_is_told_with_its_line(tmp_path):
         Journal(path)
 
 
+def test_a_damaged_campaign_can_be_overwritten(campaign, tmp_path):
+    file, out = campaign(replicas=1, temperatures=[5]), tmp_path / "out"
+    out.mkdir()
+    (out / "campaign.json").write_text("{")
+    (out / "replicas.jsonl").write_text("nonsense\n")
+    with pytest.raises(UserError, match=r"campaign\.json: is damaged"):
+        run_campaign(file, out, resume=True, workers=1)
+    run_campaign(file, out, overwrite=True, workers=1)
+    assert len(journal_of(out)) == 1
+
+
 def test_a_known_replica_is_not_written_twice(campaign, tmp_path):
     out = tmp_path / "out"
     run_campaign(campaign(replicas=1, temperatures=[5]), out, workers=1)
@@ -311,7 +322,9 @@ def test_changed_campaign_is_not_resumed(campaign, tmp_path):
 
 def test_a_folder_with_something_in_it(campaign, tmp_path):
     file, out = campaign(replicas=1, temperatures=[5]), tmp_path / "out"
-    run_campaign(file, out, resume=True)  # nothing there yet: begins
+    out.mkdir()
+    (out / "replicas.jsonl").write_text("")  # of one that died before it had begun
+    run_campaign(file, out, resume=True)
     (out / "weak" / "mine.txt").write_text("keep")
     with pytest.raises(UserError, match="--resume to go on"):
         run_campaign(file, out)

@@ -29,7 +29,6 @@ def campaign_progress(*, quiet: bool = False) -> Iterator[Watch]:
         return
     bar = Progress(
         SpinnerColumn(),
-        TextColumn("campaign"),
         BarColumn(),
         TextColumn("{task.fields[replicas]}"),
         TextColumn("{task.fields[failed]}"),
@@ -37,7 +36,8 @@ def campaign_progress(*, quiet: bool = False) -> Iterator[Watch]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[doing]}", style="dim"),
+        # On a narrow terminal the numbers matter more.
+        *([TextColumn("{task.fields[doing]}", style="dim")] if err_console.width >= 100 else []),
         console=err_console,
     )
     task = bar.add_task("campaign", total=1.0, replicas="", failed="", speed="", doing="")

@@ -31,8 +31,13 @@ from ase_ws.stability.campaigns.units import (
 
 #: Seconds between two looks at the queue.
 LOOK_EVERY = 0.1
+#: Units are made for this many workers at least: a cluster may grow after the start.
+FEW = 8
 #: Seconds for which units of a client that has died are waited for.
 PATIENCE = 60.0
+
+#: What Dask raises where the scheduler is out of reach (Python 3.10 has two kinds of timeout).
+_GONE = (OSError, TimeoutError, asyncio.TimeoutError)
 
 
 class DaskCluster:
@@ -65,14 +70,14 @@ class DaskCluster:
         try:
             # Any: Dask's types do not know that these are not coroutines here.
             self._client: Any = Client(address, timeout=20, set_as_default=False)
-        except (OSError, ValueError) as error:
+        except (ValueError, *_GONE) as error:
             detail = " ".join(str(error).split())
             raise UserError(
                 f"--scheduler {address}: no Dask scheduler answers there ({detail:.120}); start "
                 "one with 'dask scheduler'"
             ) from error
         self._queue: Any = Queue(_queue_name(campaign), client=self._client)
-        self.workers = max(1, sum(self._client.nthreads().values()))
+        self.workers = max(FEW, sum(self._client.nthreads().values()))
 
     def submit(self, task: Task) -> None:
         """See `Executor`."""
@@ -106,7 +111,7 @@ class DaskCluster:
 
     def close(self, handle: Handle) -> None:
         """See `Executor`."""
-        with suppress(OSError, TimeoutError, CancelledError, UserError):
+        with suppress(CancelledError, UserError, *_GONE):
             if self._running:
                 self._client.cancel([future for _, future in self._running.values()])
                 self._client.run(_take_over, self._campaign, "nobody", on_error="ignore")
@@ -125,18 +130,19 @@ class DaskCluster:
 
     def _outcome(self, task: Task) -> Ended | Lost:
         _, future = self._running.pop(task.id)
-        try:
-            with self._connected():
-                result = future.result()
-        except UserError:
-            raise
-        except (KilledWorker, CancelledError, DeliveryError) as error:
-            return Lost(f"{type(error).__name__}: {error}")
-        except Exception as error:
-            raise WorkerError(f"{task.name}: {type(error).__name__}: {error}") from error
         with self._connected():
             self._clear(task)
-        return result if isinstance(result, Lost) else Ended(result)
+            if future.cancelled():
+                return Lost("Dask has cancelled it")
+            error: Any = future.exception()
+            if error is None:
+                result = future.result()
+                return result if isinstance(result, Lost) else Ended(result)
+        if isinstance(error, UserError):
+            raise error
+        if isinstance(error, KilledWorker | DeliveryError):
+            return Lost(f"{type(error).__name__}: {error}")
+        raise WorkerError(f"{task.name}: {type(error).__name__}: {error}") from error
 
     def _clear(self, task: Task) -> None:
         if task.kind == "replicas":
@@ -146,7 +152,7 @@ class DaskCluster:
     def _connected(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, TimeoutError) as error:
+        except _GONE as error:
             raise UserError(
                 f"--scheduler {self._address}: the Dask scheduler does not answer any more; what "
                 "has finished is kept, go on with --resume when it is back"

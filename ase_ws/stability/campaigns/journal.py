@@ -46,6 +46,8 @@ class Journal:
     Parameters
     ----------
     path : Path
+    fresh : bool
+        Forget what is there.
 
     Raises
     ------
@@ -53,12 +55,14 @@ class Journal:
         Another process is writing, or the file is damaged.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, fresh: bool = False):
         self.path = path
         self.entries: dict[ReplicaKey, Entry] = {}
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             self._lock()
+            if fresh:
+                os.ftruncate(self._handle, 0)
             self._read()
         except BaseException:
             os.close(self._handle)
@@ -112,12 +116,6 @@ class Journal:
                 file.seek(entry.offset)
                 runs.append(run_from_dict(json.loads(file.read(entry.length))))
         return runs
-
-    def clear(self) -> None:
-        """Forget everything."""
-        os.ftruncate(self._handle, 0)
-        os.fsync(self._handle)
-        self.entries.clear()
 
     def _lock(self) -> None:
         if fcntl is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from contextlib import suppress
 from multiprocessing import connection
@@ -111,8 +112,10 @@ class Processes:
                 while worker.at and worker.pipe.poll():
                     self._hear(worker, handle)
         for worker in self._crew:
-            worker.process.terminate()
+            # One that waits for work leaves when its pipe is closed.
             worker.pipe.close()
+            if worker.at:
+                worker.process.terminate()
         for worker in self._crew:
             worker.process.join(5.0)
             worker.process.kill()
@@ -169,6 +172,8 @@ def _serve(pipe: Any) -> None:
     """Do units until there is nobody left to do them for."""
     # Ctrl-C goes to the whole group of processes; the parent decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Leave through the door, so that what libraries have taken from the system is given back.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     torch.set_num_threads(1)
     with suppress(EOFError, OSError, DeliveryError):
         while True:

@@ -30,7 +30,7 @@ class Standing:
     working : dict
         The units at work: number of open replicas, and part that is done.
     doing : str
-        What is being done, where it is not replicas.
+        What is being done or waits to be, where it is not replicas.
     """
 
     ps: float
@@ -51,7 +51,6 @@ class Standing:
 
     def move(self, task: Task, steps: Steps, n_open: int) -> None:
         """Take note of how far a unit is."""
-        self.doing = "" if task.kind == "replicas" else task.name
         if task.kind == "replicas":
             self.working[task.id] = (n_open, steps.done / max(steps.planned, 1))
 

@@ -182,12 +182,14 @@ class _Session:
         """Work until every pair has its report."""
         self._executor = executor
         try:
+            self._tell()
             executor.collect(self._handle)
             for key in self.open_pairs:
                 if key in self._preparations:
                     self._hand_out(key)
                 else:
                     self._submit(Task("prepare", self._campaign.pairs[key]))
+            self._tell()
             while self.open_pairs:
                 executor.wait(self._handle)
         finally:
@@ -219,6 +221,11 @@ class _Session:
             task = self._tasks[task_id]
             n_open = len(self._journal.missing(*task.pair.key, task.jobs))
             self._standing.move(task, event, n_open)
+        self._tell()
+
+    def _tell(self) -> None:
+        kinds = {task.kind: task.name for task in self._tasks.values()}
+        self._standing.doing = kinds.get("prepare") or kinds.get("blame") or ""
         if self._watch is not None:
             self._watch(self._standing)
 

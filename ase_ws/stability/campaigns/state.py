@@ -58,19 +58,18 @@ class Folder:
             require_free(out, overwrite=overwrite, resumable=True)
         elif out.exists() and not out.is_dir():
             raise UserError(f"{out}: is a file; expected the folder of a campaign")
-        if resume and not (out / "campaign.json").is_file() and out.is_dir() and any(out.iterdir()):
+        if resume and not (out / "campaign.json").is_file() and _has_other_files(out):
             raise UserError(f"{out}: there is no campaign in this folder; use another --out")
         self.out = out
         out.mkdir(parents=True, exist_ok=True)
-        known = _read(out / "campaign.json")
+        known = _known(out / "campaign.json", overwrite)
         if resume and known is not None:
             _require_same(out, known["identity"], campaign.identity)
-        self.journal = Journal(out / "replicas.jsonl")
+        # A journal without a campaign is of one that died before it had begun.
+        self.journal = Journal(out / "replicas.jsonl", fresh=overwrite or known is None)
         try:
             if known is None or overwrite:
-                self._begin(campaign, known)
-                known = _read(out / "campaign.json")
-            assert known is not None
+                known = self._begin(campaign, known)
             self.id: str = known["id"]
         except BaseException:
             self.journal.close()
@@ -99,7 +98,7 @@ class Folder:
         """Write `summary.json`."""
         _write(self.out / "summary.json", record, indent=1)
 
-    def _begin(self, campaign: Campaign, old: dict[str, Any] | None) -> None:
+    def _begin(self, campaign: Campaign, old: dict[str, Any] | None) -> dict[str, Any]:
         """Clear away the earlier campaign, if any, and nothing else."""
         pairs = set(campaign.pairs)
         if old is not None:
@@ -107,15 +106,27 @@ class Folder:
             pairs |= {(m, s) for m in identity["models"] for s in identity["structures"]}
         for name in ("campaign.json", "summary.json"):
             (self.out / name).unlink(missing_ok=True)
-        self.journal.clear()
         for pair in pairs:
             for name in PAIR_FILES:
                 (self.of(pair) / name).unlink(missing_ok=True)
-        _write(
-            self.out / "campaign.json",
-            {"schema_version": 1, "id": uuid4().hex, "identity": campaign.identity},
-            indent=1,
-        )
+        new = {"schema_version": 1, "id": uuid4().hex, "identity": campaign.identity}
+        _write(self.out / "campaign.json", new, indent=1)
+        return new
+
+
+def _has_other_files(out: Path) -> bool:
+    """Whether there is more than what a campaign leaves that died before it had begun."""
+    names = [path.name for path in out.iterdir()] if out.is_dir() else []
+    return any(name != "replicas.jsonl" and not name.startswith(".") for name in names)
+
+
+def _known(path: Path, overwrite: bool) -> dict[str, Any] | None:
+    try:
+        return _read(path)
+    except UserError:
+        if overwrite:
+            return None
+        raise
 
 
 def _require_same(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
