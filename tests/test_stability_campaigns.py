@@ -602,6 +602,20 @@ def test_one_model_and_one_structure_on_dask(inputs, tmp_path, cluster):
     assert (tmp_path / "out" / "candidates.xyz").is_file()
 
 
+def test_scheduler_without_workers_is_told(campaign, tmp_path):
+    distributed = pytest.importorskip("distributed")
+
+    def give_up(standing):
+        if "no workers" in standing.doing:
+            raise KeyboardInterrupt
+
+    with (
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as empty,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        run_campaign(campaign(), tmp_path / "out", scheduler=empty.scheduler_address, watch=give_up)
+
+
 def test_error_in_a_dask_worker_ends_in_one_line(campaign, tmp_path, cluster, monkeypatch):
     # The workers see another file at the same path.
     monkeypatch.setattr("ase_ws.stability.campaigns.inputs.digest_of", lambda path: "0" * 64)

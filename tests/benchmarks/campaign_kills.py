@@ -1,6 +1,6 @@
 """Kill campaigns at random times, go on each time, and count what was lost or run twice.
 
-    python tests/benchmarks/campaign_kills.py [--kills 20] [--seed 0] [--out DIR]
+    python tests/benchmarks/campaign_kills.py [--kills 20] [--only processes|dask] [--out DIR]
 
 Twice: on this machine the process of the campaign is killed (SIGKILL; it has two workers of its
 own); on a Dask cluster of two workers a worker is killed, and now and then the client. A replica
@@ -173,10 +173,13 @@ def kill_processes(folder: Path, kills: int, rng: random.Random) -> Tally:
 
 def kill_on_dask(folder: Path, kills: int, rng: random.Random) -> Tally:
     """Kill a worker at random times, one time in five the client."""
-    from distributed import LocalCluster
+    from distributed import Client, LocalCluster
 
     tally, seed = Tally(), 0
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
         while sum(tally.kills.values()) < kills:
             file, expected = undisturbed(folder, seed)
             out = folder / f"dask_{seed}"
@@ -193,8 +196,9 @@ def kill_on_dask(folder: Path, kills: int, rng: random.Random) -> Tally:
                         process.wait()
                         tally.after_kill("client", before, journal(out))
                         process = start(file, out, cluster.scheduler_address)
-                    elif pids := worker_pids(cluster):
-                        os.kill(rng.choice(pids), signal.SIGKILL)
+                    # A nanny gives up where its worker dies before it is up.
+                    elif pids := client.run(os.getpid, on_error="ignore"):
+                        os.kill(rng.choice(sorted(pids.values())), signal.SIGKILL)
                         tally.after_kill("worker", before, journal(out))
             if process.returncode != 0:
                 raise SystemExit(f"the campaign ended with exit code {process.returncode}")
@@ -233,18 +237,13 @@ def count_alive(processes: list[psutil.Process]) -> int:
     return alive()
 
 
-def worker_pids(cluster) -> list[int]:
-    """Processes of the workers that are up just now."""
-    processes = [nanny.process for nanny in cluster.workers.values()]
-    return sorted(p.pid for p in processes if p is not None and p.pid is not None)
-
-
 def main() -> None:
     """Run both and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--only", choices=("processes", "dask"))
     parser.add_argument("--session", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.session:
@@ -253,7 +252,9 @@ def main() -> None:
         return
     folder = arguments.out or Path(tempfile.mkdtemp(prefix="campaign_kills_"))
     folder.mkdir(parents=True, exist_ok=True)
-    for title, kill in (("processes", kill_processes), ("Dask", kill_on_dask)):
+    for title, kill in (("processes", kill_processes), ("dask", kill_on_dask)):
+        if arguments.only not in (None, title):
+            continue
         began = time.perf_counter()
         tally = kill(folder, arguments.kills, random.Random(arguments.seed))
         tally.tell(title, time.perf_counter() - began)

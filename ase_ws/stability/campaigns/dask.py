@@ -31,6 +31,8 @@ from ase_ws.stability.campaigns.units import (
 
 #: Seconds between two looks at the queue.
 LOOK_EVERY = 0.1
+#: Seconds between two looks whether there is any worker, while nothing comes.
+LOOK_FOR_WORKERS_EVERY = 2.0
 #: Units are made for this many workers at least: a cluster may grow after the start.
 FEW = 8
 #: Seconds for which units of a client that has died are waited for.
@@ -67,6 +69,7 @@ class DaskCluster:
         self._address, self._campaign = address, campaign
         self._owner = uuid4().hex
         self._running: dict[str, tuple[Task, Future]] = {}
+        self.note, self._looked = "", 0.0
         try:
             # Any: Dask's types do not know that these are not coroutines here.
             self._client: Any = Client(address, timeout=20, set_as_default=False)
@@ -102,6 +105,7 @@ class DaskCluster:
             handle(task.id, self._outcome(task))
         if not done and not heard:
             time.sleep(LOOK_EVERY)
+            self._look_for_workers()
 
     def collect(self, handle: Handle) -> None:
         """See `Executor`."""
@@ -120,6 +124,13 @@ class DaskCluster:
             self._drain(handle)
             self._queue.close()
         self._client.close()
+
+    def _look_for_workers(self) -> None:
+        now = time.monotonic()
+        if now - self._looked >= LOOK_FOR_WORKERS_EVERY:
+            self._looked = now
+            with self._connected():
+                self.note = "" if self._client.nthreads() else "no workers at the scheduler"
 
     def _drain(self, handle: Handle) -> bool:
         with self._connected():

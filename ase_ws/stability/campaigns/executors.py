@@ -38,9 +38,12 @@ class Executor(Protocol):
     ----------
     workers : int
         Units that it does at a time.
+    note : str
+        Why nothing moves, where that is known; else "".
     """
 
     workers: int
+    note: str
 
     def submit(self, task: Task) -> None:
         """Take a unit; returns at once."""

@@ -23,6 +23,7 @@ class InProcess:
     """Does one unit after the other in this very process."""
 
     workers = 1
+    note = ""
 
     def __init__(self) -> None:
         self._waiting = Waiting()
@@ -74,6 +75,8 @@ class Processes:
     workers : int
         Number of processes; they are started when there is work for them.
     """
+
+    note = ""
 
     def __init__(self, workers: int):
         self.workers = workers

@@ -192,6 +192,7 @@ class _Session:
             self._tell()
             while self.open_pairs:
                 executor.wait(self._handle)
+                self._tell()
         finally:
             executor.close(self._handle)
 
@@ -225,7 +226,8 @@ class _Session:
 
     def _tell(self) -> None:
         kinds = {task.kind: task.name for task in self._tasks.values()}
-        self._standing.doing = kinds.get("prepare") or kinds.get("blame") or ""
+        doing = self._executor.note or kinds.get("prepare") or kinds.get("blame") or ""
+        self._standing.doing = doing
         if self._watch is not None:
             self._watch(self._standing)
 
