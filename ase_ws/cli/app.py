@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ase_ws._version import __version__
-from ase_ws.cli import demo, md, models, report, stability, train
+from ase_ws.cli import campaign, demo, md, models, report, stability, train
 from ase_ws.cli.output import err_console, out_console, plain
 from ase_ws.errors import UserError
 
@@ -29,6 +29,7 @@ for command in (
     md.md,
     stability.stability,
     report.report,
+    campaign.campaign,
     models.info,
     models.export,
 ):
