@@ -6,7 +6,8 @@ Exit codes: 0 done, 2 bad input (one line), 3 unstable, 1 anything else.
 | --- | --- |
 | `app.py` | the program, and how it ends |
 | `options.py`, `inputs.py`, `output.py` | what several commands share |
-| `demo.py`, `train.py`, `md.py`, `stability.py`, `campaign.py`, `report.py`, `models.py` | the commands |
+| `demo.py`, `train.py`, `md.py`, `models.py` | commands |
+| `stability.py`, `campaign.py`, `campaign_progress.py`, `report.py` | more of them |
 """
 
 from ase_ws.cli.app import app, main

@@ -65,6 +65,10 @@ def campaign(
     except KeyboardInterrupt:
         _tell_how_to_go_on(out)
         raise
+    from ase_ws.report import write_stability_report
+    from ase_ws.report.collect import collect_runs
+
+    write_stability_report(collect_runs([out]), out / "report.html")
     if json_file is not None:
         write_text(json_file, json.dumps(summary, allow_nan=False, indent=1) + "\n")
     if not quiet:
@@ -130,6 +134,6 @@ def _print_rest(summary: dict[str, Any], out: Path) -> None:
             )
     out_console.print(
         f"{summary['replicas']} replicas, {number(summary['total_ps'])} ps; written: "
-        f"{out}/summary.json, replicas.jsonl, MODEL/STRUCTURE/stability.json",
+        f"{out}/report.html, summary.json, replicas.jsonl, MODEL/STRUCTURE/stability.json",
         soft_wrap=True,
     )

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ase_ws.atomic import write_text
+from ase_ws.cli.campaign_progress import campaign_progress
 from ase_ws.cli.inputs import attach, thread_limit
 from ase_ws.cli.options import Device, Dtype, Ensemble, Quiet, Threads, Topology
 from ase_ws.cli.output import command, out_console, plain
@@ -73,7 +74,8 @@ def stability(
         Path | None, typer.Option("--json", help="Write the report to this file.")
     ] = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="Dask scheduler (not available in this version).")
+        str | None,
+        typer.Option(help="Dask scheduler whose workers run the replicas, as tcp://HOST:8786."),
     ] = None,
     dtype: Dtype = None,
     device: Device = None,
@@ -87,8 +89,6 @@ def stability(
     """
     from ase_ws.stability import Calibration, RDFReference
 
-    if scheduler is not None:
-        raise UserError("--scheduler: not available in this version; leave it out to run here")
     kelvins = [*(temperature or []), *(temperatures or [])]
     if json_file is not None and not json_file.parent.is_dir():
         raise UserError(f"{json_file}: its folder does not exist; make it first")
@@ -107,10 +107,40 @@ def stability(
         if out is not None:
             require_free(out, overwrite=overwrite)
         report = _trajectory(trajectory, model, kelvins, frame_interval, dtype, device, common)
+        _finish(report, out, json_file, quiet)
+        return
+    if model is None or structure is None:
+        raise UserError("give MODEL and STRUCTURE, or --trajectory FILE")
+    _refuse(frame_interval, "--frame-interval", "it belongs to --trajectory")
+    if scheduler is not None:
+        from ase_ws.stability.campaigns.single import check_stability_on_dask
+
+        _refuse(rdf, "--rdf", "it does not go with --scheduler")
+        if out is not None:
+            require_free(out, overwrite=overwrite)
+        with campaign_progress(quiet=quiet) as watch:
+            report = check_stability_on_dask(
+                model,
+                structure,
+                scheduler=scheduler,
+                compare=compare,
+                calibrate=calibrate,
+                out=out,
+                device=device or "cpu",
+                command=command(),
+                watch=watch,
+                temperatures=kelvins or [300.0],
+                ps=ps,
+                replicas=replicas,
+                timestep=timestep,
+                ensemble=ensemble.value,
+                topology=topology.value,
+                static=static,
+                blame=blame,
+                seed=seed,
+                dtype=dtype,
+            )
     else:
-        if model is None or structure is None:
-            raise UserError("give MODEL and STRUCTURE, or --trajectory FILE")
-        _refuse(frame_interval, "--frame-interval", "it belongs to --trajectory")
         atoms, calculator, largest_force = attach(model, structure, dtype, device)
         other = None if compare is None else attach(compare, structure, dtype, device)[1]
         if out is not None:

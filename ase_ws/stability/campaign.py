@@ -225,16 +225,7 @@ def _compared(
     """Run the second model and keep what a comparison needs."""
     preparation = prepare(other, relax_steps=relax_steps, fmax=fmax, static=False)
     runs = _run_all(plan, preparation, templates, Candidates(None), progress)
-    record = assemble(other, plan, preparation, runs, name=name).to_dict()
-    kept = (
-        "name", "verdict", "reason", "total_ps", "failed_replicas", "failure_rate_per_ps",
-        "failure_rate_95_upper_per_ps", "failure_rate_95_per_ps", "temperatures", "first_failure",
-    )  # fmt: skip
-    replicas = [
-        {key: value for key, value in replica.items() if key not in ("traces", "bonds")}
-        for replica in record["replicas"]
-    ]
-    return {**{key: record[key] for key in kept}, "replicas": replicas}
+    return assemble(other, plan, preparation, runs, name=name).for_comparison()
 
 
 def _with_calculator(atoms: Atoms, calculator: BaseCalculator | None) -> Atoms:

@@ -13,7 +13,7 @@ from ase_ws.md.observer import Finding, RunContext, Snapshot
 from ase_ws.stability.check import Check
 
 #: Points that are needed to tell a fluctuation.
-POINTS = 20
+POINTS = 10
 
 
 @dataclass

@@ -25,6 +25,19 @@ from ase_ws.stability.verdict import Verdict
 #: Raised whenever a key of `StabilityReport.to_dict()` changes its meaning or goes.
 SCHEMA_VERSION = 2
 
+#: What a comparison keeps, beside the replicas.
+COMPARED = (
+    "name",
+    "verdict",
+    "reason",
+    "total_ps",
+    "failed_replicas",
+    "failure_rate_per_ps",
+    "failure_rate_95_upper_per_ps",
+    "failure_rate_95_per_ps",
+    "temperatures",
+    "first_failure",
+)
 #: What a run of the suite writes to its folder.
 FILES = ("stability.json", "candidates.xyz", "report.html")
 
@@ -145,6 +158,15 @@ class StabilityReport:
             "settings": self.settings,
             "provenance": self.provenance,
         }
+
+    def for_comparison(self) -> dict[str, Any]:
+        """Give what the report of another model keeps of this one."""
+        record = self.to_dict()
+        replicas = [
+            {key: value for key, value in replica.items() if key not in ("traces", "bonds")}
+            for replica in record["replicas"]
+        ]
+        return {**{key: record[key] for key in COMPARED}, "replicas": replicas}
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write `stability.json` to the folder, and make it if need be."""

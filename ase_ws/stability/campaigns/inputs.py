@@ -20,8 +20,8 @@ from ase_ws.stability.calibrate import Calibration
 from ase_ws.stability.campaigns.config import CampaignConfig, split_selection
 from ase_ws.stability.campaigns.records import atoms_to_dict
 from ase_ws.stability.check import Check
-from ase_ws.stability.observers import default_checks
 from ase_ws.stability.plan import Job, Plan, make_plan
+from ase_ws.stability.watchers import watchers
 
 #: (model, structure): how a pair is called in files and messages.
 PairKey = tuple[str, str]
@@ -80,10 +80,11 @@ class Pair:
     def checks(self) -> list[Check]:
         """Make the checks of the replicas."""
         largest = self.config.largest_training_force or self.model.largest_force
-        checks = default_checks(largest_training_force=largest, topology=self.config.topology)
-        if self.calibration is not None:
-            self.calibration.apply(checks)
-        return checks
+        return watchers(
+            topology=self.config.topology,
+            calibration=self.calibration,
+            largest_training_force=largest,
+        )
 
     def calculator(self) -> PotentialCalculator:
         """Load the model, after a look whether it is still the same file.
@@ -159,7 +160,7 @@ def load_campaign(config: CampaignConfig, *, device: str = "cpu") -> Campaign:
             model.atomic_numbers,
             model.path,
         )
-    calibration = None if config.calibrate is None else _calibration(config.calibrate)
+    calibration = None if config.calibrate is None else Calibration.from_file(config.calibrate)
     pairs = [
         Pair(model, name, atoms, plan, config, calibration, device)
         for model in models
@@ -229,11 +230,3 @@ def _bare(atoms: Atoms) -> Atoms:
     bare.calc = None
     bare.info = {key: atoms.info[key] for key in KEPT_INFO if key in atoms.info}
     return bare
-
-
-def _calibration(source: str) -> Calibration:
-    frames = read_frames(source)
-    atoms = [
-        Atoms(numbers=f.numbers, positions=f.positions, cell=f.cell, pbc=f.pbc) for f in frames
-    ]
-    return Calibration.of(atoms, [f.forces for f in frames], source=Path(source).name)

@@ -18,12 +18,6 @@ from ase_ws.stability.candidates import describe_frames
 from ase_ws.stability.result import StabilityReport
 from ase_ws.stability.runs import Run
 
-#: What a comparison keeps of the other model's report, as in `check_stability`.
-_COMPARED = (
-    "name", "verdict", "reason", "total_ps", "failed_replicas", "failure_rate_per_ps",
-    "failure_rate_95_upper_per_ps", "failure_rate_95_per_ps", "temperatures", "first_failure",
-)  # fmt: skip
-
 
 def complete_report(
     pair: Pair,
@@ -85,11 +79,6 @@ def complete_report(
 
 def compared(pair: Pair, preparation: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
     """Give what a comparison needs of the other model, from the same seeds."""
-    record = assemble(
+    return assemble(
         pair.atoms, pair.plan, preparation_from_dict(preparation), runs, name=pair.model.name
-    ).to_dict()
-    replicas = [
-        {key: value for key, value in replica.items() if key not in ("traces", "bonds")}
-        for replica in record["replicas"]
-    ]
-    return {**{key: record[key] for key in _COMPARED}, "replicas": replicas}
+    ).for_comparison()
