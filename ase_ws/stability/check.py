@@ -94,21 +94,22 @@ class Check:
     _since: np.ndarray | None = field(init=False, default=None, repr=False)
     _has_warned: bool = field(init=False, default=False, repr=False)
 
-    # Limits, in the unit of the check; subclasses give them as fields or properties.
+    # Limits, in the unit of the check: the fields of these names where a subclass has them, and
+    # properties where they depend on the run.
     @property
     def warn_limit(self) -> float | None:
-        """Beyond this the check warns."""
-        return None
+        """Beyond this the check warns: the field `warn_at`."""
+        return getattr(self, "warn_at", None)
 
     @property
     def fail_limit(self) -> float | None:
-        """Beyond this, for `hold_time`, the check fails."""
-        return None
+        """Beyond this, for `hold_time`, the check fails: the field `fail_at`."""
+        return getattr(self, "fail_at", None)
 
     @property
     def hold_time(self) -> float:
-        """Time in fs for which a value must stay beyond the limit."""
-        return 0.0
+        """Time in fs for which a value must stay beyond the limit: the field `repeat`."""
+        return getattr(self, "repeat", 0.0)
 
     def start(self, atoms: Atoms, context: RunContext) -> None:
         """Forget any earlier run."""

@@ -137,16 +137,6 @@ class DriftCheck(Check):
     _values: list[float] = field(init=False, default_factory=list, repr=False)
     _next: float = field(init=False, default=0.0, repr=False)
 
-    @property
-    def warn_limit(self) -> float:
-        """In meV/atom/ps."""
-        return self.warn_at
-
-    @property
-    def fail_limit(self) -> float:
-        """In meV/atom/ps."""
-        return self.fail_at
-
     def start(self, atoms: Atoms, context: RunContext) -> None:
         """Forget any earlier run."""
         super().start(atoms, context)

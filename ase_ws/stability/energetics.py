@@ -76,11 +76,6 @@ class TemperatureCheck(Check):
         factor = max(3.0, 1.0 + 10.0 * np.sqrt(2.0 / self.context.n_dof))
         return factor * self.context.temperature
 
-    @property
-    def hold_time(self) -> float:
-        """See `repeat`."""
-        return self.repeat
-
     def measure(self, snapshot: Snapshot) -> np.ndarray:
         """Temperature in K."""
         return np.array([snapshot.temperature])
@@ -123,11 +118,6 @@ class FrozenCheck(Check):
     lower_is_worse: ClassVar[bool] = True
 
     _recent: deque[tuple[float, float]] = field(init=False, default_factory=deque, repr=False)
-
-    @property
-    def warn_limit(self) -> float:
-        """Fraction of the set temperature."""
-        return self.warn_at
 
     def start(self, atoms: Atoms, context: RunContext) -> None:
         """Forget any earlier run."""
@@ -181,11 +171,6 @@ class ForceCheck(Check):
         "max |F_i|; warns above 30 eV/Å, fails above max(50 eV/Å, 10 x the training set's largest)"
     )
     unit: ClassVar[str] = "eV/Å"
-
-    @property
-    def warn_limit(self) -> float:
-        """In eV/Å."""
-        return self.warn_at
 
     @property
     def fail_limit(self) -> float:

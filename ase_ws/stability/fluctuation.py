@@ -55,16 +55,6 @@ class FluctuationCheck(Check):
     _points: list[tuple[float, float, float]] = field(init=False, default_factory=list, repr=False)
     _next: float = field(init=False, default=0.0, repr=False)
 
-    @property
-    def warn_limit(self) -> float:
-        """Ratio."""
-        return self.warn_at
-
-    @property
-    def fail_limit(self) -> float:
-        """Ratio."""
-        return self.fail_at
-
     def start(self, atoms: Atoms, context: RunContext) -> None:
         """Forget any earlier run."""
         super().start(atoms, context)

@@ -48,16 +48,6 @@ class ContactCheck(Check):
     unit: ClassVar[str] = "(R_i + R_j)"
     lower_is_worse: ClassVar[bool] = True
 
-    @property
-    def warn_limit(self) -> float:
-        """Fraction of the radii sum."""
-        return self.warn_at
-
-    @property
-    def fail_limit(self) -> float:
-        """Fraction of the radii sum."""
-        return self.fail_at
-
     def start(self, atoms: Atoms, context: RunContext) -> None:
         """Forget any earlier run."""
         super().start(atoms, context)
@@ -120,11 +110,6 @@ class BondCheck(Check):
     def fail_limit(self) -> float:
         """In Å, at the set temperature."""
         return self.fail_at * max(1.0, np.sqrt(self.context.temperature / 1000.0))
-
-    @property
-    def hold_time(self) -> float:
-        """See `repeat`."""
-        return self.repeat
 
     def start(self, atoms: Atoms, context: RunContext) -> None:
         """Note the bonds and their lengths."""
@@ -256,16 +241,6 @@ class DetachedHydrogenCheck(Check):
 
     _watched: np.ndarray = field(init=False, repr=False)
 
-    @property
-    def fail_limit(self) -> float:
-        """In Å."""
-        return self.fail_at
-
-    @property
-    def hold_time(self) -> float:
-        """See `repeat`."""
-        return self.repeat
-
     def start(self, atoms: Atoms, context: RunContext) -> None:
         """Note which hydrogens to watch."""
         super().start(atoms, context)
@@ -315,16 +290,6 @@ class IsolatedAtomCheck(Check):
     unit: ClassVar[str] = "max(2.5 A, 1.5 (R_i + R_j))"
 
     _watched: np.ndarray = field(init=False, repr=False)
-
-    @property
-    def fail_limit(self) -> float:
-        """In units of the isolation distance."""
-        return self.fail_at
-
-    @property
-    def hold_time(self) -> float:
-        """See `repeat`."""
-        return self.repeat
 
     def start(self, atoms: Atoms, context: RunContext) -> None:
         """Note which atoms to watch."""

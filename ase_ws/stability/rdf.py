@@ -113,11 +113,6 @@ class RDFCheck(Check):
 
     _recent: deque[tuple[float, Functions]] = field(init=False, default_factory=deque, repr=False)
 
-    @property
-    def fail_limit(self) -> float:
-        """In Å."""
-        return self.fail_at
-
     def start(self, atoms: Atoms, context: RunContext) -> None:
         """Forget any earlier run; the elements must be those of the reference."""
         super().start(atoms, context)

@@ -62,6 +62,27 @@ class LineCheck(StaticCheck):
             reach=2.0 * self.wall,
         )
 
+    def scan_all(self, probe: Probe, motions: Sequence[Motion], what: str) -> StaticResult:
+        """Scan each of them, and collect."""
+        if not motions:
+            return self.without_value("does not apply", f"no {what} that could be moved")
+        limits, findings, curves, largest = self.limits(probe), [], [], 0.0
+        for motion in motions:
+            some, curve, jump = self.scan(probe, motion, limits)
+            findings += some
+            curves.append(curve)
+            largest = max(largest, jump)
+        note = f"{len(motions)} {what}s" if len(motions) > 1 else f"1 {what}"
+        return self.result(
+            largest, findings, curves, warn_at=limits.jump_warn, fail_at=limits.jump_fail, note=note
+        )
+
+    def scan(
+        self, probe: Probe, motion: Motion, limits: Limits
+    ) -> tuple[list[Finding], Curve, float]:
+        """Give findings, the curve and the largest jump (eV) of one motion."""
+        raise NotImplementedError
+
     def smoothness(
         self,
         probe: Probe,
@@ -145,23 +166,12 @@ class BondScan(LineCheck):
 
     def judge(self, probe: Probe) -> StaticResult:
         """Scan each bond."""
-        motions = bond_motions(probe.atoms, self.most)
-        if not motions:
-            return self.without_value("does not apply", "no bonds")
-        limits, findings, curves, largest = self.limits(probe), [], [], 0.0
-        for motion in motions:
-            some, curve, jump = self._scan(probe, motion, limits)
-            findings += some
-            curves.append(curve)
-            largest = max(largest, jump)
-        note = f"{len(motions)} bonds" if len(motions) > 1 else "1 bond"
-        return self.result(
-            largest, findings, curves, warn_at=limits.jump_warn, fail_at=limits.jump_fail, note=note
-        )
+        return self.scan_all(probe, bond_motions(probe.atoms, self.most), "bond")
 
-    def _scan(
+    def scan(
         self, probe: Probe, motion: Motion, limits: Limits
     ) -> tuple[list[Finding], Curve, float]:
+        """Stretch and compress one bond."""
         ratios = np.arange(self.shortest, self.longest + 0.5 * self.spacing, self.spacing)
         x = ratios * motion.length
         energies = np.array([probe.energy(motion.positions(probe.atoms, d)) for d in x])
@@ -250,23 +260,12 @@ class ContactScan(LineCheck):
 
     def judge(self, probe: Probe) -> StaticResult:
         """Scan each pair."""
-        motions = contact_motions(probe.atoms, self.most, self.reach)
-        if not motions:
-            return self.without_value("does not apply", "no pair that could be pushed together")
-        limits, findings, curves, largest = self.limits(probe), [], [], 0.0
-        for motion in motions:
-            some, curve, jump = self._scan(probe, motion, limits)
-            findings += some
-            curves.append(curve)
-            largest = max(largest, jump)
-        note = f"{len(motions)} pairs" if len(motions) > 1 else "1 pair"
-        return self.result(
-            largest, findings, curves, warn_at=limits.jump_warn, fail_at=limits.jump_fail, note=note
-        )
+        return self.scan_all(probe, contact_motions(probe.atoms, self.most, self.reach), "pair")
 
-    def _scan(
+    def scan(
         self, probe: Probe, motion: Motion, limits: Limits
     ) -> tuple[list[Finding], Curve, float]:
+        """Push one pair together."""
         ends = np.array([motion.first]), np.array([motion.second])
         radii = float(radii_sum(probe.atoms.numbers, *ends)[0])
         x = np.linspace(self.closest * radii, motion.length, self.points)
