@@ -562,7 +562,7 @@ def test_worker_that_always_dies_is_given_up(campaign, tmp_path):
         for child in multiprocessing.active_children():
             os.kill(child.pid, signal.SIGKILL)
 
-    with pytest.raises(UserError, match=r"3 workers in a row have died.*signal 9"):
+    with pytest.raises(UserError, match=r"5 workers in a row have died.*signal 9"):
         run_campaign(
             campaign(replicas=2, ps=5.0, temperatures=[5]), tmp_path / "out", workers=2,
             watch=kill_all,

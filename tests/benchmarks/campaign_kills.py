@@ -173,8 +173,12 @@ def kill_processes(folder: Path, kills: int, rng: random.Random) -> Tally:
 
 def kill_on_dask(folder: Path, kills: int, rng: random.Random) -> Tally:
     """Kill a worker at random times, one time in five the client."""
+    import dask
     from distributed import Client, LocalCluster
 
+    # A local cluster dismisses a worker that is not back 15 s after its death, or is down again
+    # just then: with kills this frequent none would be left.
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"})
     tally, seed = Tally(), 0
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,

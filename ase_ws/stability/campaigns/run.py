@@ -23,8 +23,9 @@ from ase_ws.stability.campaigns.units import Replica, Task, chunks
 from ase_ws.stability.result import StabilityReport
 from ase_ws.stability.runs import Run
 
-#: Workers that may die on one pair, with no replica finished in between, before it is given up.
-MOST_DEATHS = 3
+#: A unit is given up when so many workers in a row have died on it with no replica finished.
+#: Machines that are taken away at any moment rarely hit the same unit that often.
+MOST_DEATHS = 5
 
 #: Called with the names of model and structure and their report, when it is complete.
 Reported = Callable[[PairKey, StabilityReport], None]
@@ -128,7 +129,7 @@ class _Session:
         self._preparations: dict[PairKey, dict[str, Any]] = {}
         self._rows: dict[PairKey, dict[str, Any]] = {}
         self._tasks: dict[str, Task] = {}
-        self._deaths: dict[PairKey, int] = {}
+        self._deaths: dict[str, int] = {}
         self._standing = Standing(campaign.config.ps)
         self._executor: Executor
 
@@ -239,7 +240,6 @@ class _Session:
         self._standing.add(entry)
         task = self._tasks.get(task_id)
         if task is not None:
-            self._deaths.pop(task.pair.key, None)
             n_open, part = self._standing.working.get(task_id, (0, 0.0))
             self._standing.working[task_id] = (max(0, n_open - 1), part)
 
@@ -259,16 +259,20 @@ class _Session:
     def _start_again(self, task: Task, reason: str) -> None:
         """Hand out what a lost unit has left."""
         key = task.pair.key
-        self._deaths[key] = self._deaths.get(key, 0) + 1
-        if self._deaths[key] >= MOST_DEATHS:
+        jobs = self._journal.missing(*key, task.jobs)
+        deaths = self._deaths.pop(task.id, 0) + 1
+        if len(jobs) < len(task.jobs):
+            deaths = 1
+        if deaths >= MOST_DEATHS:
             raise UserError(
                 f"{task.name}: given up after {MOST_DEATHS} workers in a row have died on it "
                 f"(the last: {reason}); perhaps it needs more memory, or a smaller 'chunk'. What "
                 "has finished is kept: go on with --resume"
             )
-        jobs = self._journal.missing(*key, task.jobs)
         if task.kind != "replicas" or jobs:
-            self._submit(Task(task.kind, task.pair, task.preparation, jobs, task.runs))
+            again = Task(task.kind, task.pair, task.preparation, jobs, task.runs)
+            self._deaths[again.id] = deaths
+            self._submit(again)
         elif not self._missing(key):
             self._replicas_are_in(key)
 
