@@ -578,11 +578,23 @@ def cluster():
         yield cluster
 
 
-def test_killed_dask_worker_loses_and_repeats_nothing(campaign, tmp_path, cluster, undisturbed):
+def busy_workers(cluster):
+    """Processes of the workers that hold the result of a unit; else of those that are at one."""
+    states = list(cluster.scheduler.workers.values())
+    holders = [state for state in states if state.has_what]
+    at_work = [state for state in states if state.processing]
+    return sorted(cluster.workers[state.name].process.pid for state in holders or at_work)
+
+
+@pytest.mark.parametrize("after", [2, 3], ids=["in a unit", "at the end of a unit"])
+def test_killed_dask_worker_loses_and_repeats_nothing(
+    campaign, tmp_path, cluster, undisturbed, after
+):
+    """Also where a unit is done but its result, on which Dask insists, has died with the worker."""
     file, out = campaign(**MORTAL), tmp_path / "out"
-    killer = _Killer(2, lambda: sorted(w.process.pid for w in cluster.workers.values()))
+    killer = _Killer(after, lambda: busy_workers(cluster))
     summary = run_campaign(file, out, scheduler=cluster.scheduler_address, watch=killer)
-    assert 2 <= killer.killed_at < 12
+    assert after <= killer.killed_at < 12
     assert killer.repeated == 0
     assert_as_undisturbed(out, summary, undisturbed)
 

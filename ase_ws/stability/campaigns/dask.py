@@ -49,8 +49,8 @@ class DaskCluster:
     SHA-256 is compared); structures and settings are sent to them.
 
     Dask runs the tasks of a worker that has died again by itself. Such a rerun would repeat
-    replicas, so the first run of a task puts up a flag, and any later one ends at once as lost;
-    the client then hands out what is missing as a new task.
+    replicas, so the first run of a task puts up a flag, which stays up for the whole session, and
+    any later one ends at once as lost; the client then hands out what is missing as a new task.
 
     Parameters
     ----------
@@ -69,6 +69,7 @@ class DaskCluster:
         self._address, self._campaign = address, campaign
         self._owner = uuid4().hex
         self._running: dict[str, tuple[Task, Future]] = {}
+        self._flags: list[str] = []
         self.note, self._looked = "", 0.0
         try:
             # Any: Dask's types do not know that these are not coroutines here.
@@ -95,6 +96,8 @@ class DaskCluster:
             priority=PRIORITY[task.kind],
         )
         self._running[task.id] = (task, future)
+        if task.kind == "replicas":
+            self._flags.append(_flag(task.id))
 
     def wait(self, handle: Handle) -> None:
         """See `Executor`."""
@@ -119,9 +122,11 @@ class DaskCluster:
             if self._running:
                 self._client.cancel([future for _, future in self._running.values()])
                 self._client.run(_take_over, self._campaign, "nobody", on_error="ignore")
-                for task, _ in self._running.values():
-                    self._clear(task)
             self._drain(handle)
+            # Not before: as long as Dask knows of a task it may run it again, even one that is
+            # done, where its result has died with the worker that held it.
+            for flag in self._flags:
+                Event(flag, client=self._client).clear()
             self._queue.close()
         self._client.close()
 
@@ -142,7 +147,6 @@ class DaskCluster:
     def _outcome(self, task: Task) -> Ended | Lost:
         _, future = self._running.pop(task.id)
         with self._connected():
-            self._clear(task)
             if future.cancelled():
                 return Lost("Dask has cancelled it")
             error: Any = future.exception()
@@ -154,10 +158,6 @@ class DaskCluster:
         if isinstance(error, KilledWorker | DeliveryError):
             return Lost(f"{type(error).__name__}: {error}")
         raise WorkerError(f"{task.name}: {type(error).__name__}: {error}") from error
-
-    def _clear(self, task: Task) -> None:
-        if task.kind == "replicas":
-            Event(_flag(task.id), client=self._client).clear()
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
