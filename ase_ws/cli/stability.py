@@ -145,14 +145,10 @@ def stability(
         other = None if compare is None else attach(compare, structure, dtype, device)[1]
         if out is not None:
             require_free(out, overwrite=overwrite)
-        # NPT and the like run one replica after the other.
-        at_once = (
-            len(atoms) if ensemble is Ensemble.npt else len(atoms) * replicas * max(1, len(kelvins))
-        )
-        with (
-            thread_limit(threads, at_once),
-            step_progress("stability", quiet=quiet) as progress,
-        ):
+        # One thread for small structures, also where many run at once: a batch gains 1.5 times
+        # from a second thread on an idle machine and loses far more on a busy one; processes
+        # (`ase-ws campaign`) make better use of the cores.
+        with thread_limit(threads, len(atoms)), step_progress("stability", quiet=quiet) as progress:
             from ase_ws.stability import check_stability
 
             report = check_stability(
