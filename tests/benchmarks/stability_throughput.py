@@ -162,9 +162,8 @@ def whole(ps: float) -> None:
         summary = run_campaign(f"{folder}/campaign.yaml", f"{folder}/out")
         spent = time.perf_counter() - start
     each = 1e3 * spent / (summary["total_ps"] / 0.0005)
-    print(
-        f"{summary['verdict']}; {spent:.0f} s for {summary['total_ps']:.0f} ps, {each:.2f} ms a step"
-    )
+    total = summary["total_ps"]
+    print(f"{summary['verdict']}; {spent:.0f} s for {total:.0f} ps, {each:.2f} ms a step")
 
 
 if __name__ == "__main__":
