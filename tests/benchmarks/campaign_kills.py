@@ -1,6 +1,6 @@
 """Kill campaigns at random times, go on each time, and count what was lost or run twice.
 
-    python tests/benchmarks/campaign_kills.py [--kills 20] [--only processes|dask] [--seed 0] [--out DIR]
+    python tests/benchmarks/campaign_kills.py [--kills 20] [--only processes|dask] [--seed 0]
 
 Twice: on this machine the process of the campaign is killed (SIGKILL; it has two workers of its
 own); on a Dask cluster of two workers a worker is killed, and now and then the client. A replica
