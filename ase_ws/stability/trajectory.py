@@ -262,14 +262,14 @@ class _Moves:
         return cls(frames, calculator, spacing, frozenset(held), frames[0].copy())
 
     def temperature(self) -> float:
-        """Median kinetic temperature of the frames in K."""
+        """Median kinetic temperature of the frames, in whole K."""
         if "velocities" not in self.held:
             raise UserError("the trajectory has no velocities: say at which temperature it was run")
         n_dof = degrees_of_freedom(self.frames[0])
         kinetic = [frame.get_kinetic_energy() for frame in self.frames]
         # The median, and of finite ones: a trajectory that blew up must not raise its own limits.
         finite = [kinetic_temperature(k, n_dof) for k in kinetic if np.isfinite(k)]
-        return float(np.median(finite)) if finite else np.nan
+        return float(round(np.median(finite))) if finite else np.nan
 
     def snapshots(self, context: RunContext) -> Iterator[Snapshot]:
         """One snapshot a frame, atoms followed over periodic boundaries."""
