@@ -130,7 +130,7 @@ def check_trajectory(
         checks=[check.result() for check in held] + left_out,
         traces=traces,
         mean_temperature=None,
-        ns_per_day=0.0,
+        ns_per_day=float("nan"),
         bonds=bonds.to_dict(),
     )
     plan = Plan(
