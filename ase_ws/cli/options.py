@@ -16,6 +16,14 @@ class Weak(str, Enum):
     pitc = "pitc"
     pisc = "pisc"
     both = "both"
+    auto = "auto"
+
+
+class Optimizer(str, Enum):
+    """How the weights are found."""
+
+    adam = "adam"
+    gauss_newton = "gauss-newton"
 
 
 class Forces(str, Enum):

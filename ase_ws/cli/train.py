@@ -10,7 +10,17 @@ import typer
 from rich.table import Table
 
 from ase_ws.atomic import write_text
-from ase_ws.cli.options import Device, Dtype, Forces, Labels, ModelArgument, Quiet, Threads, Weak
+from ase_ws.cli.options import (
+    Device,
+    Dtype,
+    Forces,
+    Labels,
+    ModelArgument,
+    Optimizer,
+    Quiet,
+    Threads,
+    Weak,
+)
 from ase_ws.cli.output import command, err_console, number, out_console, text_of
 from ase_ws.errors import UserError
 from ase_ws.progress import step_progress
@@ -35,7 +45,20 @@ def finetune(
             "conserved in MD. Default: as the base model; conservative from scratch."
         ),
     ] = None,
-    weak: Annotated[Weak | None, typer.Option(help="Weak losses to add.")] = None,
+    weak: Annotated[
+        Weak | None,
+        typer.Option(
+            help="Weak losses to add; auto picks what was measured to pay for this model, and says "
+            "what."
+        ),
+    ] = None,
+    optimizer: Annotated[
+        Optimizer | None,
+        typer.Option(
+            help="gauss-newton: energies alone in closed form, nothing to tune; the default where "
+            "a conservative base model is tuned on energies without weak losses. Else adam."
+        ),
+    ] = None,
     labels: Annotated[
         Labels | None, typer.Option(help="Labels to use; 'energy' ignores forces.")
     ] = None,
@@ -76,6 +99,7 @@ def finetune(
             "model.base": text_of(model),
             "model.forces": forces.value if forces else None,
             "weak.kind": weak.value if weak else None,
+            "optimizer.kind": optimizer.value if optimizer else None,
             "optimizer.max_steps": max_steps,
             "seed": seed,
             "device": device,
@@ -91,6 +115,7 @@ def finetune(
                 overwrite=overwrite,
                 progress=lambda done, total, row: report(done, total, _errors(row)),
                 notes={"command": command()},
+                announce=None if quiet else lambda line: err_console.print(line, highlight=False),
             )
     except KeyboardInterrupt:
         if (out / "last.ckpt").is_file():
@@ -102,11 +127,11 @@ def finetune(
 
 def _print_finetune(result: Any) -> None:
     rows = [r for r in result.history if r["valid_loss"] is not None]
-    best = min(rows, key=lambda r: r["valid_loss"])
+    kept = next((r for r in rows if r["step"] == result.kept_step), rows[0])
     table = Table(title="validation errors", title_justify="left")
     for name in ("", "step", "energy RMSE, meV/atom", "forces RMSE, meV/Å"):
         table.add_column(name, justify="right")
-    for label, row in (("start", rows[0]), ("best", best), ("end", rows[-1])):
+    for label, row in (("start", rows[0]), ("kept", kept), ("end", rows[-1])):
         table.add_row(
             label,
             str(row["step"]),
@@ -114,7 +139,7 @@ def _print_finetune(result: Any) -> None:
             number(row["forces_rmse_mev_per_angstrom"]),
         )
     out_console.print(table)
-    if best is rows[0] and len(rows) > 1:
+    if kept is rows[0] and len(rows) > 1:
         out_console.print(
             "Training never improved on the start: the model kept is the start itself. Lower "
             "optimizer.learning_rate, or check that the labels belong to the frames.",

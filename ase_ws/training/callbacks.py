@@ -7,7 +7,7 @@ import io
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -18,6 +18,10 @@ from ase_ws.potentials.files import save_potential
 from ase_ws.training.module import FinetuneModule
 
 Progress = Callable[[int, int, dict[str, Any]], None]
+
+#: A last model with more than this times the validation loss of the start (twice its error) is not
+#: kept; below that, a few validation energies are no judge.
+RUINED = 4.0
 
 COLUMNS: tuple[str, ...] = (
     "step",
@@ -43,7 +47,10 @@ COLUMNS: tuple[str, ...] = (
 
 
 class History(L.Callback):
-    """Keeps one row per validation, writes `metrics.csv`, and saves the model when it is best.
+    """Keeps one row per validation, writes `metrics.csv`, and saves the model to keep.
+
+    That is the best by the validation loss so far; with `select` "last" the one of the last step
+    takes its place at the end, unless its validation loss is above `RUINED` times the start's.
 
     It must come before the weight average in the list of callbacks: then it sees, at the end of a
     validation, the averaged weights that were validated.
@@ -53,11 +60,21 @@ class History(L.Callback):
     folder : Path
     provenance : dict
         Goes into the model file.
+    select : {"best", "last"}
     """
 
-    def __init__(self, folder: Path, provenance: dict[str, Any]):
+    def __init__(
+        self,
+        folder: Path,
+        provenance: dict[str, Any],
+        select: Literal["best", "last"] = "best",
+    ):
         self.folder = folder
         self.provenance = provenance
+        self.select = select
+        self.kept_step: int | None = None
+        #: Where there is no trainer to count steps: the step, and whether it is the last.
+        self.at: tuple[int, bool] | None = None
         self.rows: list[dict[str, Any]] = []
         self.best = float("inf")
         self._seconds = 0.0
@@ -67,12 +84,13 @@ class History(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Keep what a resumed run needs to go on."""
-        return {"rows": self.rows, "best": self.best}
+        return {"rows": self.rows, "best": self.best, "kept_step": self.kept_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.rows = list(state_dict["rows"])
         self.best = state_dict["best"]
+        self.kept_step = state_dict["kept_step"]
         self._seconds = self.rows[-1]["seconds"] if self.rows else 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -94,12 +112,13 @@ class History(L.Callback):
         self._count += 1
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Add a row; save the model if it is the best so far."""
+        """Add a row; save the model if it is the one to keep so far."""
         assert isinstance(pl_module, FinetuneModule)
         metrics = pl_module.validation_metrics()
         row = dict.fromkeys(COLUMNS)
         row.update({k: v for k, v in metrics.items() if k in row})
-        row["step"] = trainer.global_step
+        ended = trainer.global_step >= trainer.max_steps > 0
+        row["step"], ended = self.at or (trainer.global_step, ended)
         row["seconds"] = round(self._seconds + time.perf_counter() - self._started, 3)
         if trainer.optimizers:
             row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
@@ -110,8 +129,12 @@ class History(L.Callback):
         self._write()
         valid_loss = metrics["valid_loss"]
         # NaN is not below anything, so a broken model is never saved.
-        if valid_loss is not None and valid_loss < self.best:
-            self.best = valid_loss
+        if valid_loss is None:
+            return
+        ends = self.select == "last" and ended
+        if valid_loss < self.best or (ends and valid_loss <= RUINED * self.rows[0]["valid_loss"]):
+            self.best = min(self.best, valid_loss)
+            self.kept_step = row["step"]
             self._save(pl_module, row)
 
     @rank_zero_only

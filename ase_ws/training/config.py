@@ -13,6 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ase_ws.atomic import write_text
 from ase_ws.errors import UserError
 from ase_ws.potentials.architecture import check_irreps
+from ase_ws.training.auto import choose_weak
+
+#: Of Gauss-Newton, at most.
+ITERATIONS = 5
+#: With fewer validation energies than this, and no forces, the best of a run's validations is
+#: mostly the luckiest.
+FEW_ENERGIES = 50
 
 
 class _Section(BaseModel):
@@ -87,7 +94,9 @@ class LossConfig(_Section):
 class WeakConfig(_Section):
     """The weak terms: PITC and PISC, and the two methods they are compared with."""
 
-    kind: Literal["none", "pitc", "pisc", "both"] = "none"
+    kind: Literal["none", "pitc", "pisc", "both", "auto"] = Field(
+        default="none", description="auto: what was measured to pay for this model and labels"
+    )
     order: Literal[1, 2] | None = Field(
         default=None,
         description="1: the paper's; 2: the trapezoid; default 1 for forces -dE/dr, 2 for direct",
@@ -137,12 +146,26 @@ class WeakConfig(_Section):
         "there are computed once; 0: new ones at every step",
     )
 
+    @property
+    def active(self) -> bool:
+        """Whether any of them counts."""
+        others = (self.curl_weight, self.gradient_weight, self.taylor_weight)
+        return self.kind != "none" or any(others) or self.noisy_nodes_weight > 0
+
 
 class OptimizerConfig(_Section):
-    """The training loop."""
+    """How the weights are found."""
 
+    kind: Literal["adam", "gauss-newton"] | None = Field(
+        default=None,
+        description="gauss-newton: a closed form for energies alone, without learning rate, steps "
+        "or luck; default where a conservative base model is tuned on energies only, without "
+        "weak losses and with no setting of adam given; else adam",
+    )
     learning_rate: float | None = Field(default=None, gt=0)
-    max_steps: int | None = Field(default=None, gt=0)
+    max_steps: int | None = Field(
+        default=None, gt=0, description="of adam; of gauss-newton its iterations at most"
+    )
     batch_size: int | None = Field(
         default=None, gt=0, description="structures a step; default 5, for direct forces 20"
     )
@@ -153,6 +176,12 @@ class OptimizerConfig(_Section):
     valid_interval: int | None = Field(default=None, gt=0, description="steps between validations")
     patience: int | None = Field(
         default=None, gt=0, description="stop after this many validations without improvement"
+    )
+    select: Literal["best", "last"] | None = Field(
+        default=None,
+        description="model to keep: the best by validation, or that of the last step (unless its "
+        "error is twice that of the start); default last where fewer than 50 energies without "
+        "forces validate, whose choice is luck; else best",
     )
 
 
@@ -171,7 +200,14 @@ class FinetuneConfig(_Section):
         default=None, gt=0, description="CPU threads; default 1 where batches are small"
     )
 
-    def resolved(self, *, has_forces: bool, conservative: bool = True) -> FinetuneConfig:
+    def resolved(
+        self,
+        *,
+        has_forces: bool,
+        conservative: bool = True,
+        n_valid: int = FEW_ENERGIES,
+        closed_form: bool = False,
+    ) -> FinetuneConfig:
         """Replace every "choose for me" by a number.
 
         Parameters
@@ -180,6 +216,15 @@ class FinetuneConfig(_Section):
             Whether any training frame brings force labels that are used.
         conservative : bool
             Whether the potential that is trained has forces -dE/dr.
+        n_valid : int
+            Number of validation frames.
+        closed_form : bool
+            Whether the problem is small enough for Gauss-Newton.
+
+        Raises
+        ------
+        UserError
+            Settings that contradict each other.
 
         Notes
         -----
@@ -192,6 +237,8 @@ class FinetuneConfig(_Section):
         tuned = new.model.base is not None
         new.model.forces = "conservative" if conservative else "direct"
         weak = new.weak
+        if weak.kind == "auto":
+            weak.kind = choose_weak(conservative=conservative).kind
         if weak.reference is None:
             weak.reference = "base" if tuned and conservative else "none"
         if weak.reference == "base" and not tuned:
@@ -204,6 +251,19 @@ class FinetuneConfig(_Section):
         _default(weak, "pisc_weight", strength if weak.kind in ("pisc", "both") else 0.0)
         _default(new.loss, "energy_weight", 10.0 if has_forces and conservative else 100.0)
         _default(new.loss, "forces_weight", 1.0)
+        energies_only = tuned and conservative and not has_forces and not weak.active
+        if new.optimizer.kind == "gauss-newton" and not energies_only:
+            raise UserError(
+                "optimizer.kind=gauss-newton is for energies alone: it needs a base model with "
+                "forces -dE/dr, --labels energy, and no weak losses"
+            )
+        untouched = not new.optimizer.model_fields_set - {"kind", "batch_size", "select"}
+        closed = energies_only and closed_form and untouched
+        _default(new.optimizer, "kind", "gauss-newton" if closed else "adam")
+        if new.optimizer.kind == "gauss-newton":
+            _default(new.optimizer, "max_steps", ITERATIONS)
+            _default(new.optimizer, "select", "last")
+            return new
         # Noise of the displacements: what is drawn together averages it.
         _default(new.optimizer, "batch_size", 5 if conservative else 20)
         _default(new.optimizer, "learning_rate", 1e-3 if tuned else 1e-2)
@@ -212,6 +272,8 @@ class FinetuneConfig(_Section):
         _default(new.optimizer, "valid_interval", max(10, new.optimizer.max_steps // 40))
         assert new.optimizer.valid_interval is not None
         new.optimizer.valid_interval = min(new.optimizer.valid_interval, new.optimizer.max_steps)
+        luck = not has_forces and n_valid < FEW_ENERGIES and new.optimizer.patience is None
+        _default(new.optimizer, "select", "last" if luck else "best")
         return new
 
     def write(self, path: str | os.PathLike[str]) -> None:

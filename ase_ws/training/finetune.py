@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -49,6 +49,7 @@ from ase_ws.losses import (
 )
 from ase_ws.potentials.files import load_potential, read_header
 from ase_ws.potentials.module import PotentialModule
+from ase_ws.training.auto import choose_weak
 from ase_ws.training.callbacks import (
     History,
     LastCheckpoint,
@@ -57,6 +58,7 @@ from ase_ws.training.callbacks import (
     warm_ema,
 )
 from ase_ws.training.config import FinetuneConfig, load_config, validated_config
+from ase_ws.training.gauss_newton import Step, fits_in_memory, gauss_newton
 from ase_ws.training.module import FinetuneModule, train_loader, valid_loader
 from ase_ws.training.start import (
     new_potential,
@@ -76,16 +78,20 @@ class FinetuneResult:
     Attributes
     ----------
     potential : PotentialModule
-        The best model by the validation loss, averaged weights.
+        The model that was kept, averaged weights: the best by the validation loss, or that of the
+        last step (see `optimizer.select`).
     history : list of dict
         One row per validation, as in `metrics.csv`; the first is the model before training.
     path : Path
         The folder that was written.
+    kept_step : int or None
+        The step of the model that was kept.
     """
 
     potential: PotentialModule
     history: list[dict[str, Any]]
     path: Path
+    kept_step: int | None = None
 
 
 def finetune(
@@ -99,6 +105,7 @@ def finetune(
     overwrite: bool = False,
     progress: Progress | None = None,
     notes: Mapping[str, Any] | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> FinetuneResult:
     """Fine-tune a potential, or train a small MACE from scratch.
 
@@ -121,6 +128,9 @@ def finetune(
         Called after every step with (step, max_steps, latest row of the history).
     notes : mapping, optional
         JSON-able facts for the model file, such as the command.
+    announce : callable, optional
+        Called, before training, with a line about each choice that was left to us and changes what
+        is done.
 
     Returns
     -------
@@ -146,7 +156,16 @@ def finetune(
     has_forces = any(f.forces is not None for f in train_frames)
     with _reproducible(config):
         potential, base = _starting_point(config, model, train_frames, isolated)
-    config = config.resolved(has_forces=has_forces, conservative=potential.conservative)
+    asked = config
+    config = config.resolved(
+        has_forces=has_forces,
+        conservative=potential.conservative,
+        n_valid=len(valid_frames),
+        closed_form=fits_in_memory(potential, len(train_frames)),
+    )
+    if announce is not None:
+        for line in _choices(asked, config):
+            announce(line)
     check_elements(valid_frames, potential.atomic_numbers, config.model.base or "")
     loss, valid_loss = build_losses(config, train_frames, base)
 
@@ -156,7 +175,7 @@ def finetune(
     # Before the configuration is written: a damaged checkpoint must cost nothing.
     first_step = 0 if checkpoint is None else _global_step(checkpoint)
     config.write(out / "config.yaml")
-    history = History(out, provenance)
+    history = History(out, provenance, config.optimizer.select or "best")
     skin = loss.skin if potential.skin_safe else 0.0
     module = FinetuneModule(potential, loss, valid_loss, config)
     loaders = (
@@ -167,6 +186,9 @@ def finetune(
     number = config.threads or sensible_threads(n_atoms * (config.optimizer.batch_size or 1))
     with _reproducible(config), _quiet_lightning(), threads(number):
         trainer = _trainer(config, out, history, progress)
+        if config.optimizer.kind == "gauss-newton":
+            _solve(trainer, module, train_frames, loaders[1], config, history, progress)
+            return _result(out, history)
         if checkpoint is None:
             # The first row is the model before training: with a base model it may stay the best.
             trainer.validate(module, loaders[1], verbose=False)
@@ -175,7 +197,51 @@ def finetune(
         if history.rows[-1]["step"] < trainer.global_step:
             # Steps after the last regular validation count too.
             trainer.validate(module, loaders[1], verbose=False)
-    return FinetuneResult(load_potential(out / "model.safetensors"), history.rows, out)
+    return _result(out, history)
+
+
+def _choices(asked: FinetuneConfig, config: FinetuneConfig) -> Iterator[str]:
+    """Say what was picked where the choice was ours, in a line each."""
+    if asked.weak.kind == "auto":
+        weak = config.weak
+        yield f"--weak auto: {choose_weak(conservative=config.model.forces == 'conservative').why}"
+        if weak.kind != "none":
+            yield f"  (ε {weak.epsilon:g} Å, weights {weak.pitc_weight:g} and {weak.pisc_weight:g})"
+    if asked.optimizer.kind is None and config.optimizer.kind == "gauss-newton":
+        yield (
+            "energies only, from a base model: solved in closed form (gauss-newton); "
+            "--optimizer adam for gradient steps"
+        )
+
+
+def _result(out: Path, history: History) -> FinetuneResult:
+    kept = load_potential(out / "model.safetensors")
+    return FinetuneResult(kept, history.rows, out, history.kept_step)
+
+
+def _solve(
+    trainer: L.Trainer,
+    module: FinetuneModule,
+    frames: list[Frame],
+    valid: Any,
+    config: FinetuneConfig,
+    history: History,
+    progress: Progress | None,
+) -> None:
+    """Fine-tune in closed form; one row of the history, and a validation, for each iteration."""
+    dtype, device = module.potential.dtype, module.potential.device
+    most = config.optimizer.max_steps or 1
+
+    def report(step: Step, potential: PotentialModule) -> None:
+        module.potential = copy.deepcopy(potential).to(dtype).to(device)
+        history.at = step.number, step.last
+        trainer.validate(module, valid, verbose=False)
+        if progress is not None:
+            progress(most if step.last else step.number, most, history.rows[-1])
+
+    history.at = 0, False
+    trainer.validate(module, valid, verbose=False)
+    gauss_newton(module.potential, frames, iterations=most, report=report)
 
 
 def _as_config(

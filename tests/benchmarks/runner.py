@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shlex
 import sys
 import time
 import warnings
@@ -13,41 +14,71 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+Case = dict[str, Any]
 
 
 def run_cases(
-    name: str, run: Callable[[dict[str, Any]], dict[str, Any]], cases: Sequence[dict[str, Any]]
+    name: str,
+    run: Callable[[Case], dict[str, Any]],
+    cases: Sequence[Case],
+    *,
+    until: float | None = None,
 ) -> list[dict[str, Any]]:
     """Run what is not done yet; give every result, each with its case, in the order of the cases.
 
     A killed run goes on where it was: results stand in `results/NAME.jsonl`, one line each with
-    versions and wall time. Delete the file to start anew.
+    command, versions and wall time. Delete the file to start anew. After `until` (as of
+    `time.monotonic`) nothing more is begun and what is running is given up; what is missing then
+    is missing in what comes back.
     """
-    RESULTS.mkdir(exist_ok=True)
-    journal = RESULTS / f"{name}.jsonl"
-    lines = journal.read_text().splitlines() if journal.exists() else []
-    done = {_key(r["case"]): r for r in map(json.loads, lines)}
-    todo = [case for case in cases if _key(case) not in done]
+    from ase_ws.progress import step_progress
+
+    done = read_results(name)
+    # The same case may belong to several questions.
+    todo = list({_key(case): case for case in cases if _key(case) not in done}.values())
     # Before torch is imported by the workers: one thread each, or they fight for the cores.
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("spawn")
     workers = max(1, min(len(todo), len(os.sched_getaffinity(0))))
-    with context.Pool(workers) as pool, journal.open("a") as file:
-        for k, result in enumerate(pool.imap_unordered(_Timed(run), todo)):
+    RESULTS.mkdir(exist_ok=True)
+    with (
+        context.Pool(workers) as pool,
+        (RESULTS / f"{name}.jsonl").open("a") as file,
+        step_progress(name) as report,
+    ):
+        results = pool.imap_unordered(_Timed(run), todo)
+        for k in range(len(todo)):
+            report(k, len(todo), "")
+            try:
+                result = results.next(None if until is None else max(0.0, until - time.monotonic()))
+            except multiprocessing.TimeoutError:
+                break
             done[_key(result["case"])] = result
             file.write(json.dumps(result) + "\n")
             file.flush()
-            sys.stderr.write(f"{name}: {k + 1} of {len(todo)} done\n")
-    return [done[_key(case)] for case in cases]
+            report(k + 1, len(todo), "")
+    return [done[_key(case)] for case in cases if _key(case) in done]
+
+
+def read_results(name: str) -> dict[str, dict[str, Any]]:
+    """Give what is on file, by case."""
+    journal = RESULTS / f"{name}.jsonl"
+    lines = journal.read_text().splitlines() if journal.exists() else []
+    return {_key(r["case"]): r for r in map(json.loads, lines)}
 
 
 class _Timed:
-    """Adds the case, the versions and the wall time to what a run gives."""
+    """Adds the case, the command, the versions and the wall time to what a run gives."""
 
-    def __init__(self, run: Callable[[dict[str, Any]], dict[str, Any]]):
+    def __init__(self, run: Callable[[Case], dict[str, Any]]):
         self.run = run
+        script, *options = sys.argv
+        path = Path(script).resolve()
+        root = Path(__file__).parents[2].resolve()
+        shown = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
+        self.command = shlex.join(["python", shown.as_posix(), *options])
 
-    def __call__(self, case: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, case: Case) -> dict[str, Any]:
         warnings.simplefilter("ignore")
         import torch
 
@@ -56,14 +87,14 @@ class _Timed:
         torch.set_num_threads(1)
         start = time.perf_counter()
         found = self.run(case)
-        versions = {"ase_ws": __version__, "torch": torch.__version__}
         return {
             "case": case,
             **found,
             "seconds": round(time.perf_counter() - start, 1),
-            "versions": versions,
+            "versions": {"ase_ws": __version__, "torch": torch.__version__},
+            "command": self.command,
         }
 
 
-def _key(case: dict[str, Any]) -> str:
+def _key(case: Case) -> str:
     return json.dumps(case, sort_keys=True)

@@ -1,0 +1,44 @@
+"""The rule behind `--weak auto`: which weak losses pay for which model."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+
+class Choice(NamedTuple):
+    """What was picked, and why, in one line for the user."""
+
+    kind: Literal["none", "both"]
+    why: str
+
+
+def choose_weak(*, conservative: bool) -> Choice:
+    """Pick the weak losses for a model by what was measured to pay.
+
+    Parameters
+    ----------
+    conservative : bool
+        Whether the forces are -dE/dr.
+
+    Returns
+    -------
+    Choice
+        Order, ε, strength and reference are then the defaults of `FinetuneConfig.resolved`.
+
+    Notes
+    -----
+    The rule is that of the README's page "When do the weak losses pay?": where forces are derived
+    from the energy, the first-order losses say nothing about them and penalise curvature; of the
+    sets and label numbers measured (`tests/benchmarks/RESULTS.md`) they helped in none. Where
+    forces are read out, the losses are the only tie between them and the energy.
+    """
+    if conservative:
+        return Choice(
+            "none",
+            "no weak losses: with forces -dE/dr they carry no information, and never paid in our "
+            "measurements",
+        )
+    return Choice(
+        "both",
+        "PITC and PISC at second order: nothing else ties direct forces to the energy",
+    )

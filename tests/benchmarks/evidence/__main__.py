@@ -1,0 +1,102 @@
+"""Does it pay? Runs the design, and writes RESULTS.md, its figures and the README's tables.
+
+    python tests/benchmarks/evidence                      # all of it; a killed run goes on
+    python tests/benchmarks/evidence --only direct few    # some groups
+    python tests/benchmarks/evidence --hours 2            # stop then, and write what is there
+    python tests/benchmarks/evidence --report             # write only
+    python tests/benchmarks/evidence --list               # what there is to run, and its hours
+
+One process a core, one thread each; restrict the cores with `taskset`. Results are lines of JSON
+in `tests/benchmarks/results/evidence.jsonl`. What is measured stands in `design.yaml`. Needs the
+frames in ../shared/data and, for base models of a cheaper level, tblite; groups whose files are not
+here are left out, by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+import data
+import report
+from case import run
+from design import Case, Design, Group, load_design, plain
+from runner import read_results, run_cases
+from selection import chosen, tuning
+
+NAME = "evidence"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line and do it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    design = load_design()
+    parser.add_argument("--only", nargs="+", choices=list(design.groups), metavar="GROUP")
+    parser.add_argument("--hours", type=float, help="begin nothing more after this time")
+    parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument("--list", action="store_true", help="list the groups")
+    options = parser.parse_args(arguments)
+    if options.list:
+        print(listing(design))
+        return
+    if not options.report:
+        wanted = {k: g for k, g in design.groups.items() if k in (options.only or design.groups)}
+        until = None if options.hours is None else time.monotonic() + 3600 * options.hours
+        run_groups(wanted, until)
+    for path in report.write(design, read_results(NAME)):
+        print(path)
+
+
+def run_groups(groups: dict[str, Group], until: float | None) -> None:
+    """Tune at seed 0, then run the rest with what came out best."""
+    here = {name: group for name, group in groups.items() if not _left_out(name, group)}
+    for group in here.values():
+        for name in group.set:
+            for start in group.start:
+                # Here, not in the workers: two of them would train the same base model.
+                data.base_model(start, name)
+    cases = [c for g in here.values() for c in tuning(g)]
+    results = run_cases(NAME, run, _each_once(cases), until=until)
+    cases = [c for g in here.values() for c in chosen(g, results)]
+    run_cases(NAME, run, _each_once(cases), until=until)
+
+
+def listing(design: Design) -> str:
+    """Give, for each group, its runs, those done and the hours of these."""
+    done = read_results(NAME)
+    lines = [f"{'group':16} {'runs':>5} {'done':>5} {'core-hours':>10}"]
+    for name, group in design.groups.items():
+        cases = _each_once([*tuning(group), *chosen(group, done.values())])
+        mine = [r for r in done.values() if r["case"] in cases]
+        hours = sum(r["seconds"] for r in mine) / 3600
+        lines.append(f"{name:16} {len(cases):5d} {len(mine):5d} {hours:10.2f}")
+    hours = sum(r["seconds"] for r in done.values()) / 3600
+    lines.append(f"{'all':16} {'':5} {len(done):5d} {hours:10.2f}")
+    return "\n".join(lines)
+
+
+def _left_out(name: str, group: Group) -> bool:
+    absent = next((path for s in group.set if (path := data.missing(s))), None)
+    if absent is not None:
+        print(f"{name}: left out, {absent} is not here", file=sys.stderr)
+    return absent is not None
+
+
+def _each_once(cases: list[Case]) -> list[Case]:
+    """Several groups may ask for the same run."""
+    found: list[Case] = []
+    for case in map(plain, cases):
+        if case not in found:
+            found.append(case)
+    return found
+
+
+if __name__ == "__main__":
+    main()

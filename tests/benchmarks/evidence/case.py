@@ -1,0 +1,107 @@
+"""One run: train a model as the case says, test it, and let MD judge it where that is asked."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import data
+import design
+
+#: Temperatures (K), replicas at each, their length (ps): the jury of MD.
+JURY = {"temperature": (300.0, 500.0, 1000.0), "replicas": 16, "ps": 2.0}
+
+
+def run(case: dict[str, Any]) -> dict[str, Any]:
+    """Train and evaluate one model; what is not in the case is what `ase-ws finetune` ships."""
+    from ase_ws.training import evaluate_potential, finetune
+
+    train, valid = data.draw(case["set"], case["n"], case["seed"])
+    labels = case.get("labels", "energy+forces")
+    if labels.endswith("% with forces"):
+        share = float(labels.split("%", maxsplit=1)[0]) / 100
+        train, valid = data.without_forces(train, share), data.without_forces(valid, share)
+        labels = "energy+forces"
+    with tempfile.TemporaryDirectory() as folder:
+        result = finetune(
+            train,
+            valid,
+            model=data.base_model(case.get("start", "scratch"), case["set"]),
+            config=config_of(case, labels),
+            out=Path(folder) / "run",
+        )
+    losses = [row["valid_loss"] for row in result.history if row["valid_loss"] is not None]
+    tests = {
+        name: _errors(evaluate_potential(result.potential, frames, batch_size=8).metrics, frames)
+        for name, frames in data.test_frames(case["set"]).items()
+    }
+    found: dict[str, Any] = {
+        "tests": tests,
+        "valid_loss": min(losses),
+        "train_seconds": result.history[-1]["seconds"],
+    }
+    if case.get("judge"):
+        found["judge"] = judge(result.potential, case["set"])
+    return found
+
+
+def config_of(case: dict[str, Any], labels: str) -> dict[str, Any]:
+    """Give the configuration of `ase-ws finetune` for a case."""
+    method = design.load_design().methods[case["method"]]
+    return {
+        "data": {"labels": labels},
+        "model": {"forces": case["forces"], "r_max": data.SETS[case["set"]].r_max},
+        "weak": method.settings(case.get("strength")),
+        "optimizer": {
+            # By name: what is left to the package must not be named, or it is a choice.
+            **{
+                setting: case[factor]
+                for factor, setting in _OPTIMIZER.items()
+                if case.get(factor) is not None
+            },
+            **({"kind": "adam"} | method.optimizer),
+        },
+        "seed": case["seed"],
+        "threads": 1,
+    }
+
+
+_OPTIMIZER = {"learning_rate": "learning_rate", "steps": "max_steps", "batch": "batch_size"}
+
+
+def judge(potential: Any, name: str) -> dict[str, Any]:
+    """Let MD judge: failures and simulated time by temperature, and the heating in NVE."""
+    from ase import Atoms
+
+    from ase_ws import PotentialCalculator
+    from ase_ws.stability import check_stability
+
+    frame = next(iter(data.test_frames(name).values()))[0]
+    atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
+    calculator = PotentialCalculator(potential)
+    shared: dict[str, Any] = {"static": False, "blame": False}
+    report = check_stability(atoms, calculator, ensemble="nvt", **JURY, **shared)
+    failures = {}
+    for temperature in JURY["temperature"]:
+        mine = [r for r in report.replicas if r.temperature == temperature]
+        failures[f"{temperature:g} K"] = {
+            "failed": sum(r.failure is not None for r in mine),
+            "ps": round(sum(r.simulated_ps for r in mine), 3),
+        }
+    report = check_stability(
+        atoms, calculator, ensemble="nve", temperature=300.0, replicas=4, ps=2.0, **shared
+    )
+    drifts = [c.worst for r in report.replicas for c in r.checks if c.name == "drift"]
+    return {"nvt": failures, "nve_drift_mev_per_atom_ps": drifts}
+
+
+def _errors(metrics: dict[str, Any], frames: list[Any]) -> dict[str, float | None]:
+    """Errors of the energy per structure for molecules, per atom for crystals."""
+    sizes = {len(f.numbers) for f in frames}
+    factor = sizes.pop() if len(sizes) == 1 and not any(f.pbc.any() for f in frames) else 1
+    return {
+        "energy_mev": factor * metrics["energy_rmse_mev_per_atom"],
+        "forces_mev_per_angstrom": metrics["forces_rmse_mev_per_angstrom"],
+        "consistency_mev_per_angstrom": metrics["force_consistency_rmse_mev_per_angstrom"],
+    }

@@ -1,0 +1,52 @@
+"""What is claimed, and whether the results on file bear it out."""
+
+from __future__ import annotations
+
+from design import Case, Claim
+from spreads import ratio
+from tables import BASELINE, Found, extremes, rows
+
+
+def outcomes(claim: Claim, found: list[tuple[Case, Found]]) -> list[tuple[str, float]]:
+    """Give what was measured, by cell."""
+    mine = [(c, f) for c, f in found if all(c[k] in v for k, v in claim.where.items())]
+    if claim.what in ("worst", "best"):
+        k = ("worst", "best").index(claim.what)
+        return [
+            (f"{problem[0]}, {problem[-1]} labels", ends[claim.method][k] / ends[BASELINE][k])
+            for problem, ends in extremes(mine, "forces_mev_per_angstrom").items()
+            if claim.method in ends and BASELINE in ends
+        ]
+    quantity = {"energy": "energy_mev", "forces": "forces_mev_per_angstrom"}[claim.what]
+    measured = []
+    for cell, by_method in mine:
+        results, supervised = by_method.get(claim.method, []), by_method.get(BASELINE, [])
+        for test in sorted({t for r in results for t in r["tests"]}):
+            value = ratio(results, supervised, test, quantity)
+            if value is not None:
+                name = f"{cell['set']}, {cell['n']} labels"
+                measured.append((name if test == "test" else f"{name}, {test}", value.mean))
+    return measured
+
+
+def table(claims: list[Claim], found: dict[str, list[tuple[Case, Found]]]) -> str:
+    """Give each claim, its bound, the worst cell, and whether it holds."""
+    lines = []
+    for claim in claims:
+        measured = outcomes(claim, found[claim.group])
+        if not measured:
+            lines.append([claim.says, f"≤ {claim.at_most:g}", "not measured", "", "–"])
+            continue
+        name, worst = max(measured, key=lambda pair: pair[1])
+        holds = sum(value <= claim.at_most for _, value in measured)
+        middle = sorted(value for _, value in measured)[len(measured) // 2]
+        lines.append(
+            [
+                claim.says,
+                f"≤ {claim.at_most:g}",
+                f"{middle:.2f}",
+                f"{worst:.2f} ({name})",
+                f"{holds} of {len(measured)}",
+            ]
+        )
+    return rows(["claim", "bound", "median of the cells", "worst cell", "cells within"], lines)

@@ -1,0 +1,154 @@
+"""The sets of the evidence: where their frames are, who tests on what, and the base models."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from shared_data import SHARED
+
+from ase_ws.data import BASE_MODEL, METHANOL_TEST, METHANOL_TRAIN
+from ase_ws.frames import Frame, read_frames
+
+RUNS = Path(__file__).parents[3] / "runs" / "evidence"
+#: Frames of a test file, evenly spread.
+MOST_TEST_FRAMES = 300
+#: The base model of a cheaper level: trained on the last geometries of the training file, which
+#: labels are never drawn from.
+BASE_FRAMES, BASE_STEPS = 300, 2000
+
+
+@dataclass(frozen=True)
+class Set:
+    """A training file, the files to test on by name, and the cutoff of new models in Å."""
+
+    train: Path
+    tests: dict[str, Path]
+    r_max: float = 5.0
+
+
+SETS = {
+    **{
+        name: Set(SHARED / f"rmd17/{name}_train.xyz", {"test": SHARED / f"rmd17/{name}_test.xyz"})
+        for name in ("ethanol", "uracil", "aspirin")
+    },
+    "3bpa": Set(SHARED / "3bpa/train_300K.xyz", {"mixed T": SHARED / "3bpa/train_mixedT.xyz"}),
+    "acac": Set(
+        SHARED / "acac/train_300K.xyz",
+        {
+            "300 K": SHARED / "acac/test_MD_300K.xyz",
+            "600 K": SHARED / "acac/test_MD_600K.xyz",
+            "proton transfer": SHARED / "acac/test_H_transfer.xyz",
+            "dihedral": SHARED / "acac/test_dihedral.xyz",
+        },
+    ),
+    **{
+        name: Set(
+            SHARED / f"mlearn/{name}_train.xyz",
+            {"test": SHARED / f"mlearn/{name}_test.xyz"},
+            r_max=4.5,
+        )
+        for name in ("Si", "Li")
+    },
+    "methanol": Set(METHANOL_TRAIN, {"test": METHANOL_TEST}),
+}
+
+
+def missing(name: str) -> str | None:
+    """Say which file of a set is not here, if any."""
+    files = [SETS[name].train, *SETS[name].tests.values()]
+    return next((str(path) for path in files if not path.is_file()), None)
+
+
+def draw(name: str, n: int, seed: int) -> tuple[list[Frame], list[Frame]]:
+    """Give n labelled frames and those for validation: a tenth as many, 10 at least, 50 at most.
+
+    Every seed draws other frames. The last `BASE_FRAMES` of rMD17 are left to base models where
+    the rest suffices.
+    """
+    frames = _read(SETS[name].train)
+    n_valid = min(50, max(10, n // 10))
+    if len(frames) - BASE_FRAMES >= n + n_valid:
+        frames = frames[:-BASE_FRAMES]
+    if len(frames) < n + n_valid:
+        raise ValueError(f"{name}: {n} + {n_valid} frames wanted, {len(frames)} there")
+    order = np.random.default_rng(seed).permutation(len(frames))
+    chosen = [frames[k] for k in order[: n + n_valid]]
+    return chosen[:n], chosen[n:]
+
+
+def test_frames(name: str) -> dict[str, list[Frame]]:
+    """Give the frames of each test file, thinned evenly."""
+    found = {}
+    for test, path in SETS[name].tests.items():
+        frames = _read(path)
+        step = -(-len(frames) // MOST_TEST_FRAMES)
+        found[test] = list(frames[::step])
+    return found
+
+
+def without_forces(frames: Sequence[Frame], kept: float = 0.0) -> list[Frame]:
+    """Take the forces off all frames but the first `kept` part."""
+    n_kept = round(kept * len(frames))
+    return [
+        *frames[:n_kept],
+        *(
+            Frame(f.numbers, f.positions, f.cell, f.pbc, energy=f.energy, source=f.source)
+            for f in frames[n_kept:]
+        ),
+    ]
+
+
+def base_model(start: str, name: str) -> Path | None:
+    """Give the model that training starts from; None from scratch.
+
+    "other molecules" is the packaged base model (GFN2-xTB, 24 small molecules); "cheap level" is
+    trained, once, on GFN2-xTB energies and forces of geometries of the same molecule.
+    """
+    if start == "scratch":
+        return None
+    if start == "other molecules":
+        return BASE_MODEL
+    folder = RUNS / "bases" / f"{name}_gfn2"
+    if not (folder / "model.safetensors").exists():
+        _train_on_gfn2(name, folder)
+    return folder / "model.safetensors"
+
+
+def _train_on_gfn2(name: str, folder: Path) -> None:
+    from ase_ws.training import finetune
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    frames = [_gfn2(f) for f in _read(SETS[name].train)[-BASE_FRAMES:]]
+    with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+        config = {"optimizer": {"max_steps": BASE_STEPS}, "threads": 1}
+        finetune(frames[:-30], frames[-30:], config=config, out=Path(work) / "run")
+        (Path(work) / "run").rename(folder)
+
+
+def _gfn2(frame: Frame) -> Frame:
+    from ase import Atoms
+    from tblite.ase import TBLite
+
+    atoms = Atoms(frame.numbers, frame.positions)
+    atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
+    return Frame(
+        frame.numbers,
+        frame.positions,
+        frame.cell,
+        frame.pbc,
+        energy=float(atoms.get_potential_energy()),
+        forces=np.array(atoms.get_forces()),
+    )
+
+
+@cache
+def _read(path: Path) -> tuple[Frame, ...]:
+    return tuple(read_frames(path))

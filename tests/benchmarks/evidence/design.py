@@ -1,0 +1,138 @@
+"""The design: which runs are made. Groups of cases, each the product of what it lists."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+FILE = Path(__file__).parent / "design.yaml"
+#: What makes a case; each is a list in a group, and a value in a case.
+FACTORS = (
+    "set",
+    "start",
+    "forces",
+    "labels",
+    "n",
+    "learning_rate",
+    "steps",
+    "batch",
+    "judge",
+    "seed",
+    "method",
+)
+Case = dict[str, Any]
+
+
+class Method(BaseModel):
+    """Settings of `weak` (one number, the strength, sets some of them) and of `optimizer`."""
+
+    model_config = ConfigDict(extra="forbid")
+    weak: dict[str, Any] = Field(default_factory=dict)
+    optimizer: dict[str, Any] = Field(default_factory=dict)
+    strength: list[str] = Field(default_factory=list)
+
+    def settings(self, strength: float | None) -> dict[str, Any]:
+        """Give the section `weak` at this strength; None: what is shipped."""
+        if strength is None:
+            return self.weak
+        return {**self.weak, **dict.fromkeys(self.strength, strength)}
+
+
+class Group(BaseModel):
+    """A question, and the runs that answer it."""
+
+    model_config = ConfigDict(extra="forbid")
+    title: str
+    why: str
+    kind: str = Field(default="table", description="table, grid, curve or judge")
+    set: list[str]
+    start: list[str] = ["scratch"]
+    forces: list[str] = ["conservative"]
+    labels: list[str] = ["energy+forces"]
+    n: list[int]
+    learning_rate: list[float | None] = [None]
+    steps: list[int]
+    batch: list[int | None] = [None]
+    judge: list[bool] = [False]
+    seed: list[int] = [0, 1, 2]
+    method: list[str]
+    tries: dict[str, list[dict[str, Any]]] = Field(
+        default_factory=dict,
+        description="what each method is tuned over; the best by validation at seed 0 goes on",
+    )
+    changes: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="factors that a method has differently"
+    )
+    skip: list[dict[str, Any]] = Field(
+        default_factory=list, description="combinations that are left out"
+    )
+
+    def cells(self) -> list[Case]:
+        """Give every combination but seeds and methods."""
+        return [_without(c, "seed", "method") for c in self._product(["-"], [0])]
+
+    def cases(self, methods: list[str] | None = None, seeds: list[int] | None = None) -> list[Case]:
+        """Give every run, untuned; seeds outermost, so that a part is a table of fewer seeds."""
+        wanted = [m for m in self.method if methods is None or m in methods]
+        return self._product(wanted, self.seed if seeds is None else seeds)
+
+    def _product(self, methods: list[str], seeds: list[int]) -> list[Case]:
+        names = ("seed", *(f for f in FACTORS if f not in ("seed", "method")), "method")
+        lists = {
+            **{name: getattr(self, name) for name in FACTORS},
+            "seed": seeds,
+            "method": methods,
+        }
+        found = []
+        for values in itertools.product(*(lists[name] for name in names)):
+            case = dict(zip(names, values, strict=True))
+            case.update(self.changes.get(case["method"], {}))
+            if not any(_matches(case, left_out) for left_out in self.skip):
+                found.append(case)
+        return found
+
+
+class Claim(BaseModel):
+    """A bound on a ratio to supervised, in every cell of a group that fits `where`.
+
+    what: "energy", "forces": the mean ratio of each cell; "worst", "best": of the grid's forces.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    says: str
+    group: str
+    method: str
+    what: str
+    at_most: float
+    where: dict[str, list[Any]] = {}
+
+
+class Design(BaseModel):
+    """All methods, all groups, and what is claimed."""
+
+    model_config = ConfigDict(extra="forbid")
+    methods: dict[str, Method]
+    groups: dict[str, Group]
+    claims: list[Claim] = []
+
+
+def load_design(path: Path = FILE) -> Design:
+    """Read the design."""
+    return Design.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def plain(case: Case) -> Case:
+    """Leave out what is not set: the key of a result must not depend on factors added later."""
+    return {k: v for k, v in case.items() if v is not None and v is not False}
+
+
+def _matches(case: Case, pattern: dict[str, Any]) -> bool:
+    return all(case[k] in v if isinstance(v, list) else case[k] == v for k, v in pattern.items())
+
+
+def _without(case: Case, *names: str) -> Case:
+    return {k: v for k, v in case.items() if k not in names}

@@ -1,0 +1,119 @@
+"""Writes RESULTS.md, the figures, and the marked tables of the README; nothing is typed by hand."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import claims
+import figures
+import tables
+from design import Case, Design, Group, plain
+from selection import chosen
+
+from ase_ws.atomic import write_text
+
+BENCHMARKS = Path(__file__).parents[1]
+README = BENCHMARKS.parents[1] / "README.md"
+COMMAND = "python tests/benchmarks/evidence"
+#: A table of the README: what stands between these marks is written by `--report`.
+MARK = re.compile(r"(<!-- evidence: (\S+) -->\n).*?(<!-- end of evidence -->)", re.DOTALL)
+
+
+def write(design: Design, done: dict[str, Any]) -> list[Path]:
+    """Write all files from the results on file; give their paths."""
+    found = {name: collect(group, done) for name, group in design.groups.items()}
+    written = [BENCHMARKS / "RESULTS.md"]
+    for name, group in design.groups.items():
+        if group.kind == "curve":
+            path = BENCHMARKS / "figures" / f"{name}.png"
+            figures.learning_curves(found[name], path)
+            written.append(path)
+    write_text(written[0], results_page(design, found, done))
+    readme = README.read_text(encoding="utf-8")
+    new = MARK.sub(lambda m: m[1] + block(design, found, m[2]) + m[3], readme)
+    if new != readme:
+        write_text(README, new)
+        written.append(README)
+    return [Path(os.path.relpath(path)) for path in written]
+
+
+def collect(group: Group, done: dict[str, Any]) -> list[tuple[Case, tables.Found]]:
+    """Give the results of a group: by cell, by method; cells without any are left out."""
+    by_case = {_frozen(r["case"]): r for r in done.values()}
+    cases = chosen(group, done.values())
+    found = []
+    for cell in group.cells():
+        by_method: tables.Found = {}
+        for case in cases:
+            if _belongs(case, cell, group):
+                result = by_case.get(_frozen(plain(case)))
+                if result is not None:
+                    by_method.setdefault(case["method"], []).append(result)
+        if by_method:
+            found.append((cell, by_method))
+    return found
+
+
+def _belongs(case: Case, cell: Case, group: Group) -> bool:
+    """Tell whether a run is of a cell, but for what its method has differently or was tuned to."""
+    own = {**group.changes.get(case["method"], {})}
+    if case["method"] in group.tries:
+        own["learning_rate"] = case["learning_rate"]
+    return all(case[k] == v for k, v in {**cell, **own}.items())
+
+
+def results_page(
+    design: Design, found: dict[str, list[tuple[Case, tables.Found]]], done: dict[str, Any]
+) -> str:
+    """Give RESULTS.md."""
+    hours = sum(r["seconds"] for r in done.values()) / 3600
+    versions = sorted({f"{k} {v}" for r in done.values() for k, v in r["versions"].items()})
+    parts = [
+        "# Do the weak losses pay? Results",
+        f"Written by `{COMMAND} --report` from `results/evidence.jsonl`; `{COMMAND}` makes the "
+        f"runs ({len(done)} of them so far, {hours:.1f} core-hours, one thread each; "
+        f"{', '.join(versions)}). Nothing here is typed by hand. Means over seeds (other frames, "
+        "other weights, other order), smallest and largest in brackets. Ratios are to supervised "
+        "training of the same cell and seed: geometric mean and a 95 % bootstrap interval over the "
+        "seeds, which with three of them says little more than their range. RMSE throughout; "
+        "energies per molecule, per atom for crystals.",
+        "## Claims",
+        claims.table(design.claims, found),
+    ]
+    for name, group in design.groups.items():
+        parts += [f"## {group.title}", group.why.strip(), f"`{COMMAND} --only {name}`"]
+        if group.kind == "curve" and found[name]:
+            parts.append(f"![learning curves](figures/{name}.png)")
+        parts.append(group_table(group, found[name]) if found[name] else "Not run yet.")
+    return "\n\n".join(parts) + "\n"
+
+
+def group_table(group: Group, found: list[tuple[Case, tables.Found]]) -> str:
+    """Give the table, or tables, of a group."""
+    if group.kind == "judge":
+        return "\n\n".join([tables.compared(group, found), tables.judged(group, found)])
+    if group.kind == "grid":
+        return "\n\n".join(
+            [
+                *(tables.grid(found, q) for q in ("forces_mev_per_angstrom", "energy_mev")),
+                tables.compared(group, found),
+            ]
+        )
+    return tables.compared(group, found)
+
+
+def block(design: Design, found: dict[str, list[tuple[Case, tables.Found]]], name: str) -> str:
+    """Give a table of the README by its name: "claims", a group, or the "grid" of one."""
+    if name == "claims":
+        return claims.table(design.claims, found) + "\n"
+    group, _, part = name.partition("/")
+    if part == "grid":
+        return tables.grid(found[group], "forces_mev_per_angstrom") + "\n"
+    return group_table(design.groups[group], found[group]) + "\n"
+
+
+def _frozen(case: Case) -> tuple[Any, ...]:
+    return tuple(sorted((k, str(v)) for k, v in case.items()))

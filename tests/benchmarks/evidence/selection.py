@@ -1,0 +1,49 @@
+"""Every method gets the same small budget of tries, and the best by validation goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from design import Case, Group, plain
+from spreads import Result
+
+#: The seed that methods are tuned at.
+TUNED_AT = 0
+_TRIED = ("strength", "learning_rate")
+
+
+def tuning(group: Group) -> list[Case]:
+    """Give the runs of the first seed, every try of each method."""
+    return [
+        {**case, **attempt}
+        for case in group.cases(seeds=[TUNED_AT] if TUNED_AT in group.seed else [])
+        for attempt in group.tries.get(case["method"], [{}])
+    ]
+
+
+def chosen(group: Group, results: Iterable[Result]) -> list[Case]:
+    """Give the runs of all seeds at the best try of each cell, as far as the tries were made."""
+    done = {_key(r["case"]): r for r in results}
+    found = []
+    for case in group.cases():
+        attempts = [
+            done.get(_key({**case, "seed": TUNED_AT, **attempt}))
+            for attempt in group.tries.get(case["method"], [{}])
+        ]
+        if len(attempts) == 1:
+            found.append({**case, **group.tries.get(case["method"], [{}])[0]})
+        elif all(attempts):
+            best = min((a for a in attempts if a), key=_valid_loss)
+            found.append({**case, **{k: best["case"].get(k) for k in _TRIED}})
+    return found
+
+
+def _valid_loss(result: Result) -> float:
+    loss = result["valid_loss"]
+    # A run that broke off (NaN) is no best one.
+    return loss if loss == loss else float("inf")
+
+
+def _key(case: Case) -> tuple[Any, ...]:
+    return tuple(sorted((k, str(v)) for k, v in plain(case).items()))

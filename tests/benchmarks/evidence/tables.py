@@ -1,0 +1,168 @@
+"""Tables in Markdown, from the results on file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from design import Case, Group
+from spreads import QUANTITIES, Result, Spread, ratio, spread, values
+
+#: What a method is compared with.
+BASELINE = "supervised"
+Found = dict[str, list[Result]]
+
+
+def rows(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Give a table in Markdown."""
+    every = [header, ["---"] * len(header), *lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in every)
+
+
+def cell_name(group: Group, cell: Case) -> str:
+    """Name a cell by what differs within its group."""
+    parts = []
+    for factor, show in _SHOWN.items():
+        if len(getattr(group, factor)) > 1:
+            parts.append(show(cell[factor]))
+    return ", ".join(parts) or _SHOWN["set"](cell["set"])
+
+
+_SHOWN: dict[str, Callable[[Any], str]] = {
+    "set": str,
+    "start": lambda v: "from scratch" if v == "scratch" else f"from a base ({v})",
+    "forces": str,
+    "labels": str,
+    "n": lambda v: f"{v} labels",
+    "learning_rate": lambda v: "learning rate as shipped" if v is None else f"lr {v:g}",
+    "steps": lambda v: f"{v} steps",
+    "batch": lambda v: f"batch {v}",
+}
+
+
+def compared(group: Group, found: list[tuple[Case, Found]]) -> str:
+    """Give errors of every method by cell and test, and ratios to supervised."""
+    quantities = [q for q in QUANTITIES if _any(found, q)]
+    header = ["case", "method", "seeds"]
+    for quantity in quantities:
+        header += [QUANTITIES[quantity], "ratio"]
+    lines = []
+    for cell, by_method in found:
+        tests = sorted({t for rs in by_method.values() for r in rs for t in r["tests"]})
+        for test, (method, results) in itertools.product(tests, by_method.items()):
+            name = cell_name(group, cell) + (f", {test}" if len(tests) > 1 else "")
+            line = [name, method_name(method, results), str(len(results))]
+            for quantity in quantities:
+                line += _entry(results, by_method.get(BASELINE, []), test, quantity, method)
+            lines.append(line)
+    return rows(header, lines)
+
+
+def method_name(method: str, results: Sequence[Result]) -> str:
+    """Name a method, with what it was tuned to."""
+    tuned = {
+        k: r["case"][k] for r in results for k in ("strength", "learning_rate") if k in r["case"]
+    }
+    if "strength" not in tuned:
+        return method
+    return f"{method}, {tuned['strength']:g}"
+
+
+def extremes(
+    found: list[tuple[Case, Found]], quantity: str
+) -> dict[tuple[Any, ...], dict[str, tuple[float, float]]]:
+    """Give worst and best of the seeds' means over learning rates and steps.
+
+    By (set, start, labels, n), by method; only where all of the grid is there.
+    """
+    by_problem: dict[tuple[Any, ...], dict[str, list[float | None]]] = {}
+    for cell, by_method in found:
+        problem = tuple(cell[f] for f in ("set", "start", "labels", "n"))
+        for method, results in by_method.items():
+            mean = spread(values(results, "test", quantity).values())
+            means = by_problem.setdefault(problem, {}).setdefault(method, [])
+            means.append(None if mean is None else mean.mean)
+    return {
+        problem: {
+            method: (max(full), min(full))
+            for method, means in methods.items()
+            if (full := [m for m in means if m is not None]) and len(full) == len(means)
+        }
+        for problem, methods in by_problem.items()
+    }
+
+
+def grid(found: list[tuple[Case, Found]], quantity: str) -> str:
+    """Give worst and best of the grid, beside supervised."""
+    lines = []
+    for problem, methods in extremes(found, quantity).items():
+        for method, (worst, best) in methods.items():
+            line = [f"{problem[0]}, {problem[-1]} labels", method, f"{worst:.0f}", f"{best:.0f}"]
+            if BASELINE in methods:
+                base = methods[BASELINE]
+                line += [f"{worst / base[0]:.2f}", f"{best / base[1]:.2f}"]
+            lines.append(line)
+    name = QUANTITIES[quantity]
+    header = ["case", "method", f"worst {name}", f"best {name}", "worst / worst", "best / best"]
+    return rows(header, lines)
+
+
+def judged(group: Group, found: list[tuple[Case, Found]]) -> str:
+    """Give what MD makes of the models: failures over replicas, rates, NVE drift."""
+    from ase_ws.stability.rates import failure_rate_interval
+
+    header = [
+        "case",
+        "method",
+        "T",
+        "failed",
+        "simulated, ps",
+        "rate, 1/ps (95 %)",
+        "mean time, ps",
+    ]
+    lines = []
+    for cell, by_method in found:
+        for method, results in by_method.items():
+            juries = [r["judge"] for r in results if "judge" in r]
+            for temperature in juries[0]["nvt"] if juries else ():
+                failed = sum(j["nvt"][temperature]["failed"] for j in juries)
+                ps = sum(j["nvt"][temperature]["ps"] for j in juries)
+                low, high = failure_rate_interval(failed, ps) or (float("nan"), float("nan"))
+                mean = f"{ps / failed:.2f}" if failed else f"> {ps / 3.0:.0f}"
+                name = cell_name(group, cell)
+                rate = f"{failed / ps:.2g} ({low:.2g}–{high:.2g})"
+                lines.append([name, method, temperature, str(failed), f"{ps:.1f}", rate, mean])
+            drifts = [
+                abs(d) for j in juries for d in j["nve_drift_mev_per_atom_ps"] if d is not None
+            ]
+            if drifts:
+                middle = sorted(drifts)[len(drifts) // 2]
+                text = f"|drift| {middle:.2g} meV/atom/ps, median of {len(drifts)}"
+                lines.append([cell_name(group, cell), method, "NVE", text, "", "", ""])
+    return rows(header, lines)
+
+
+def _any(found: list[tuple[Case, Found]], quantity: str) -> bool:
+    return any(
+        test.get(quantity) is not None
+        for _, by_method in found
+        for results in by_method.values()
+        for r in results
+        for test in r["tests"].values()
+    )
+
+
+def _entry(
+    results: list[Result], supervised: list[Result], test: str, quantity: str, method: str
+) -> list[str]:
+    found = spread(values(results, test, quantity).values())
+    if found is None:
+        return ["–", ""]
+    text = found.text(1 if quantity == "energy_mev" else 0)
+    against = None if method == BASELINE else ratio(results, supervised, test, quantity)
+    return [text, "" if against is None else _ratio_text(against)]
+
+
+def _ratio_text(found: Spread) -> str:
+    return found.text(2)

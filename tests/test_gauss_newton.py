@@ -1,0 +1,136 @@
+"""Fine-tuning on energies in closed form."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ase_ws.data import BASE_MODEL, METHANOL_TEST, METHANOL_TRAIN
+from ase_ws.errors import UserError
+from ase_ws.frames import read_frames
+from ase_ws.potentials.files import load_potential
+from ase_ws.training import evaluate_potential, finetune
+from ase_ws.training import gauss_newton as module
+from ase_ws.training.config import FinetuneConfig
+from ase_ws.training.gauss_newton import NOISE, gauss_newton, most_likely
+from ase_ws.training.start import refit_e0
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return read_frames(f"{METHANOL_TRAIN}@:16")
+
+
+@pytest.fixture
+def base(frames):
+    potential = load_potential(BASE_MODEL)
+    refit_e0(potential, frames, {})
+    return potential
+
+
+def errors(potential):
+    return evaluate_potential(potential, read_frames(METHANOL_TEST)).metrics
+
+
+def test_forces_never_seen_get_better(base, frames):
+    before = errors(base)["forces_rmse_mev_per_angstrom"]
+    fitted = gauss_newton(base, frames)
+    after = errors(fitted.to(torch.float32))["forces_rmse_mev_per_angstrom"]
+    assert after < 0.7 * before
+
+
+def test_the_first_iteration_is_the_gaussian_process_of_the_tangent_kernel(base, frames):
+    """Against ridge regression on the weights with the constant taken off by hand."""
+    few = frames[:6]
+    seen = []
+    fitted = gauss_newton(base, few, iterations=1, report=lambda s, p: seen.append(s))
+    double = base.to(torch.float64)
+    sizes = torch.full((6,), 6.0, dtype=torch.float64)
+    jacobian, energies = module._jacobian(double, few, sizes)
+    labels = torch.tensor([f.energy for f in few], dtype=torch.float64) / sizes
+    # One composition: what is free is a constant.
+    j = jacobian - jacobian.mean(0)
+    y = labels - energies
+    y = y - y.mean()
+    # The mean of the kernel in the complement of the constant, which has one dimension less.
+    scale = float((j * j).sum()) / 5
+    gram = j @ j.T + seen[0].noise * scale * torch.eye(6)
+    expected = j.T @ torch.linalg.solve(gram, y)
+    moved = module._flat(fitted) - module._flat(double)
+    assert torch.allclose(moved, expected, atol=1e-9 * float(expected.abs().max()) + 1e-12)
+
+
+def test_the_evidence_finds_the_noise():
+    """Draws from a Gaussian process with known noise, many points."""
+    rng = np.random.default_rng(0)
+    x = np.sort(rng.uniform(0, 20, 300))
+    kernel = torch.from_numpy(np.exp(-0.5 * (x[:, None] - x) ** 2))
+    for noise in (0.003, 0.3):
+        smooth = rng.multivariate_normal(np.zeros(300), kernel.numpy() + 1e-10 * np.eye(300))
+        target = torch.from_numpy(smooth + math.sqrt(noise) * rng.normal(size=300))
+        found, _ = most_likely(kernel, target)
+        assert noise / 2.5 < found < noise * 2.5
+
+
+def test_nan_does_not_pass():
+    kernel = torch.eye(4, dtype=torch.float64)
+    target = torch.full((4,), float("nan"), dtype=torch.float64)
+    with pytest.raises(UserError, match="not finite"):
+        most_likely(kernel, target)
+
+
+def test_as_many_energies_as_compositions_is_an_error(base, frames):
+    with pytest.raises(UserError, match="give more structures"):
+        gauss_newton(base, frames[:2])
+
+
+def test_too_many_energies_for_memory_is_an_error(base, frames, monkeypatch):
+    monkeypatch.setattr(module, "MOST_NUMBERS", 1000)
+    with pytest.raises(UserError, match="--optimizer adam"):
+        gauss_newton(base, frames)
+
+
+def test_the_noise_range_holds_the_prior():
+    assert NOISE[0] < 10 ** module.NOISE_PRIOR[0] < NOISE[-1]
+
+
+def test_finetune_takes_it_by_default(tmp_path):
+    said = []
+    result = finetune(
+        f"{METHANOL_TRAIN}@:12",
+        f"{METHANOL_TRAIN}@12:20",
+        model=BASE_MODEL,
+        out=tmp_path / "run",
+        announce=said.append,
+    )
+    assert any("gauss-newton" in line for line in said)
+    assert result.kept_step == result.history[-1]["step"] >= 2
+    assert [row["step"] for row in result.history] == list(range(result.kept_step + 1))
+    assert result.potential.dtype == torch.float32
+    again = finetune(config=tmp_path / "run" / "config.yaml", out=tmp_path / "again")
+    assert errors(again.potential) == errors(result.potential)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"optimizer": {"learning_rate": 1e-3}},
+        {"optimizer": {"max_steps": 30}},
+        {"optimizer": {"kind": "adam"}},
+        {"weak": {"kind": "both"}},
+    ],
+)
+def test_a_setting_of_adam_means_adam(given):
+    config = FinetuneConfig(model={"base": "b"}, **given)
+    assert config.resolved(has_forces=False, closed_form=True).optimizer.kind == "adam"
+
+
+@pytest.mark.parametrize(
+    ("given", "has_forces", "conservative"),
+    [({}, True, True), ({}, False, False), ({"weak": {"kind": "both"}}, False, True)],
+)
+def test_what_it_cannot_do_is_an_error(given, has_forces, conservative):
+    config = FinetuneConfig(model={"base": "b"}, optimizer={"kind": "gauss-newton"}, **given)
+    with pytest.raises(UserError, match="energies alone"):
+        config.resolved(has_forces=has_forces, conservative=conservative, closed_form=True)
