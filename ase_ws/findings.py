@@ -6,7 +6,7 @@ from typing import Any
 
 #: Ratios this close to 1 are called "no difference": one seed cannot tell them apart. Over three
 #: seeds the paired ratio of one method to another spread by up to 0.14
-#: (`tests/benchmarks/weak_on_methanol.py`).
+#: (`tests/benchmarks/RESULTS.md`).
 NOISE = 0.1
 
 ENERGY = "energy_rmse_mev_per_atom"

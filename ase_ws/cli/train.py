@@ -115,7 +115,9 @@ def finetune(
                 overwrite=overwrite,
                 progress=lambda done, total, row: report(done, total, _errors(row)),
                 notes={"command": command()},
-                announce=None if quiet else lambda line: err_console.print(line, highlight=False),
+                announce=None
+                if quiet
+                else lambda line: err_console.print(line, highlight=False, soft_wrap=True),
             )
     except KeyboardInterrupt:
         if (out / "last.ckpt").is_file():

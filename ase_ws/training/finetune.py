@@ -410,7 +410,10 @@ def _prepare_folder(out: Path, *, resume: bool, overwrite: bool) -> Path | None:
         return None
     checkpoint = out / "last.ckpt"
     if not checkpoint.is_file():
-        raise UserError(f"{out}: nothing to resume (no last.ckpt); start without --resume")
+        raise UserError(
+            f"{out}: nothing to resume (no last.ckpt; gauss-newton leaves none); start without "
+            "--resume"
+        )
     return checkpoint
 
 

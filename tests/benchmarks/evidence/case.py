@@ -9,8 +9,9 @@ from typing import Any
 import data
 import design
 
-#: Temperatures (K), replicas at each, their length (ps): the jury of MD.
+#: The jury of MD: temperatures (K), replicas at each, their length (ps); and in NVE at 300 K.
 JURY = {"temperature": (300.0, 500.0, 1000.0), "replicas": 16, "ps": 2.0}
+NVE = {"temperature": 300.0, "replicas": 4, "ps": 2.0}
 
 
 def run(case: dict[str, Any]) -> dict[str, Any]:
@@ -89,9 +90,7 @@ def judge(potential: Any, name: str) -> dict[str, Any]:
             "failed": sum(r.failure is not None for r in mine),
             "ps": round(sum(r.simulated_ps for r in mine), 3),
         }
-    report = check_stability(
-        atoms, calculator, ensemble="nve", temperature=300.0, replicas=4, ps=2.0, **shared
-    )
+    report = check_stability(atoms, calculator, ensemble="nve", **NVE, **shared)
     drifts = [c.worst for r in report.replicas for c in r.checks if c.name == "drift"]
     return {"nvt": failures, "nve_drift_mev_per_atom_ps": drifts}
 

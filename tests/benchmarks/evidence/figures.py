@@ -19,28 +19,38 @@ from tables import Found
 COLOURS = ("#0b5394", "#d1622b", "#3c7a3f", "#8e4a9e", "#7a6a53", "#b3a500")
 
 
-def learning_curves(found: list[tuple[Case, Found]], path: Path) -> None:
-    """Draw a panel for each set, test and quantity, whose lines are methods; ranges are bars."""
-    panels: dict[tuple[Any, ...], dict[str, list[tuple[int, Any]]]] = {}
+Panels = dict[tuple[str, str, str], dict[str, list[tuple[int, Any]]]]
+
+
+def panels(found: list[tuple[Case, Found]]) -> Panels:
+    """Give points (labels, spread) by panel (set, test, quantity) and method; two at least."""
+    every: Panels = {}
     for cell, by_method in found:
         for method, results in by_method.items():
             for test in sorted({t for r in results for t in r["tests"]}):
                 for quantity in ("energy_mev", "forces_mev_per_angstrom"):
                     spread = spread_of(values_of(results, test, quantity).values())
                     if spread is not None:
-                        key = (cell["set"], test, quantity)
-                        panels.setdefault(key, {}).setdefault(method, []).append(
-                            (cell["n"], spread)
-                        )
-    panels = {k: v for k, v in panels.items() if max(map(len, v.values())) > 1}
-    if not panels:
-        return
-    n_rows = -(-len(panels) // 2)
+                        lines = every.setdefault((_title(cell), test, quantity), {})
+                        lines.setdefault(method, []).append((cell["n"], spread))
+    return {k: v for k, v in every.items() if max(map(len, v.values())) > 1}
+
+
+def _title(cell: Case) -> str:
+    return cell["set"] if cell["start"] == "scratch" else f"{cell['set']}, from a base"
+
+
+def learning_curves(found: list[tuple[Case, Found]], path: Path) -> bool:
+    """Draw the panels, lines are methods and bars ranges over seeds; tell whether there are any."""
+    drawn = panels(found)
+    if not drawn:
+        return False
+    n_rows = -(-len(drawn) // 2)
     figure, axes = plt.subplots(
         n_rows, 2, figsize=(8.0, 2.7 * n_rows), squeeze=False, layout="constrained"
     )
-    methods = list(dict.fromkeys(m for lines in panels.values() for m in lines))
-    for axis, (key, lines) in zip(axes.flat, panels.items(), strict=False):
+    methods = list(dict.fromkeys(m for lines in drawn.values() for m in lines))
+    for axis, (key, lines) in zip(axes.flat, drawn.items(), strict=False):
         for method, points in lines.items():
             _line(axis, method, sorted(points), COLOURS[methods.index(method) % len(COLOURS)])
         title = key[0] if key[1] == "test" else f"{key[0]}, {key[1]}"
@@ -51,7 +61,7 @@ def learning_curves(found: list[tuple[Case, Found]], path: Path) -> None:
         low, high = axis.get_ylim()
         marks = [k * 10**e for e in range(-1, 4) for k in (1, 2, 5) if low <= k * 10**e <= high]
         axis.set_yticks(marks, [f"{mark:g}" for mark in marks])
-    for axis in axes.flat[len(panels) :]:
+    for axis in axes.flat[len(drawn) :]:
         axis.set_visible(False)
     for axis in axes[-1]:
         axis.set_xlabel("labelled structures")
@@ -60,6 +70,7 @@ def learning_curves(found: list[tuple[Case, Found]], path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
+    return True
 
 
 def _line(axis: Any, method: str, points: list[tuple[int, Any]], colour: str) -> None:

@@ -27,21 +27,25 @@ def write(design: Design, done: dict[str, Any]) -> list[Path]:
     found = {name: collect(group, done) for name, group in design.groups.items()}
     written = [BENCHMARKS / "RESULTS.md"]
     for name, group in design.groups.items():
-        if group.kind == "curve":
-            path = BENCHMARKS / "figures" / f"{name}.png"
-            figures.learning_curves(found[name], path)
+        path = BENCHMARKS / "figures" / f"{name}.png"
+        if group.kind == "curve" and figures.learning_curves(found[name], path):
             written.append(path)
     write_text(written[0], results_page(design, found, done))
     readme = README.read_text(encoding="utf-8")
-    new = MARK.sub(lambda m: m[1] + block(design, found, m[2]) + m[3], readme)
+    new = filled(readme, design, found)
     if new != readme:
         write_text(README, new)
         written.append(README)
     return [Path(os.path.relpath(path)) for path in written]
 
 
+def filled(readme: str, design: Design, found: dict[str, list[tuple[Case, tables.Found]]]) -> str:
+    """Give the README with its marked tables written anew."""
+    return MARK.sub(lambda m: m[1] + block(design, found, m[2]) + m[3], readme)
+
+
 def collect(group: Group, done: dict[str, Any]) -> list[tuple[Case, tables.Found]]:
-    """Give the results of a group: by cell, by method; cells without any are left out."""
+    """Give the results of a group: by cell, by method; empty where nothing was run."""
     by_case = {_frozen(r["case"]): r for r in done.values()}
     cases = chosen(group, done.values())
     found = []
@@ -52,8 +56,7 @@ def collect(group: Group, done: dict[str, Any]) -> list[tuple[Case, tables.Found
                 result = by_case.get(_frozen(plain(case)))
                 if result is not None:
                     by_method.setdefault(case["method"], []).append(result)
-        if by_method:
-            found.append((cell, by_method))
+        found.append((cell, by_method))
     return found
 
 
@@ -85,9 +88,12 @@ def results_page(
     ]
     for name, group in design.groups.items():
         parts += [f"## {group.title}", group.why.strip(), f"`{COMMAND} --only {name}`"]
-        if group.kind == "curve" and found[name]:
+        if not any(by_method for _, by_method in found[name]):
+            parts.append("Not run yet.")
+            continue
+        if group.kind == "curve" and figures.panels(found[name]):
             parts.append(f"![learning curves](figures/{name}.png)")
-        parts.append(group_table(group, found[name]) if found[name] else "Not run yet.")
+        parts.append(group_table(group, found[name]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -76,21 +76,26 @@ def extremes(
 
     By (set, start, labels, n), by method; only where all of the grid is there.
     """
-    by_problem: dict[tuple[Any, ...], dict[str, list[float | None]]] = {}
+    by_problem: dict[tuple[Any, ...], list[Found]] = {}
     for cell, by_method in found:
         problem = tuple(cell[f] for f in ("set", "start", "labels", "n"))
-        for method, results in by_method.items():
-            mean = spread(values(results, "test", quantity).values())
-            means = by_problem.setdefault(problem, {}).setdefault(method, [])
-            means.append(None if mean is None else mean.mean)
-    return {
-        problem: {
-            method: (max(full), min(full))
-            for method, means in methods.items()
-            if (full := [m for m in means if m is not None]) and len(full) == len(means)
+        by_problem.setdefault(problem, []).append(by_method)
+    extremes_ = {}
+    for problem, cells in by_problem.items():
+        ends = {
+            method: _ends([cell.get(method, []) for cell in cells], quantity) for method in cells[0]
         }
-        for problem, methods in by_problem.items()
-    }
+        extremes_[problem] = {method: pair for method, pair in ends.items() if pair is not None}
+    return extremes_
+
+
+def _ends(cells: list[list[Result]], quantity: str) -> tuple[float, float] | None:
+    """Worst and best mean over cells; None where one has no run or fewer seeds than another."""
+    found = [values(results, "test", quantity) for results in cells]
+    if any(not by_seed or by_seed.keys() != found[0].keys() for by_seed in found):
+        return None
+    means = [sum(by_seed.values()) / len(by_seed) for by_seed in found]
+    return max(means), min(means)
 
 
 def grid(found: list[tuple[Case, Found]], quantity: str) -> str:

@@ -1,0 +1,213 @@
+"""The evidence: its design, its tables, and a reduced form that asserts the signs."""
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+from shared_data import shared_file
+
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+MODULES = (
+    "case",
+    "claims",
+    "data",
+    "design",
+    "figures",
+    "report",
+    "selection",
+    "spreads",
+    "tables",
+)
+
+
+@pytest.fixture
+def evidence(monkeypatch):
+    """Import a module of the evidence by its name."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "evidence"))
+
+    def load(name):
+        return __import__(name)
+
+    yield load
+    for name in (*MODULES, "runner"):
+        sys.modules.pop(name, None)
+
+
+def result(case, energy, forces=None, valid_loss=1.0):
+    errors = {"energy_mev": energy, "forces_mev_per_angstrom": forces}
+    return {"case": case, "tests": {"test": errors}, "valid_loss": valid_loss, "seconds": 36.0}
+
+
+def group(evidence, **changes):
+    settings = {"title": "t", "why": "w", "set": ["ethanol"], "n": [20], "steps": [10]}
+    return evidence("design").Group.model_validate(
+        {**settings, "method": ["supervised", "noisy nodes"], **changes}
+    )
+
+
+def test_the_design_is_read_and_its_cases_can_be_configured(evidence):
+    """Every run that is planned has a configuration that `ase-ws finetune` takes."""
+    from ase_ws.training import FinetuneConfig
+
+    design = evidence("design").load_design()
+    for g in design.groups.values():
+        assert {*g.tries, *g.changes} <= {*g.method}
+        assert {*g.method} <= {*design.methods}
+        for case in evidence("selection").tuning(g):
+            config = evidence("case").config_of(evidence("design").plain(case), "energy")
+            FinetuneConfig.model_validate(config)
+    for claim in design.claims:
+        assert claim.group in design.groups
+        assert claim.method in design.groups[claim.group].method
+
+
+def test_seeds_come_outermost(evidence):
+    cases = group(evidence, n=[20, 50]).cases()
+    assert [c["seed"] for c in cases] == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_a_method_may_differ_and_combinations_be_left_out(evidence):
+    g = group(
+        evidence,
+        n=[20, 50],
+        changes={"noisy nodes": {"steps": 5}},
+        skip=[{"n": 50, "method": "noisy nodes"}],
+    )
+    steps = {(c["n"], c["method"]): c["steps"] for c in g.cases()}
+    assert steps == {(20, "supervised"): 10, (20, "noisy nodes"): 5, (50, "supervised"): 10}
+
+
+def test_the_best_try_by_validation_goes_on(evidence):
+    """Not the one with the best test error, and never one whose loss is NaN."""
+    g = group(evidence, tries={"noisy nodes": [{"strength": s} for s in (0.1, 1.0, 10.0)]})
+    selection = evidence("selection")
+    tries = [c for c in selection.tuning(g) if c["method"] == "noisy nodes"]
+    assert [c["seed"] for c in tries] == [0, 0, 0]
+    plain = evidence("design").plain
+    losses = (2.0, 1.0, math.nan)
+    done = [
+        result(plain(c), e, valid_loss=v)
+        for c, e, v in zip(tries, (5.0, 7.0, 1.0), losses, strict=True)
+    ]
+    chosen = [c for c in selection.chosen(g, done) if c["method"] == "noisy nodes"]
+    assert [(c["seed"], c["strength"]) for c in chosen] == [(0, 1.0), (1, 1.0), (2, 1.0)]
+    assert not [c for c in selection.chosen(g, done[:1]) if c["method"] == "noisy nodes"]
+
+
+def test_ratios_are_of_pairs(evidence):
+    spreads = evidence("spreads")
+    mine = [result({"seed": s}, e) for s, e in ((0, 2.0), (1, 8.0), (2, 1.0))]
+    other = [result({"seed": s}, e) for s, e in ((1, 4.0), (0, 4.0))]
+    ratio = spreads.ratio(mine, other, "test", "energy_mev")
+    assert ratio.mean == pytest.approx(1.0)
+    assert (ratio.low, ratio.high) == pytest.approx((0.5, 2.0))
+    assert spreads.ratio(mine, [], "test", "energy_mev") is None
+
+
+def test_worst_and_best_of_a_grid_need_all_of_it(evidence):
+    g = group(evidence, kind="grid", steps=[10, 20], method=["supervised"], seed=[0, 1])
+    plain = evidence("design").plain
+    done = {}
+    for k, case in enumerate(g.cases()):
+        done[k] = result(plain(case), 1.0, forces={10: 100.0, 20: 200.0}[case["steps"]] + k)
+    collect = evidence("report").collect
+    problem = ("ethanol", "scratch", "energy+forces", 20)
+    quantity = "forces_mev_per_angstrom"
+    extremes = evidence("tables").extremes(collect(g, done), quantity)
+    assert extremes[problem]["supervised"] == (202.0, 101.0)
+    del done[3]
+    assert evidence("tables").extremes(collect(g, done), quantity)[problem] == {}
+
+
+def test_a_claim_that_fails_says_so(evidence):
+    design = evidence("design")
+    claim = design.Claim(says="x", group="g", method="noisy nodes", what="energy", at_most=0.5)
+    cell = group(evidence).cells()[0]
+    found = {
+        "g": [
+            (
+                cell,
+                {
+                    "supervised": [result({"seed": 0}, 10.0)],
+                    "noisy nodes": [result({"seed": 0}, 8.0)],
+                },
+            )
+        ]
+    }
+    text = evidence("claims").table([claim], found)
+    assert "0.80 (ethanol, 20 labels)" in text
+    assert "0 of 1" in text
+    assert "not measured" in evidence("claims").table([claim], {"g": []})
+
+
+def test_results_and_readme_are_what_the_runs_on_file_give(evidence):
+    """Nothing is typed by hand: writing them again changes nothing."""
+    report, read = evidence("report"), evidence("runner").read_results
+    design, done = evidence("design").load_design(), read("evidence")
+    found = {name: report.collect(g, done) for name, g in design.groups.items()}
+    page = report.results_page(design, found, done)
+    assert (BENCHMARKS / "RESULTS.md").read_text(encoding="utf-8") == page
+    readme = report.README.read_text(encoding="utf-8")
+    assert report.MARK.findall(readme)
+    assert report.filled(readme, design, found) == readme
+
+
+def test_labels_are_drawn_apart_from_validation_and_by_seed(evidence):
+    data = evidence("data")
+    (train, valid), (other, _) = data.draw("methanol", 20, 0), data.draw("methanol", 20, 1)
+    sources = {f.source for f in train}
+    assert (len(train), len(valid)) == (20, 10)
+    assert not sources & {f.source for f in valid}
+    assert sources != {f.source for f in other}
+    with pytest.raises(ValueError, match="300 there"):
+        data.draw("methanol", 290, 0)
+
+
+def test_reduced_weak_losses_pay_for_direct_forces(evidence):
+    """The signs: better energies, forces closer to -dE/dr."""
+    shared_file("rmd17/ethanol_train.xyz")
+    case = {"set": "ethanol", "forces": "direct", "n": 50, "seed": 0, "steps": 300, "batch": 5}
+    evidence("data").MOST_TEST_FRAMES = 100
+    run = evidence("case").run
+    plain = run({**case, "method": "supervised"})["tests"]["test"]
+    weak = run({**case, "method": "PITC + PISC, order 2", "strength": 10.0})["tests"]["test"]
+    assert weak["energy_mev"] < plain["energy_mev"]
+    assert weak["consistency_mev_per_angstrom"] < 0.6 * plain["consistency_mev_per_angstrom"]
+
+
+def test_reduced_energies_alone_from_a_base_model(evidence):
+    """The signs: both ways beat the base by far, and Gauss-Newton needs no tuning for it."""
+    from ase_ws.data import BASE_MODEL
+    from ase_ws.potentials.files import load_potential
+    from ase_ws.training import evaluate_potential
+
+    module, data = evidence("case"), evidence("data")
+    case = {
+        "set": "methanol",
+        "start": "other molecules",
+        "forces": "conservative",
+        "labels": "energy",
+        "n": 50,
+        "seed": 0,
+    }
+    test = data.test_frames("methanol")["test"]
+    base = evaluate_potential(load_potential(BASE_MODEL), test).metrics
+    key = "forces_mev_per_angstrom"
+    adam = module.run({**case, "method": "supervised", "steps": 200})["tests"]["test"][key]
+    closed = module.run({**case, "method": "gauss-newton"})["tests"]["test"][key]
+    assert adam < 0.7 * base["forces_rmse_mev_per_angstrom"]
+    assert closed < 0.5 * base["forces_rmse_mev_per_angstrom"]
+
+
+def test_a_run_is_judged_by_md(evidence, monkeypatch):
+    module = evidence("case")
+    monkeypatch.setattr(module, "JURY", {"temperature": (300.0,), "replicas": 2, "ps": 0.02})
+    monkeypatch.setattr(module, "NVE", {"temperature": 300.0, "replicas": 4, "ps": 0.1})
+    from ase_ws.data import BASE_MODEL
+    from ase_ws.potentials.files import load_potential
+
+    found = module.judge(load_potential(BASE_MODEL), "methanol")
+    assert found["nvt"] == {"300 K": {"failed": 0, "ps": 0.04}}
+    assert len(found["nve_drift_mev_per_atom_ps"]) == 4

@@ -1,0 +1,55 @@
+"""`--weak auto`: the rule, and what the user is told."""
+
+import pytest
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from ase_ws.training import FinetuneConfig, finetune
+
+
+@pytest.mark.parametrize("base", [None, "b"])
+@pytest.mark.parametrize("has_forces", [True, False])
+def test_conservative_models_go_without(base, has_forces):
+    """What never paid is not done: the run is the supervised one, setting for setting."""
+    given = {"model": {"base": base}}
+    auto = FinetuneConfig(**given, weak={"kind": "auto"}).resolved(has_forces=has_forces)
+    assert auto == FinetuneConfig(**given).resolved(has_forces=has_forces)
+
+
+def test_direct_forces_take_the_second_order():
+    weak = (
+        FinetuneConfig(weak={"kind": "auto"}).resolved(has_forces=True, conservative=False)
+    ).weak
+    assert (weak.kind, weak.order, weak.reference) == ("both", 2, "none")
+    assert weak.pitc_weight == weak.pisc_weight > 0
+
+
+def test_settings_of_ones_own_stay():
+    config = FinetuneConfig(weak={"kind": "auto", "pitc_weight": 7.0})
+    assert config.resolved(has_forces=True, conservative=False).weak.pitc_weight == 7.0
+
+
+def labelled(n):
+    frames = []
+    for k in range(n):
+        atoms = molecule("H2O")
+        atoms.rattle(0.05, seed=k)
+        forces = 0.1 * (atoms.positions - atoms.positions.mean(0))
+        atoms.calc = SinglePointCalculator(atoms, energy=-10.0 - 0.01 * k, forces=forces)
+        frames.append(atoms)
+    return frames
+
+
+@pytest.mark.parametrize(("forces", "word"), [("direct", "second order"), ("conservative", "no")])
+def test_it_says_what_it_picked(tmp_path, forces, word):
+    said = []
+    config = {
+        "model": {"forces": forces, "hidden_irreps": "4x0e+4x1o", "r_max": 3.0},
+        "weak": {"kind": "auto"},
+        "optimizer": {"max_steps": 1},
+    }
+    frames = labelled(4)
+    finetune(frames[:2], frames[2:], config=config, out=tmp_path / "run", announce=said.append)
+    assert said[0].startswith("--weak auto: ")
+    assert word in said[0]
+    assert ("weights 30" in " ".join(said)) == (forces == "direct")
