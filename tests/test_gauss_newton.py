@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from ase.io import read
 
 from ase_ws.data import BASE_MODEL, METHANOL_TEST, METHANOL_TRAIN
 from ase_ws.errors import UserError
@@ -89,6 +90,43 @@ def test_too_many_energies_for_memory_is_an_error(base, frames, monkeypatch):
     monkeypatch.setattr(module, "MOST_NUMBERS", 1000)
     with pytest.raises(UserError, match="--optimizer adam"):
         gauss_newton(base, frames)
+
+
+def test_reference_energies_that_are_given_stand(base, frames, tmp_path):
+    """Kept on wish, and where isolated atoms fix them; the labels are still explained."""
+    kept = base.e0.clone()
+    fitted = gauss_newton(base, frames, free_e0=False)
+    assert torch.equal(fitted.e0, kept)
+    free = gauss_newton(base, frames)
+    assert not torch.equal(free.e0, kept)
+    key = "energy_rmse_mev_per_atom"
+    before = evaluate_potential(base, frames).metrics[key]
+    for potential in (fitted, free):
+        assert evaluate_potential(potential, frames).metrics[key] < 0.5 * before
+
+
+def test_isolated_atoms_fix_them(tmp_path, frames):
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    atoms = []
+    for symbol, energy in (("H", -13.6), ("C", -1030.0), ("O", -2043.0)):
+        atom = Atoms(symbol)
+        atom.calc = SinglePointCalculator(atom, energy=energy)
+        atoms.append(atom)
+    structures = read(f"{METHANOL_TRAIN}@:12")
+    result = finetune(
+        [*atoms, *structures[:8]], structures[8:], model=BASE_MODEL, out=tmp_path / "r"
+    )
+    adam = finetune(
+        [*atoms, *structures[:8]],
+        structures[8:],
+        model=BASE_MODEL,
+        config={"optimizer": {"max_steps": 1}},
+        out=tmp_path / "adam",
+    )
+    assert result.history[-1]["step"] > 0
+    assert torch.equal(result.potential.e0, adam.potential.e0)
 
 
 def test_the_noise_range_holds_the_prior():

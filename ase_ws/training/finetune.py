@@ -61,6 +61,7 @@ from ase_ws.training.config import FinetuneConfig, load_config, validated_config
 from ase_ws.training.gauss_newton import Step, fits_in_memory, gauss_newton
 from ase_ws.training.module import FinetuneModule, train_loader, valid_loader
 from ase_ws.training.start import (
+    given_by_atoms,
     new_potential,
     refit_e0,
     separate_isolated_atoms,
@@ -187,7 +188,8 @@ def finetune(
     with _reproducible(config), _quiet_lightning(), threads(number):
         trainer = _trainer(config, out, history, progress)
         if config.optimizer.kind == "gauss-newton":
-            _solve(trainer, module, train_frames, loaders[1], config, history, progress)
+            free_e0 = config.data.e0s == "fit" and not given_by_atoms(train_frames, isolated)
+            _solve(trainer, module, train_frames, loaders[1], history, progress, free_e0)
             return _result(out, history)
         if checkpoint is None:
             # The first row is the model before training: with a base model it may stay the best.
@@ -224,13 +226,13 @@ def _solve(
     module: FinetuneModule,
     frames: list[Frame],
     valid: Any,
-    config: FinetuneConfig,
     history: History,
     progress: Progress | None,
+    free_e0: bool,
 ) -> None:
     """Fine-tune in closed form; one row of the history, and a validation, for each iteration."""
     dtype, device = module.potential.dtype, module.potential.device
-    most = config.optimizer.max_steps or 1
+    most = module.config.optimizer.max_steps or 1
 
     def report(step: Step, potential: PotentialModule) -> None:
         module.potential = copy.deepcopy(potential).to(dtype).to(device)
@@ -241,7 +243,7 @@ def _solve(
 
     history.at = 0, False
     trainer.validate(module, valid, verbose=False)
-    gauss_newton(module.potential, frames, iterations=most, report=report)
+    gauss_newton(module.potential, frames, free_e0=free_e0, iterations=most, report=report)
 
 
 def _as_config(

@@ -57,6 +57,7 @@ def gauss_newton(
     potential: PotentialModule,
     frames: Sequence[Frame],
     *,
+    free_e0: bool = True,
     iterations: int = ITERATIONS,
     report: Callable[[Step, PotentialModule], None] = lambda step, potential: None,
 ) -> PotentialModule:
@@ -77,6 +78,8 @@ def gauss_newton(
         The base model at its own E0; not changed.
     frames : sequence of Frame
         With energies; forces are not looked at.
+    free_e0 : bool
+        Fit x_z; False: the potential's E0 stand (they come from isolated atoms, or are to be kept).
     iterations : int
     report : callable
         Called after each iteration with where it came to and the potential so far.
@@ -95,11 +98,13 @@ def gauss_newton(
     _check_size(potential, labelled)
     sizes = torch.tensor([len(f.numbers) for f in labelled], dtype=torch.float64)
     labels = torch.tensor([f.energy for f in labelled], dtype=torch.float64) / sizes
-    free = _complement(_composition(labelled, potential) / sizes[:, None])
+    free = torch.eye(len(labelled), dtype=torch.float64)
+    if free_e0:
+        free = _complement(_composition(labelled, potential) / sizes[:, None])
     if free.shape[1] < 2:
         raise UserError(
-            f"{len(labelled)} energies for as many free reference energies: nothing is left to "
-            "fit; give more structures"
+            f"{len(labelled)} energies and as many free reference energies of elements: nothing is "
+            "left to fit; give more structures"
         )
     start = copy.deepcopy(potential).to(torch.float64)
     current, scale, noise, rmse = start, None, NOISE[-1], math.inf
@@ -114,7 +119,8 @@ def gauss_newton(
         candidates = NOISE if number <= CHOSEN_AT else (noise,)
         noise, dual = most_likely(kernel / scale, target, candidates)
         current = _with_weights(start, _flat(start) + jacobian.T @ dual / scale)
-        refit_e0(current, labelled, {})
+        if free_e0:
+            refit_e0(current, labelled, {})
         rest = free.T @ (labels - _energies(current, labelled, sizes))
         before, rmse = rmse, float(rest.square().mean().sqrt())
         settled = number > CHOSEN_AT and abs(rmse - before) <= CONVERGED * before

@@ -49,8 +49,7 @@ def refit_e0(
     if not labelled:
         return
     elements = potential.atomic_numbers
-    present = {int(z) for f in labelled for z in f.numbers}
-    if isolated and present <= set(isolated):
+    if given_by_atoms(labelled, isolated):
         for k, z in enumerate(elements):
             if z in isolated:
                 potential.e0[k] = isolated[z] - _atom_interaction(potential, z)
@@ -61,6 +60,11 @@ def refit_e0(
         elements,
     )
     potential.e0 += torch.from_numpy(shift).to(potential.e0.device)
+
+
+def given_by_atoms(frames: Sequence[Frame], isolated: dict[int, float]) -> bool:
+    """Tell whether isolated atoms fix the reference energy of every element of the frames."""
+    return bool(isolated) and {int(z) for f in frames for z in f.numbers} <= set(isolated)
 
 
 def _atom_interaction(potential: PotentialModule, z: int) -> float:

@@ -6,6 +6,9 @@ from design import Case, Claim
 from spreads import ratio
 from tables import BASELINE, Found, extremes, rows
 
+#: Of each set the frames like those it was trained on, or the only ones; the others are in tables.
+MAIN_TESTS = {"test", "300 K", "mixed T"}
+
 
 def outcomes(claim: Claim, found: list[tuple[Case, Found]]) -> list[tuple[str, float]]:
     """Give what was measured, by cell."""
@@ -21,11 +24,10 @@ def outcomes(claim: Claim, found: list[tuple[Case, Found]]) -> list[tuple[str, f
     measured = []
     for cell, by_method in mine:
         results, supervised = by_method.get(claim.method, []), by_method.get(BASELINE, [])
-        for test in sorted({t for r in results for t in r["tests"]}):
+        for test in MAIN_TESTS & {t for r in results for t in r["tests"]}:
             value = ratio(results, supervised, test, quantity)
             if value is not None:
-                name = f"{cell['set']}, {cell['n']} labels"
-                measured.append((name if test == "test" else f"{name}, {test}", value.mean))
+                measured.append((f"{cell['set']}, {cell['n']} labels", value.mean))
     return measured
 
 

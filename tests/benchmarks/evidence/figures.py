@@ -59,8 +59,13 @@ def learning_curves(found: list[tuple[Case, Found]], path: Path) -> bool:
         axis.set_xticks(ticks, [str(n) for n in ticks])
         axis.minorticks_off()
         low, high = axis.get_ylim()
-        marks = [k * 10**e for e in range(-1, 4) for k in (1, 2, 5) if low <= k * 10**e <= high]
-        axis.set_yticks(marks, [f"{mark:g}" for mark in marks])
+        marks = [
+            k * 10**e
+            for e in range(-1, 4)
+            for k in (1, 1.5, 2, 3, 5, 7)
+            if low <= k * 10**e <= high
+        ]
+        axis.set_yticks(marks, [f"{mark:.3g}" for mark in marks])
     for axis in axes.flat[len(drawn) :]:
         axis.set_visible(False)
     for axis in axes[-1]:
