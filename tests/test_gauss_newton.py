@@ -13,7 +13,7 @@ from ase_ws.frames import read_frames
 from ase_ws.potentials.files import load_potential
 from ase_ws.training import evaluate_potential, finetune
 from ase_ws.training import gauss_newton as module
-from ase_ws.training.config import FinetuneConfig
+from ase_ws.training.config import FinetuneConfig, load_config
 from ase_ws.training.gauss_newton import NOISE, gauss_newton, most_likely
 from ase_ws.training.start import refit_e0
 
@@ -115,12 +115,11 @@ def test_isolated_atoms_fix_them(tmp_path, frames):
         atom.calc = SinglePointCalculator(atom, energy=energy)
         atoms.append(atom)
     structures = read(f"{METHANOL_TRAIN}@:12")
-    result = finetune(
-        [*atoms, *structures[:8]], structures[8:], model=BASE_MODEL, out=tmp_path / "r"
-    )
+    gn = {"optimizer": {"kind": "gauss-newton", "iterations": 2}}
+    labels = [*atoms, *structures[:8]], structures[8:]
+    result = finetune(*labels, model=BASE_MODEL, config=gn, out=tmp_path / "run")
     adam = finetune(
-        [*atoms, *structures[:8]],
-        structures[8:],
+        *labels,
         model=BASE_MODEL,
         config={"optimizer": {"max_steps": 1}},
         out=tmp_path / "adam",
@@ -136,14 +135,15 @@ def test_the_noise_range_holds_the_prior():
 def test_finetune_takes_it_by_default(tmp_path):
     said = []
     result = finetune(
-        f"{METHANOL_TRAIN}@:12",
-        f"{METHANOL_TRAIN}@12:20",
+        f"{METHANOL_TRAIN}@:50",
+        f"{METHANOL_TRAIN}@50:58",
         model=BASE_MODEL,
+        config={"optimizer": {"iterations": 2}},
         out=tmp_path / "run",
         announce=said.append,
     )
     assert any("gauss-newton" in line for line in said)
-    assert result.kept_step == result.history[-1]["step"] >= 2
+    assert result.kept_step == result.history[-1]["step"] == 2
     assert [row["step"] for row in result.history] == list(range(result.kept_step + 1))
     assert result.potential.dtype == torch.float32
     again = finetune(config=tmp_path / "run" / "config.yaml", out=tmp_path / "again")
@@ -155,6 +155,9 @@ def test_finetune_takes_it_by_default(tmp_path):
     [
         {"optimizer": {"learning_rate": 1e-3}},
         {"optimizer": {"max_steps": 30}},
+        {"optimizer": {"batch_size": 20}},
+        {"loss": {"metric": "huber"}},
+        {"loss": {"stress_weight": 1.0}},
         {"optimizer": {"kind": "adam"}},
         {"weak": {"kind": "both"}},
     ],
@@ -162,6 +165,40 @@ def test_finetune_takes_it_by_default(tmp_path):
 def test_a_setting_of_adam_means_adam(given):
     config = FinetuneConfig(model={"base": "b"}, **given)
     assert config.resolved(has_forces=False, closed_form=True).optimizer.kind == "adam"
+
+
+def test_what_is_written_goes_with_the_other_optimizer_too(tmp_path):
+    """Settings of one never become those of the other."""
+    given = FinetuneConfig.model_validate(
+        {"model": {"base": "b"}, "optimizer": {"max_steps": None}}
+    )
+    closed = given.resolved(has_forces=False, closed_form=True)
+    assert closed.optimizer.kind == "gauss-newton"
+    closed.write(tmp_path / "c.yaml")
+    again = load_config(tmp_path / "c.yaml", options={"optimizer.kind": "adam"})
+    assert again.resolved(has_forces=False).optimizer.max_steps == 1000
+
+
+def test_too_few_energies_cost_no_earlier_run(tmp_path):
+    """Adam by default; asked for Gauss-Newton, an error before anything is written."""
+    out = tmp_path / "run"
+    few = (f"{METHANOL_TRAIN}@:6", f"{METHANOL_TRAIN}@6:8")
+    finetune(*few, model=BASE_MODEL, out=out, config={"optimizer": {"max_steps": 2}})
+    before = (out / "model.safetensors").read_bytes()
+    two = (f"{METHANOL_TRAIN}@:2", f"{METHANOL_TRAIN}@6:8")
+    config = {"optimizer": {"kind": "gauss-newton"}}
+    with pytest.raises(UserError, match="give more structures"):
+        finetune(*two, model=BASE_MODEL, out=out, config=config, overwrite=True)
+    assert (out / "model.safetensors").read_bytes() == before
+
+
+def test_frozen_weights_stay(base, frames):
+    frozen = base.network.readouts
+    for weight in frozen.parameters():
+        weight.requires_grad_(False)
+    fitted = gauss_newton(base, frames[:6], iterations=1)
+    for old, new in zip(frozen.parameters(), fitted.network.readouts.parameters(), strict=True):
+        assert torch.equal(old.double(), new)
 
 
 @pytest.mark.parametrize(

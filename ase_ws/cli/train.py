@@ -56,7 +56,8 @@ def finetune(
         Optimizer | None,
         typer.Option(
             help="gauss-newton: energies alone in closed form, nothing to tune; the default where "
-            "a conservative base model is tuned on energies without weak losses. Else adam."
+            "a conservative base model is tuned on 50 energies or more, without weak losses. "
+            "Else adam."
         ),
     ] = None,
     labels: Annotated[

@@ -90,7 +90,8 @@ class History(L.Callback):
         """Go on from a checkpoint."""
         self.rows = list(state_dict["rows"])
         self.best = state_dict["best"]
-        self.kept_step = state_dict["kept_step"]
+        # Absent from checkpoints of earlier versions.
+        self.kept_step = state_dict.get("kept_step")
         self._seconds = self.rows[-1]["seconds"] if self.rows else 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -15,8 +15,6 @@ from ase_ws.errors import UserError
 from ase_ws.potentials.architecture import check_irreps
 from ase_ws.training.auto import choose_weak
 
-#: Of Gauss-Newton, at most.
-ITERATIONS = 5
 #: With fewer validation energies than this, and no forces, the best of a run's validations is
 #: mostly the luckiest.
 FEW_ENERGIES = 50
@@ -159,13 +157,12 @@ class OptimizerConfig(_Section):
     kind: Literal["adam", "gauss-newton"] | None = Field(
         default=None,
         description="gauss-newton: a closed form for energies alone, without learning rate, steps "
-        "or luck; default where a conservative base model is tuned on energies only, without "
-        "weak losses and with no setting of adam given; else adam",
+        "or luck; default where a conservative base model is tuned on 50 energies or more, "
+        "without forces or weak losses and with no setting of adam given; else adam",
     )
     learning_rate: float | None = Field(default=None, gt=0)
-    max_steps: int | None = Field(
-        default=None, gt=0, description="of adam; of gauss-newton its iterations at most"
-    )
+    max_steps: int | None = Field(default=None, gt=0)
+    iterations: int = Field(default=5, gt=0, description="of gauss-newton, at most")
     batch_size: int | None = Field(
         default=None, gt=0, description="structures a step; default 5, for direct forces 20"
     )
@@ -183,6 +180,12 @@ class OptimizerConfig(_Section):
         "error is twice that of the start); default last where fewer than 50 energies without "
         "forces validate, whose choice is luck; else best",
     )
+
+    @property
+    def tuned(self) -> bool:
+        """Whether any setting of adam differs from what is shipped."""
+        untouched = OptimizerConfig(kind=self.kind, iterations=self.iterations, select=self.select)
+        return self != untouched
 
 
 class FinetuneConfig(_Section):
@@ -219,7 +222,7 @@ class FinetuneConfig(_Section):
         n_valid : int
             Number of validation frames.
         closed_form : bool
-            Whether the problem is small enough for Gauss-Newton.
+            Whether Gauss-Newton can solve the problem, and there are enough energies for it.
 
         Raises
         ------
@@ -251,17 +254,16 @@ class FinetuneConfig(_Section):
         _default(weak, "pisc_weight", strength if weak.kind in ("pisc", "both") else 0.0)
         _default(new.loss, "energy_weight", 10.0 if has_forces and conservative else 100.0)
         _default(new.loss, "forces_weight", 1.0)
-        energies_only = tuned and conservative and not has_forces and not weak.active
+        squares = new.loss.metric == "square" and new.loss.stress_weight == 0
+        energies_only = tuned and conservative and not has_forces and squares and not weak.active
         if new.optimizer.kind == "gauss-newton" and not energies_only:
             raise UserError(
                 "optimizer.kind=gauss-newton is for energies alone: it needs a base model with "
-                "forces -dE/dr, --labels energy, and no weak losses"
+                "forces -dE/dr, --labels energy, the square metric, no stress and no weak losses"
             )
-        untouched = not new.optimizer.model_fields_set - {"kind", "batch_size", "select"}
-        closed = energies_only and closed_form and untouched
+        closed = energies_only and closed_form and not new.optimizer.tuned
         _default(new.optimizer, "kind", "gauss-newton" if closed else "adam")
         if new.optimizer.kind == "gauss-newton":
-            _default(new.optimizer, "max_steps", ITERATIONS)
             _default(new.optimizer, "select", "last")
             return new
         # Noise of the displacements: what is drawn together averages it.
@@ -272,6 +274,11 @@ class FinetuneConfig(_Section):
         _default(new.optimizer, "valid_interval", max(10, new.optimizer.max_steps // 40))
         assert new.optimizer.valid_interval is not None
         new.optimizer.valid_interval = min(new.optimizer.valid_interval, new.optimizer.max_steps)
+        if new.optimizer.select == "last" and new.optimizer.patience is not None:
+            raise UserError(
+                "optimizer.select=last keeps the model of the last step, which optimizer.patience "
+                "does not reach: give one of them"
+            )
         luck = not has_forces and n_valid < FEW_ENERGIES and new.optimizer.patience is None
         _default(new.optimizer, "select", "last" if luck else "best")
         return new

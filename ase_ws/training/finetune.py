@@ -58,7 +58,7 @@ from ase_ws.training.callbacks import (
     warm_ema,
 )
 from ase_ws.training.config import FinetuneConfig, load_config, validated_config
-from ase_ws.training.gauss_newton import Step, fits_in_memory, gauss_newton
+from ase_ws.training.gauss_newton import DEFAULT_FROM, Step, gauss_newton, unsolvable
 from ase_ws.training.module import FinetuneModule, train_loader, valid_loader
 from ase_ws.training.start import (
     given_by_atoms,
@@ -158,12 +158,16 @@ def finetune(
     with _reproducible(config):
         potential, base = _starting_point(config, model, train_frames, isolated)
     asked = config
+    free_e0 = config.data.e0s == "fit" and not given_by_atoms(train_frames, isolated)
+    refusal = unsolvable(potential, train_frames, free_e0=free_e0)
     config = config.resolved(
         has_forces=has_forces,
         conservative=potential.conservative,
         n_valid=len(valid_frames),
-        closed_form=fits_in_memory(potential, len(train_frames)),
+        closed_form=refusal is None and len(train_frames) >= DEFAULT_FROM,
     )
+    if config.optimizer.kind == "gauss-newton" and refusal is not None:
+        raise UserError(refusal)
     if announce is not None:
         for line in _choices(asked, config):
             announce(line)
@@ -188,8 +192,8 @@ def finetune(
     with _reproducible(config), _quiet_lightning(), threads(number):
         trainer = _trainer(config, out, history, progress)
         if config.optimizer.kind == "gauss-newton":
-            free_e0 = config.data.e0s == "fit" and not given_by_atoms(train_frames, isolated)
-            _solve(trainer, module, train_frames, loaders[1], history, progress, free_e0)
+            with _keyboard_interrupt(trainer):
+                _solve(trainer, module, train_frames, loaders[1], history, progress, free_e0)
             return _result(out, history)
         if checkpoint is None:
             # The first row is the model before training: with a base model it may stay the best.
@@ -211,8 +215,14 @@ def _choices(asked: FinetuneConfig, config: FinetuneConfig) -> Iterator[str]:
             yield f"  (ε {weak.epsilon:g} Å, weights {weak.pitc_weight:g} and {weak.pisc_weight:g})"
     if asked.optimizer.kind is None and config.optimizer.kind == "gauss-newton":
         yield (
-            "energies only, from a base model: solved in closed form (gauss-newton); "
+            f"{DEFAULT_FROM} or more energies, no forces, from a base model: closed form "
+            "(gauss-newton); "
             "--optimizer adam for gradient steps"
+        )
+    elif asked.optimizer.select is None and config.optimizer.select == "last":
+        yield (
+            "few validation energies, which would choose by luck: the model of the last step will "
+            "be kept (optimizer.select)"
         )
 
 
@@ -231,8 +241,8 @@ def _solve(
     free_e0: bool,
 ) -> None:
     """Fine-tune in closed form; one row of the history, and a validation, for each iteration."""
-    dtype, device = module.potential.dtype, module.potential.device
-    most = module.config.optimizer.max_steps or 1
+    dtype, device = module.potential.dtype, resolve_device(module.config.device)
+    most = module.config.optimizer.iterations
 
     def report(step: Step, potential: PotentialModule) -> None:
         module.potential = copy.deepcopy(potential).to(dtype).to(device)
@@ -243,7 +253,10 @@ def _solve(
 
     history.at = 0, False
     trainer.validate(module, valid, verbose=False)
-    gauss_newton(module.potential, frames, free_e0=free_e0, iterations=most, report=report)
+    # Lightning leaves a model that it validated on the CPU.
+    gauss_newton(
+        module.potential.to(device), frames, free_e0=free_e0, iterations=most, report=report
+    )
 
 
 def _as_config(

@@ -15,8 +15,6 @@ from ase_ws.errors import UserError
 from ase_ws.frames import Frame
 from ase_ws.graphs import collate
 from ase_ws.potentials.module import PotentialModule
-from ase_ws.training.config import ITERATIONS
-from ase_ws.training.start import refit_e0
 
 #: Ratios of the noise to the prior variance of a typical energy that the evidence chooses among.
 NOISE = tuple(10.0 ** (k / 4) for k in range(-12, 1))
@@ -27,8 +25,13 @@ NOISE_PRIOR = (-1.75, 0.75)
 CHOSEN_AT = 2
 #: Done when an iteration changes the error of the fit by less than this part.
 CONVERGED = 0.03
-#: Numbers that the Jacobian may hold: 2 GiB in float64.
-MOST_NUMBERS = 2**28
+#: Energies from which on it is the default: below, Adam was as good or better (measured on ethanol
+#: and methanol, `tests/benchmarks/RESULTS.md`).
+DEFAULT_FROM = 50
+#: Iterations, at most.
+ITERATIONS = 5
+#: Numbers that the Jacobian may hold: 1 GiB in float64, and as much again while it is projected.
+MOST_NUMBERS = 2**27
 
 
 @dataclass(frozen=True)
@@ -95,17 +98,13 @@ def gauss_newton(
         No more energies than elements to fit, or more than memory holds.
     """
     labelled = [f for f in frames if f.energy is not None]
-    _check_size(potential, labelled)
+    refusal = unsolvable(potential, labelled, free_e0=free_e0)
+    if refusal is not None:
+        raise UserError(refusal)
     sizes = torch.tensor([len(f.numbers) for f in labelled], dtype=torch.float64)
     labels = torch.tensor([f.energy for f in labelled], dtype=torch.float64) / sizes
-    free = torch.eye(len(labelled), dtype=torch.float64)
-    if free_e0:
-        free = _complement(_composition(labelled, potential) / sizes[:, None])
-    if free.shape[1] < 2:
-        raise UserError(
-            f"{len(labelled)} energies and as many free reference energies of elements: nothing is "
-            "left to fit; give more structures"
-        )
+    counts = _composition(labelled, potential) / sizes[:, None]
+    free = _complement(counts) if free_e0 else torch.eye(len(labelled), dtype=torch.float64)
     start = copy.deepcopy(potential).to(torch.float64)
     current, scale, noise, rmse = start, None, NOISE[-1], math.inf
     for number in range(1, iterations + 1):
@@ -119,9 +118,12 @@ def gauss_newton(
         candidates = NOISE if number <= CHOSEN_AT else (noise,)
         noise, dual = most_likely(kernel / scale, target, candidates)
         current = _with_weights(start, _flat(start) + jacobian.T @ dual / scale)
+        del jacobian
+        rest = labels - _energies(current, labelled, sizes)
         if free_e0:
-            refit_e0(current, labelled, {})
-        rest = free.T @ (labels - _energies(current, labelled, sizes))
+            shift = torch.linalg.lstsq(counts, rest[:, None], driver="gelsd").solution[:, 0]
+            current.e0 += shift.to(current.e0.device)
+            rest = rest - counts @ shift
         before, rmse = rmse, float(rest.square().mean().sqrt())
         settled = number > CHOSEN_AT and abs(rmse - before) <= CONVERGED * before
         last = settled or number == iterations
@@ -175,17 +177,28 @@ def most_likely(
     return noise, vectors @ (rotated / (values + noise))
 
 
-def fits_in_memory(potential: PotentialModule, n_frames: int) -> bool:
-    """Tell whether the Jacobian of so many energies is small enough."""
-    return n_frames * sum(p.numel() for p in potential.parameters()) <= MOST_NUMBERS
-
-
-def _check_size(potential: PotentialModule, frames: Sequence[Frame]) -> None:
-    if not fits_in_memory(potential, len(frames)):
-        raise UserError(
+def unsolvable(
+    potential: PotentialModule, frames: Sequence[Frame], *, free_e0: bool = True
+) -> str | None:
+    """Say why these energies cannot be fitted in closed form; None if they can."""
+    n_weights = sum(w.numel() for w in _weights(potential))
+    if len(frames) * n_weights > MOST_NUMBERS:
+        return (
             f"{len(frames)} energies are too many for Gauss-Newton with this model: it holds one "
             "gradient of all weights for each; use --optimizer adam"
         )
+    rank = np.linalg.matrix_rank(_composition(frames, potential).numpy()) if free_e0 else 0
+    if len(frames) < rank + 2:
+        return (
+            f"{len(frames)} energies and {rank} free reference energies of elements: too little "
+            "is left for Gauss-Newton to fit; give more structures, or use --optimizer adam"
+        )
+    return None
+
+
+def _weights(potential: PotentialModule) -> list[torch.nn.Parameter]:
+    """Weights that are to be fitted; frozen ones stay."""
+    return [w for w in potential.parameters() if w.requires_grad]
 
 
 def _composition(frames: Sequence[Frame], potential: PotentialModule) -> Tensor:
@@ -211,36 +224,35 @@ def _jacobian(
     potential: PotentialModule, frames: Sequence[Frame], sizes: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Energies per atom and their gradients with respect to all weights, (n_frames, n_weights)."""
-    weights = list(potential.parameters())
-    for weight in weights:
-        weight.requires_grad_(True)
-    rows, energies = [], []
+    weights = _weights(potential)
+    rows = torch.empty(len(frames), sum(w.numel() for w in weights), dtype=torch.float64)
+    energies = torch.empty(len(frames), dtype=torch.float64)
     with torch.enable_grad():
-        for energy, size in zip(_each(potential, frames), sizes, strict=True):
+        for k, energy in enumerate(_each(potential, frames)):
             gradients = torch.autograd.grad(energy, weights, allow_unused=True)
             parts = [
                 torch.zeros_like(w) if g is None else g
                 for g, w in zip(gradients, weights, strict=True)
             ]
-            rows.append(torch.cat([p.reshape(-1) for p in parts]) / size)
-            energies.append(energy.detach().to(torch.float64) / size)
-    return torch.stack(rows), torch.stack(energies)
+            # On the CPU, where the linear algebra is done: it is small beside the gradients.
+            rows[k] = torch.cat([p.reshape(-1) for p in parts]).cpu() / sizes[k]
+            energies[k] = energy.detach().cpu() / sizes[k]
+    return rows, energies
 
 
 def _energies(potential: PotentialModule, frames: Sequence[Frame], sizes: Tensor) -> Tensor:
     with torch.no_grad():
-        return torch.stack([e.to(torch.float64) for e in _each(potential, frames)]) / sizes
+        return torch.stack([e.cpu().to(torch.float64) for e in _each(potential, frames)]) / sizes
 
 
 def _flat(potential: PotentialModule) -> Tensor:
-    return torch.cat([p.detach().reshape(-1) for p in potential.parameters()])
+    return torch.cat([w.detach().reshape(-1) for w in _weights(potential)]).cpu()
 
 
 def _with_weights(potential: PotentialModule, weights: Tensor) -> PotentialModule:
     new = copy.deepcopy(potential)
+    mine = _weights(new)
     with torch.no_grad():
-        for old, part in zip(
-            new.parameters(), weights.split([p.numel() for p in new.parameters()]), strict=True
-        ):
+        for old, part in zip(mine, weights.split([w.numel() for w in mine]), strict=True):
             old.copy_(part.reshape(old.shape))
     return new

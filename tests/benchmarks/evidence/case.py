@@ -9,16 +9,50 @@ from typing import Any
 import data
 import design
 
+from ase_ws.errors import UserError
+
 #: The jury of MD: temperatures (K), replicas at each, their length (ps); and in NVE at 300 K.
 JURY = {"temperature": (300.0, 500.0, 1000.0), "replicas": 16, "ps": 2.0}
+#: The method that trains nothing.
+BASE = "base model"
+Found = dict[str, Any]
 NVE = {"temperature": 300.0, "replicas": 4, "ps": 2.0}
 
 
 def run(case: dict[str, Any]) -> dict[str, Any]:
     """Train and evaluate one model; what is not in the case is what `ase-ws finetune` ships."""
-    from ase_ws.training import evaluate_potential, finetune
-
     train, valid = data.draw(case["set"], case["n"], case["seed"])
+    try:
+        potential, found = (untrained if case["method"] == BASE else trained)(case, train, valid)
+    except UserError as error:
+        # A loss that became NaN: a result too, which nothing is compared with.
+        return {"failed": str(error), "tests": {}, "valid_loss": None}
+    found["settings"] = design.load_design().methods[case["method"]].model_dump()
+    found["tests"] = {
+        name: errors(potential, frames) for name, frames in data.test_frames(case["set"]).items()
+    }
+    if case.get("judge"):
+        found["judge"] = judge(potential, case["set"])
+    return found
+
+
+def untrained(case: dict[str, Any], train: list[Any], valid: list[Any]) -> tuple[Any, Found]:
+    """Give the base model itself, its reference energies fitted to the labels."""
+    from ase_ws.potentials.files import load_potential
+    from ase_ws.training.start import refit_e0
+
+    path = data.base_model(case["start"], case["set"])
+    if path is None:
+        raise ValueError("from scratch there is no base model")
+    potential = load_potential(path)
+    refit_e0(potential, train, {})
+    return potential, {"valid_loss": None, "train_seconds": 0.0}
+
+
+def trained(case: dict[str, Any], train: list[Any], valid: list[Any]) -> tuple[Any, Found]:
+    """Train as the case says."""
+    from ase_ws.training import finetune
+
     labels = case.get("labels", "energy+forces")
     if labels.endswith("% with forces"):
         share = float(labels.split("%", maxsplit=1)[0]) / 100
@@ -32,19 +66,10 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
             config=config_of(case, labels),
             out=Path(folder) / "run",
         )
-    losses = [row["valid_loss"] for row in result.history if row["valid_loss"] is not None]
-    tests = {
-        name: _errors(evaluate_potential(result.potential, frames, batch_size=8).metrics, frames)
-        for name, frames in data.test_frames(case["set"]).items()
-    }
-    found: dict[str, Any] = {
-        "tests": tests,
-        "valid_loss": min(losses),
-        "train_seconds": result.history[-1]["seconds"],
-    }
-    if case.get("judge"):
-        found["judge"] = judge(result.potential, case["set"])
-    return found
+    # Of the model that was kept, not of the luckiest validation.
+    kept = next(row for row in result.history if row["step"] == result.kept_step)
+    found = {"valid_loss": kept["valid_loss"], "train_seconds": result.history[-1]["seconds"]}
+    return result.potential, found
 
 
 def config_of(case: dict[str, Any], labels: str) -> dict[str, Any]:
@@ -95,8 +120,11 @@ def judge(potential: Any, name: str) -> dict[str, Any]:
     return {"nvt": failures, "nve_drift_mev_per_atom_ps": drifts}
 
 
-def _errors(metrics: dict[str, Any], frames: list[Any]) -> dict[str, float | None]:
+def errors(potential: Any, frames: list[Any]) -> dict[str, float | None]:
     """Errors of the energy per structure for molecules, per atom for crystals."""
+    from ase_ws.training import evaluate_potential
+
+    metrics = evaluate_potential(potential, frames, batch_size=8).metrics
     sizes = {len(f.numbers) for f in frames}
     factor = sizes.pop() if len(sizes) == 1 and not any(f.pbc.any() for f in frames) else 1
     return {

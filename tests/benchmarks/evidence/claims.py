@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from design import Case, Claim
 from spreads import ratio
 from tables import BASELINE, Found, extremes, rows
@@ -14,11 +16,14 @@ def outcomes(claim: Claim, found: list[tuple[Case, Found]]) -> list[tuple[str, f
     """Give what was measured, by cell."""
     mine = [(c, f) for c, f in found if all(c[k] in v for k, v in claim.where.items())]
     if claim.what in ("worst", "best"):
-        k = ("worst", "best").index(claim.what)
         return [
-            (f"{problem[0]}, {problem[-1]} labels", ends[claim.method][k] / ends[BASELINE][k])
+            (
+                f"{problem[0]}, {problem[-1]} labels",
+                getattr(ends[claim.method], claim.what)
+                / getattr(ends[claim.method], f"{claim.what}_supervised"),
+            )
             for problem, ends in extremes(mine, "forces_mev_per_angstrom").items()
-            if claim.method in ends and BASELINE in ends
+            if claim.method in ends
         ]
     quantity = {"energy": "energy_mev", "forces": "forces_mev_per_angstrom"}[claim.what]
     measured = []
@@ -41,14 +46,21 @@ def table(claims: list[Claim], found: dict[str, list[tuple[Case, Found]]]) -> st
             continue
         name, worst = max(measured, key=lambda pair: pair[1])
         holds = sum(value <= claim.at_most for _, value in measured)
-        middle = sorted(value for _, value in measured)[len(measured) // 2]
+        planned = _designed(claim, found[claim.group])
         lines.append(
             [
                 claim.says,
                 f"≤ {claim.at_most:g}",
-                f"{middle:.2f}",
+                f"{median(value for _, value in measured):.2f}",
                 f"{worst:.2f} ({name})",
-                f"{holds} of {len(measured)}",
+                f"{holds} of {len(measured)} measured, {planned} planned",
             ]
         )
     return rows(["claim", "bound", "median of the cells", "worst cell", "cells within"], lines)
+
+
+def _designed(claim: Claim, found: list[tuple[Case, Found]]) -> int:
+    mine = [c for c, _ in found if all(c[k] in v for k, v in claim.where.items())]
+    if claim.what in ("worst", "best"):
+        return len({(c["set"], c["start"], c["labels"], c["n"]) for c in mine})
+    return len(mine)

@@ -60,6 +60,8 @@ SETS = {
     "methanol": Set(METHANOL_TRAIN, {"test": METHANOL_TEST}),
 }
 
+CHEAP_LEVEL = ("ethanol", "uracil", "aspirin")
+
 
 def missing(name: str) -> str | None:
     """Say which file of a set is not here, if any."""
@@ -70,12 +72,12 @@ def missing(name: str) -> str | None:
 def draw(name: str, n: int, seed: int) -> tuple[list[Frame], list[Frame]]:
     """Give n labelled frames and those for validation: a tenth as many, 10 at least, 50 at most.
 
-    Every seed draws other frames. The last `BASE_FRAMES` of rMD17 are left to base models where
-    the rest suffices.
+    Every seed draws other frames. The last `BASE_FRAMES` of sets that have a base model of a
+    cheaper level are left to that where the rest suffices.
     """
     frames = _read(SETS[name].train)
     n_valid = min(50, max(10, n // 10))
-    if len(frames) - BASE_FRAMES >= n + n_valid:
+    if name in CHEAP_LEVEL and len(frames) - BASE_FRAMES >= n + n_valid:
         frames = frames[:-BASE_FRAMES]
     if len(frames) < n + n_valid:
         raise ValueError(f"{name}: {n} + {n_valid} frames wanted, {len(frames)} there")

@@ -42,6 +42,14 @@ class Method(BaseModel):
         return {**self.weak, **dict.fromkeys(self.strength, strength)}
 
 
+class Change(BaseModel):
+    """What combinations that fit `when` have in place of what the group says."""
+
+    model_config = ConfigDict(extra="forbid")
+    when: dict[str, Any]
+    to: dict[str, Any]
+
+
 class Group(BaseModel):
     """A question, and the runs that answer it."""
 
@@ -64,8 +72,8 @@ class Group(BaseModel):
         default_factory=dict,
         description="what each method is tuned over; the best by validation at seed 0 goes on",
     )
-    changes: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="factors that a method has differently"
+    changes: list[Change] = Field(
+        default_factory=list, description="factors that some combinations have differently"
     )
     skip: list[dict[str, Any]] = Field(
         default_factory=list, description="combinations that are left out"
@@ -80,6 +88,14 @@ class Group(BaseModel):
         wanted = [m for m in self.method if methods is None or m in methods]
         return self._product(wanted, self.seed if seeds is None else seeds)
 
+    def changed(self, case: Case) -> Case:
+        """Give the case as its changes have it."""
+        new = dict(case)
+        for change in self.changes:
+            if _matches(case, change.when):
+                new.update(change.to)
+        return new
+
     def _product(self, methods: list[str], seeds: list[int]) -> list[Case]:
         names = ("seed", *(f for f in FACTORS if f not in ("seed", "method")), "method")
         lists = {
@@ -89,8 +105,7 @@ class Group(BaseModel):
         }
         found = []
         for values in itertools.product(*(lists[name] for name in names)):
-            case = dict(zip(names, values, strict=True))
-            case.update(self.changes.get(case["method"], {}))
+            case = self.changed(dict(zip(names, values, strict=True)))
             if not any(_matches(case, left_out) for left_out in self.skip):
                 found.append(case)
         return found

@@ -47,25 +47,24 @@ def filled(readme: str, design: Design, found: dict[str, list[tuple[Case, tables
 def collect(group: Group, done: dict[str, Any]) -> list[tuple[Case, tables.Found]]:
     """Give the results of a group: by cell, by method; empty where nothing was run."""
     by_case = {_frozen(r["case"]): r for r in done.values()}
-    cases = chosen(group, done.values())
+    # Combinations that a change makes alike are one case.
+    cases = {_frozen(plain(case)): case for case in chosen(group, done.values())}
     found = []
     for cell in group.cells():
         by_method: tables.Found = {}
-        for case in cases:
-            if _belongs(case, cell, group):
-                result = by_case.get(_frozen(plain(case)))
-                if result is not None:
-                    by_method.setdefault(case["method"], []).append(result)
+        for key, case in cases.items():
+            if key in by_case and _belongs(case, cell, group):
+                by_method.setdefault(case["method"], []).append(by_case[key])
         found.append((cell, by_method))
     return found
 
 
 def _belongs(case: Case, cell: Case, group: Group) -> bool:
     """Tell whether a run is of a cell, but for what its method has differently or was tuned to."""
-    own = {**group.changes.get(case["method"], {})}
-    if case["method"] in group.tries:
+    own = group.changed({**cell, "method": case["method"]})
+    if any("learning_rate" in attempt for attempt in group.tries.get(case["method"], [])):
         own["learning_rate"] = case["learning_rate"]
-    return all(case[k] == v for k, v in {**cell, **own}.items())
+    return all(case[k] == v for k, v in own.items())
 
 
 def results_page(
@@ -86,6 +85,9 @@ def results_page(
         "## Claims",
         claims.table(design.claims, found),
     ]
+    broken = [r for r in done.values() if "failed" in r]
+    if broken:
+        parts += ["## Runs that broke off", tables.failures(broken)]
     for name, group in design.groups.items():
         parts += [f"## {group.title}", group.why.strip(), f"`{COMMAND} --only {name}`"]
         if not any(by_method for _, by_method in found[name]):

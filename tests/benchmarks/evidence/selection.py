@@ -41,8 +41,8 @@ def chosen(group: Group, results: Iterable[Result]) -> list[Case]:
 
 def _valid_loss(result: Result) -> float:
     loss = result["valid_loss"]
-    # A run that broke off (NaN) is no best one.
-    return loss if loss == loss else float("inf")
+    # A run that broke off is no best one.
+    return float("inf") if loss is None or loss != loss else loss
 
 
 def _key(case: Case) -> tuple[Any, ...]:

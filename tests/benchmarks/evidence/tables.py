@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 from design import Case, Group
 from spreads import QUANTITIES, Result, Spread, ratio, spread, values
@@ -69,48 +70,98 @@ def method_name(method: str, results: Sequence[Result]) -> str:
     return f"{method}, {tuned['strength']:g}"
 
 
-def extremes(
-    found: list[tuple[Case, Found]], quantity: str
-) -> dict[tuple[Any, ...], dict[str, tuple[float, float]]]:
+def extremes(found: list[tuple[Case, Found]], quantity: str) -> dict[tuple[Any, ...], Extremes]:
     """Give worst and best of the seeds' means over learning rates and steps.
 
-    By (set, start, labels, n), by method; only where all of the grid is there.
+    By (set, start, labels, n), by method, over the seeds that supervised and the method both have
+    in all cells of the grid; with them the same of supervised over these seeds.
     """
     by_problem: dict[tuple[Any, ...], list[Found]] = {}
     for cell, by_method in found:
         problem = tuple(cell[f] for f in ("set", "start", "labels", "n"))
         by_problem.setdefault(problem, []).append(by_method)
-    extremes_ = {}
+    every = {}
     for problem, cells in by_problem.items():
-        ends = {
-            method: _ends([cell.get(method, []) for cell in cells], quantity) for method in cells[0]
-        }
-        extremes_[problem] = {method: pair for method, pair in ends.items() if pair is not None}
-    return extremes_
+        every[problem] = {}
+        for method in dict.fromkeys(m for cell in cells for m in cell):
+            seeds = _complete(cells, BASELINE, quantity) & _complete(cells, method, quantity)
+            if seeds:
+                every[problem][method] = Ends(
+                    *_ends(cells, method, quantity, seeds),
+                    *_ends(cells, BASELINE, quantity, seeds),
+                    len(seeds),
+                )
+    return every
 
 
-def _ends(cells: list[list[Result]], quantity: str) -> tuple[float, float] | None:
-    """Worst and best mean over cells; None where one has no run or fewer seeds than another."""
-    found = [values(results, "test", quantity) for results in cells]
-    if any(not by_seed or by_seed.keys() != found[0].keys() for by_seed in found):
-        return None
-    means = [sum(by_seed.values()) / len(by_seed) for by_seed in found]
+class Ends(NamedTuple):
+    """Worst and best mean of a grid, those of supervised over the same seeds, and their number."""
+
+    worst: float
+    best: float
+    worst_supervised: float
+    best_supervised: float
+    n_seeds: int
+
+
+Extremes = dict[str, Ends]
+
+
+def _complete(cells: list[Found], method: str, quantity: str) -> set[int]:
+    """Seeds that every cell of the grid has."""
+    return set.intersection(
+        *(set(values(cell.get(method, []), "test", quantity)) for cell in cells)
+    )
+
+
+def _ends(cells: list[Found], method: str, quantity: str, seeds: set[int]) -> tuple[float, float]:
+    means = []
+    for cell in cells:
+        by_seed = values(cell[method], "test", quantity)
+        means.append(sum(by_seed[s] for s in seeds) / len(seeds))
     return max(means), min(means)
 
 
 def grid(found: list[tuple[Case, Found]], quantity: str) -> str:
     """Give worst and best of the grid, beside supervised."""
-    lines = []
-    for problem, methods in extremes(found, quantity).items():
-        for method, (worst, best) in methods.items():
-            line = [f"{problem[0]}, {problem[-1]} labels", method, f"{worst:.0f}", f"{best:.0f}"]
-            if BASELINE in methods:
-                base = methods[BASELINE]
-                line += [f"{worst / base[0]:.2f}", f"{best / base[1]:.2f}"]
-            lines.append(line)
+    lines = [
+        [
+            f"{problem[0]}, {problem[-1]} labels",
+            method,
+            str(ends.n_seeds),
+            f"{ends.worst:.0f}",
+            f"{ends.best:.0f}",
+            *(
+                ["", ""]
+                if method == BASELINE
+                else [
+                    f"{ends.worst / ends.worst_supervised:.2f}",
+                    f"{ends.best / ends.best_supervised:.2f}",
+                ]
+            ),
+        ]
+        for problem, methods in extremes(found, quantity).items()
+        for method, ends in methods.items()
+    ]
     name = QUANTITIES[quantity]
-    header = ["case", "method", f"worst {name}", f"best {name}", "worst / worst", "best / best"]
-    return rows(header, lines)
+    return rows(
+        [
+            "case",
+            "method",
+            "seeds",
+            f"worst {name}",
+            f"best {name}",
+            "worst / worst",
+            "best / best",
+        ],
+        lines,
+    )
+
+
+def failures(broken: list[Result]) -> str:
+    """Give the runs that broke off, and why."""
+    lines = [[str(r["case"]), r["failed"]] for r in broken]
+    return rows(["case", "what happened"], lines)
 
 
 def judged(group: Group, found: list[tuple[Case, Found]]) -> str:
@@ -142,8 +193,7 @@ def judged(group: Group, found: list[tuple[Case, Found]]) -> str:
                 abs(d) for j in juries for d in j["nve_drift_mev_per_atom_ps"] if d is not None
             ]
             if drifts:
-                middle = sorted(drifts)[len(drifts) // 2]
-                text = f"|drift| {middle:.2g} meV/atom/ps, median of {len(drifts)}"
+                text = f"|drift| {median(drifts):.2g} meV/atom/ps, median of {len(drifts)}"
                 lines.append([cell_name(group, cell), method, "NVE", text, "", "", ""])
     return rows(header, lines)
 
