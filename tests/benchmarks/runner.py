@@ -68,7 +68,7 @@ def read_results(name: str) -> dict[str, dict[str, Any]]:
 
 
 class _Timed:
-    """Adds the case, the command, the versions and the wall time to what a run gives."""
+    """Adds the case, the command, the versions, wall and CPU time to what a run gives."""
 
     def __init__(self, run: Callable[[Case], dict[str, Any]]):
         self.run = run
@@ -85,12 +85,13 @@ class _Timed:
         from ase_ws._version import __version__
 
         torch.set_num_threads(1)
-        start = time.perf_counter()
+        start, worked = time.perf_counter(), time.process_time()
         found = self.run(case)
         return {
             "case": case,
             **found,
             "seconds": round(time.perf_counter() - start, 1),
+            "cpu_seconds": round(time.process_time() - worked, 1),
             "versions": {"ase_ws": __version__, "torch": torch.__version__},
             "command": self.command,
         }

@@ -28,6 +28,7 @@ from case import run
 from design import Case, Design, Group, load_design, plain
 from runner import read_results, run_cases
 from selection import chosen, tuning
+from tables import hours as hours_of
 
 NAME = "evidence"
 
@@ -75,9 +76,9 @@ def listing(design: Design) -> str:
     for name, group in design.groups.items():
         cases = _each_once([*tuning(group), *chosen(group, done.values())])
         mine = [r for r in done.values() if r["case"] in cases]
-        hours = sum(r["seconds"] for r in mine) / 3600
+        hours = hours_of(mine)
         lines.append(f"{name:16} {len(cases):5d} {len(mine):5d} {hours:10.2f}")
-    hours = sum(r["seconds"] for r in done.values()) / 3600
+    hours = hours_of(done.values())
     lines.append(f"{'all':16} {'':5} {len(done):5d} {hours:10.2f}")
     return "\n".join(lines)
 

@@ -71,7 +71,7 @@ def results_page(
     design: Design, found: dict[str, list[tuple[Case, tables.Found]]], done: dict[str, Any]
 ) -> str:
     """Give RESULTS.md."""
-    hours = sum(r["seconds"] for r in done.values()) / 3600
+    hours = tables.hours(done.values())
     versions = sorted({f"{k} {v}" for r in done.values() for k, v in r["versions"].items()})
     parts = [
         "# Do the weak losses pay? Results",

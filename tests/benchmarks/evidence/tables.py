@@ -48,6 +48,7 @@ def compared(group: Group, found: list[tuple[Case, Found]]) -> str:
     header = ["case", "method", "seeds"]
     for quantity in quantities:
         header += [QUANTITIES[quantity], "ratio"]
+    header.append("training, s")
     lines = []
     for cell, by_method in found:
         tests = sorted({t for rs in by_method.values() for r in rs for t in r["tests"]})
@@ -56,6 +57,8 @@ def compared(group: Group, found: list[tuple[Case, Found]]) -> str:
             line = [name, method_name(method, results), str(len(results))]
             for quantity in quantities:
                 line += _entry(results, by_method.get(BASELINE, []), test, quantity, method)
+            # The machine is shared: the shortest run says most.
+            line.append(f"{min(r['train_seconds'] for r in results):.0f}")
             lines.append(line)
     return rows(header, lines)
 
@@ -156,6 +159,11 @@ def grid(found: list[tuple[Case, Found]], quantity: str) -> str:
         ],
         lines,
     )
+
+
+def hours(results: Iterable[Result]) -> float:
+    """Core-hours of the runs: of the CPU, by the clock where an early run noted no other."""
+    return sum(r.get("cpu_seconds", r["seconds"]) for r in results) / 3600
 
 
 def failures(broken: list[Result]) -> str:
