@@ -36,6 +36,8 @@ def run_cases(
     done = read_results(name)
     # The same case may belong to several questions.
     todo = list({_key(case): case for case in cases if _key(case) not in done}.values())
+    if not todo:
+        return [done[_key(case)] for case in cases]
     # Before torch is imported by the workers: one thread each, or they fight for the cores.
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("spawn")
@@ -57,6 +59,10 @@ def run_cases(
             file.write(json.dumps(result) + "\n")
             file.flush()
             report(k + 1, len(todo), "")
+        else:
+            # Nobody works any more: let them end by themselves, and tidy up.
+            pool.close()
+            pool.join()
     return [done[_key(case)] for case in cases if _key(case) in done]
 
 
