@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-#: Ratios this close to 1 are called "no difference": one seed cannot tell them apart. Over three
-#: seeds the paired ratio of one method to another spread by up to 0.14
+#: Ratios this close to 1 are called "no difference": one seed cannot tell them apart. With few
+#: energies the paired ratio of one method to another spreads by more than this over three seeds
 #: (`tests/benchmarks/RESULTS.md`).
 NOISE = 0.1
 

@@ -275,6 +275,11 @@ def split_frames(
     return train, valid
 
 
+def composition(numbers: Sequence[np.ndarray], elements: Sequence[int]) -> np.ndarray:
+    """Count the atoms of each element in each structure, (n_structures, n_elements)."""
+    return np.array([[np.count_nonzero(z == e) for e in elements] for z in numbers], dtype=float)
+
+
 def fit_reference_energies(
     numbers: Sequence[np.ndarray],
     energies: Sequence[float] | np.ndarray,
@@ -296,6 +301,7 @@ def fit_reference_energies(
     -------
     ndarray, (n_elements,), eV
     """
-    counts = np.array([[np.count_nonzero(z == e) for e in elements] for z in numbers], dtype=float)
-    solution, *_ = np.linalg.lstsq(counts, np.asarray(energies, dtype=float), rcond=None)
+    solution, *_ = np.linalg.lstsq(
+        composition(numbers, elements), np.asarray(energies, dtype=float), rcond=None
+    )
     return solution

@@ -95,6 +95,18 @@ def test_the_best_try_by_validation_goes_on(evidence):
     assert not [c for c in selection.chosen(g, done[:1]) if c["method"] == "noisy nodes"]
 
 
+def test_runs_that_broke_off_stand_in_a_table_of_their_own(evidence):
+    g = group(evidence, seed=[0])
+    plain, report = evidence("design").plain, evidence("report")
+    good, bad = (result(plain(c), 1.0) | {"train_seconds": 1.0} for c in g.cases())
+    bad |= {"failed": "the loss became NaN", "tests": {}, "valid_loss": None}
+    del bad["train_seconds"]
+    found = report.collect(g, {0: good, 1: bad})
+    assert [set(by_method) for _, by_method in found] == [{"supervised"}]
+    assert "supervised" in report.group_table(g, found)
+    assert "the loss became NaN" in evidence("tables").failures([bad])
+
+
 def test_ratios_are_of_pairs(evidence):
     spreads = evidence("spreads")
     mine = [result({"seed": s}, e) for s, e in ((0, 2.0), (1, 8.0), (2, 1.0))]

@@ -18,6 +18,8 @@ from ase_ws.training.auto import choose_weak
 #: With fewer validation energies than this, and no forces, the best of a run's validations is
 #: mostly the luckiest.
 FEW_ENERGIES = 50
+#: Of Gauss-Newton, at most.
+ITERATIONS = 5
 
 
 class _Section(BaseModel):
@@ -162,7 +164,7 @@ class OptimizerConfig(_Section):
     )
     learning_rate: float | None = Field(default=None, gt=0)
     max_steps: int | None = Field(default=None, gt=0)
-    iterations: int = Field(default=5, gt=0, description="of gauss-newton, at most")
+    iterations: int = Field(default=ITERATIONS, gt=0, description="of gauss-newton, at most")
     batch_size: int | None = Field(
         default=None, gt=0, description="structures a step; default 5, for direct forces 20"
     )

@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -183,26 +183,26 @@ def finetune(
     history = History(out, provenance, config.optimizer.select or "best")
     skin = loss.skin if potential.skin_safe else 0.0
     module = FinetuneModule(potential, loss, valid_loss, config)
-    loaders = (
-        train_loader(train_frames, potential.r_max + skin, config, first_step),
-        valid_loader(valid_frames, potential.r_max),
-    )
+    valid_batches = valid_loader(valid_frames, potential.r_max)
     n_atoms = sum(len(f.numbers) for f in train_frames) / len(train_frames)
     number = config.threads or sensible_threads(n_atoms * (config.optimizer.batch_size or 1))
     with _reproducible(config), _quiet_lightning(), threads(number):
         trainer = _trainer(config, out, history, progress)
         if config.optimizer.kind == "gauss-newton":
             with _keyboard_interrupt(trainer):
-                _solve(trainer, module, train_frames, loaders[1], history, progress, free_e0)
+                _solve(trainer, module, train_frames, valid_batches, history, progress, free_e0)
             return _result(out, history)
+        train_batches = train_loader(train_frames, potential.r_max + skin, config, first_step)
         if checkpoint is None:
             # The first row is the model before training: with a base model it may stay the best.
-            trainer.validate(module, loaders[1], verbose=False)
+            trainer.validate(module, valid_batches, verbose=False)
         with _keyboard_interrupt(trainer):
-            trainer.fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(
+                module, train_batches, valid_batches, ckpt_path=checkpoint, weights_only=True
+            )
         if history.rows[-1]["step"] < trainer.global_step:
             # Steps after the last regular validation count too.
-            trainer.validate(module, loaders[1], verbose=False)
+            trainer.validate(module, valid_batches, verbose=False)
     return _result(out, history)
 
 
@@ -216,8 +216,7 @@ def _choices(asked: FinetuneConfig, config: FinetuneConfig) -> Iterator[str]:
     if asked.optimizer.kind is None and config.optimizer.kind == "gauss-newton":
         yield (
             f"{DEFAULT_FROM} or more energies, no forces, from a base model: closed form "
-            "(gauss-newton); "
-            "--optimizer adam for gradient steps"
+            "(gauss-newton); --optimizer adam for gradient steps"
         )
     elif asked.optimizer.select is None and config.optimizer.select == "last":
         yield (
@@ -309,9 +308,7 @@ def _load_frames(
 
 
 def _energy_only(frame: Frame) -> Frame:
-    return Frame(
-        frame.numbers, frame.positions, frame.cell, frame.pbc, frame.energy, source=frame.source
-    )
+    return replace(frame, forces=None, stress=None)
 
 
 def _require_energies(frames: list[Frame], name: str, keys: LabelKeys) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from ase_ws.errors import UserError
-from ase_ws.frames import Frame
-from ase_ws.graphs import collate
+from ase_ws.frames import Frame, composition
 from ase_ws.potentials.module import PotentialModule
+from ase_ws.training.config import ITERATIONS
+from ase_ws.training.evaluate import batches
+from ase_ws.training.start import predicted_energies
 
 #: Ratios of the noise to the prior variance of a typical energy that the evidence chooses among.
 NOISE = tuple(10.0 ** (k / 4) for k in range(-12, 1))
@@ -28,8 +30,6 @@ CONVERGED = 0.03
 #: Energies from which on it is the default: below, Adam was as good or better (measured on ethanol
 #: and methanol, `tests/benchmarks/RESULTS.md`).
 DEFAULT_FROM = 50
-#: Iterations, at most.
-ITERATIONS = 5
 #: Numbers that the Jacobian may hold: 1 GiB in float64, and as much again while it is projected.
 MOST_NUMBERS = 2**27
 
@@ -103,7 +103,7 @@ def gauss_newton(
         raise UserError(refusal)
     sizes = torch.tensor([len(f.numbers) for f in labelled], dtype=torch.float64)
     labels = torch.tensor([f.energy for f in labelled], dtype=torch.float64) / sizes
-    counts = _composition(labelled, potential) / sizes[:, None]
+    counts = torch.from_numpy(_counts(potential, labelled)) / sizes[:, None]
     free = _complement(counts) if free_e0 else torch.eye(len(labelled), dtype=torch.float64)
     start = copy.deepcopy(potential).to(torch.float64)
     current, scale, noise, rmse = start, None, NOISE[-1], math.inf
@@ -119,7 +119,7 @@ def gauss_newton(
         noise, dual = most_likely(kernel / scale, target, candidates)
         current = _with_weights(start, _flat(start) + jacobian.T @ dual / scale)
         del jacobian
-        rest = labels - _energies(current, labelled, sizes)
+        rest = labels - torch.from_numpy(predicted_energies(current, labelled)) / sizes
         if free_e0:
             shift = torch.linalg.lstsq(counts, rest[:, None], driver="gelsd").solution[:, 0]
             current.e0 += shift.to(current.e0.device)
@@ -187,7 +187,7 @@ def unsolvable(
             f"{len(frames)} energies are too many for Gauss-Newton with this model: it holds one "
             "gradient of all weights for each; use --optimizer adam"
         )
-    rank = np.linalg.matrix_rank(_composition(frames, potential).numpy()) if free_e0 else 0
+    rank = np.linalg.matrix_rank(_counts(potential, frames)) if free_e0 else 0
     if len(frames) < rank + 2:
         return (
             f"{len(frames)} energies and {rank} free reference energies of elements: too little "
@@ -196,15 +196,13 @@ def unsolvable(
     return None
 
 
+def _counts(potential: PotentialModule, frames: Sequence[Frame]) -> np.ndarray:
+    return composition([f.numbers for f in frames], potential.atomic_numbers)
+
+
 def _weights(potential: PotentialModule) -> list[torch.nn.Parameter]:
     """Weights that are to be fitted; frozen ones stay."""
     return [w for w in potential.parameters() if w.requires_grad]
-
-
-def _composition(frames: Sequence[Frame], potential: PotentialModule) -> Tensor:
-    """Count atoms by element, (n_frames, n_elements)."""
-    rows = [[np.count_nonzero(f.numbers == z) for z in potential.atomic_numbers] for f in frames]
-    return torch.tensor(rows, dtype=torch.float64)
 
 
 def _complement(columns: Tensor) -> Tensor:
@@ -212,12 +210,6 @@ def _complement(columns: Tensor) -> Tensor:
     u, s, _ = torch.linalg.svd(columns, full_matrices=True)
     rank = int((s > 1e-9 * s.max().clamp(min=1e-300)).sum())
     return u[:, rank:]
-
-
-def _each(potential: PotentialModule, frames: Sequence[Frame]) -> Iterator[Tensor]:
-    for frame in frames:
-        batch = collate([frame.graph(potential.r_max)]).to(potential.device, potential.dtype)
-        yield potential(batch, forces=False).energy.sum()
 
 
 def _jacobian(
@@ -228,7 +220,9 @@ def _jacobian(
     rows = torch.empty(len(frames), sum(w.numel() for w in weights), dtype=torch.float64)
     energies = torch.empty(len(frames), dtype=torch.float64)
     with torch.enable_grad():
-        for k, energy in enumerate(_each(potential, frames)):
+        for k, batch in enumerate(batches(frames, potential.r_max, 1)):
+            moved = batch.to(potential.device, potential.dtype)
+            energy = potential(moved, forces=False).energy.sum()
             gradients = torch.autograd.grad(energy, weights, allow_unused=True)
             parts = [
                 torch.zeros_like(w) if g is None else g
@@ -238,11 +232,6 @@ def _jacobian(
             rows[k] = torch.cat([p.reshape(-1) for p in parts]).cpu() / sizes[k]
             energies[k] = energy.detach().cpu() / sizes[k]
     return rows, energies
-
-
-def _energies(potential: PotentialModule, frames: Sequence[Frame], sizes: Tensor) -> Tensor:
-    with torch.no_grad():
-        return torch.stack([e.cpu().to(torch.float64) for e in _each(potential, frames)]) / sizes
 
 
 def _flat(potential: PotentialModule) -> Tensor:

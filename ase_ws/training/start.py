@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ase_ws.errors import UserError
-from ase_ws.frames import Frame, fit_reference_energies
+from ase_ws.frames import Frame, composition, fit_reference_energies
 from ase_ws.graphs import edges
 from ase_ws.potentials.architecture import MACEArchitecture
 from ase_ws.potentials.direct import DirectPotential, ReadoutSettings
@@ -162,7 +162,7 @@ def energy_scale(frames: Sequence[Frame], isolated: dict[int, float]) -> EnergyS
         e0 = np.array([isolated[z] for z in elements])
     else:
         e0 = fit_reference_energies([f.numbers for f in labelled], energies, elements)
-    counts = np.array([[np.count_nonzero(f.numbers == z) for z in elements] for f in labelled])
+    counts = composition([f.numbers for f in labelled], elements)
     per_atom = (energies - counts @ e0) / counts.sum(axis=1)
     scale = _scale(frames)
     if all(f.forces is None for f in frames):

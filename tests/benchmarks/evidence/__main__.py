@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import data
 import report
 from case import run
-from design import Case, Design, Group, load_design, plain
+from design import Case, Design, Group, key, load_design, plain
 from runner import read_results, run_cases
 from selection import chosen, tuning
 from tables import hours as hours_of
@@ -92,11 +92,7 @@ def _left_out(name: str, group: Group) -> bool:
 
 def _each_once(cases: list[Case]) -> list[Case]:
     """Several groups may ask for the same run."""
-    found: list[Case] = []
-    for case in map(plain, cases):
-        if case not in found:
-            found.append(case)
-    return found
+    return list({key(case): plain(case) for case in cases}.values())
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from ase_ws.errors import UserError
 
 #: The jury of MD: temperatures (K), replicas at each, their length (ps); and in NVE at 300 K.
 JURY = {"temperature": (300.0, 500.0, 1000.0), "replicas": 16, "ps": 2.0}
+NVE = {"temperature": 300.0, "replicas": 4, "ps": 2.0}
 #: The method that trains nothing.
 BASE = "base model"
 Found = dict[str, Any]
-NVE = {"temperature": 300.0, "replicas": 4, "ps": 2.0}
 
 
 def run(case: dict[str, Any]) -> dict[str, Any]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from statistics import median
 
-from design import Case, Claim
+from design import Case, Claim, matches
 from spreads import ratio
-from tables import BASELINE, Found, extremes, rows
+from tables import BASELINE, Found, extremes, problem_of, rows
 
 #: Of each set the frames like those it was trained on, or the only ones; the others are in tables.
 MAIN_TESTS = {"test", "300 K", "mixed T"}
 
 
 def outcomes(claim: Claim, found: list[tuple[Case, Found]]) -> list[tuple[str, float]]:
-    """Give what was measured, by cell."""
-    mine = [(c, f) for c, f in found if all(c[k] in v for k, v in claim.where.items())]
+    """Give what was measured, by cell of those that the claim is about."""
     if claim.what in ("worst", "best"):
         return [
             (
@@ -22,12 +21,12 @@ def outcomes(claim: Claim, found: list[tuple[Case, Found]]) -> list[tuple[str, f
                 getattr(ends[claim.method], claim.what)
                 / getattr(ends[claim.method], f"{claim.what}_supervised"),
             )
-            for problem, ends in extremes(mine, "forces_mev_per_angstrom").items()
+            for problem, ends in extremes(found, "forces_mev_per_angstrom").items()
             if claim.method in ends
         ]
     quantity = {"energy": "energy_mev", "forces": "forces_mev_per_angstrom"}[claim.what]
     measured = []
-    for cell, by_method in mine:
+    for cell, by_method in found:
         results, supervised = by_method.get(claim.method, []), by_method.get(BASELINE, [])
         for test in MAIN_TESTS & {t for r in results for t in r["tests"]}:
             value = ratio(results, supervised, test, quantity)
@@ -40,13 +39,15 @@ def table(claims: list[Claim], found: dict[str, list[tuple[Case, Found]]]) -> st
     """Give each claim, its bound, the worst cell, and whether it holds."""
     lines = []
     for claim in claims:
-        measured = outcomes(claim, found[claim.group])
+        mine = [(c, f) for c, f in found[claim.group] if matches(c, claim.where)]
+        measured = outcomes(claim, mine)
         if not measured:
             lines.append([claim.says, f"≤ {claim.at_most:g}", "not measured", "", "–"])
             continue
         name, worst = max(measured, key=lambda pair: pair[1])
         holds = sum(value <= claim.at_most for _, value in measured)
-        planned = _designed(claim, found[claim.group])
+        whole_grid = claim.what in ("worst", "best")
+        planned = len({problem_of(c) for c, _ in mine}) if whole_grid else len(mine)
         lines.append(
             [
                 claim.says,
@@ -57,10 +58,3 @@ def table(claims: list[Claim], found: dict[str, list[tuple[Case, Found]]]) -> st
             ]
         )
     return rows(["claim", "bound", "median of the cells", "worst cell", "cells within"], lines)
-
-
-def _designed(claim: Claim, found: list[tuple[Case, Found]]) -> int:
-    mine = [c for c, _ in found if all(c[k] in v for k, v in claim.where.items())]
-    if claim.what in ("worst", "best"):
-        return len({(c["set"], c["start"], c["labels"], c["n"]) for c in mine})
-    return len(mine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -59,7 +59,7 @@ SETS = {
     },
     "methanol": Set(METHANOL_TRAIN, {"test": METHANOL_TEST}),
 }
-
+#: Sets that have a base model of a cheaper level.
 CHEAP_LEVEL = ("ethanol", "uracil", "aspirin")
 
 
@@ -96,15 +96,12 @@ def test_frames(name: str) -> dict[str, list[Frame]]:
     return found
 
 
-def without_forces(frames: Sequence[Frame], kept: float = 0.0) -> list[Frame]:
+def without_forces(frames: Sequence[Frame], kept: float) -> list[Frame]:
     """Take the forces off all frames but the first `kept` part."""
     n_kept = round(kept * len(frames))
     return [
         *frames[:n_kept],
-        *(
-            Frame(f.numbers, f.positions, f.cell, f.pbc, energy=f.energy, source=f.source)
-            for f in frames[n_kept:]
-        ),
+        *(replace(f, forces=None, stress=None) for f in frames[n_kept:]),
     ]
 
 
@@ -141,14 +138,8 @@ def _gfn2(frame: Frame) -> Frame:
 
     atoms = Atoms(frame.numbers, frame.positions)
     atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
-    return Frame(
-        frame.numbers,
-        frame.positions,
-        frame.cell,
-        frame.pbc,
-        energy=float(atoms.get_potential_energy()),
-        forces=np.array(atoms.get_forces()),
-    )
+    energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces())
+    return replace(frame, energy=energy, forces=forces, stress=None)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +84,19 @@ class Group(BaseModel):
         """Give every combination but seeds and methods."""
         return [_without(c, "seed", "method") for c in self._product(["-"], [0])]
 
-    def cases(self, methods: list[str] | None = None, seeds: list[int] | None = None) -> list[Case]:
+    def cases(self, seeds: list[int] | None = None) -> list[Case]:
         """Give every run, untuned; seeds outermost, so that a part is a table of fewer seeds."""
-        wanted = [m for m in self.method if methods is None or m in methods]
-        return self._product(wanted, self.seed if seeds is None else seeds)
+        return self._product(self.method, self.seed if seeds is None else seeds)
+
+    def tries_of(self, method: str) -> list[dict[str, Any]]:
+        """Give what a method is tuned over; one try, without a setting, where there is none."""
+        return self.tries.get(method, [{}])
 
     def changed(self, case: Case) -> Case:
         """Give the case as its changes have it."""
         new = dict(case)
         for change in self.changes:
-            if _matches(case, change.when):
+            if matches(case, change.when):
                 new.update(change.to)
         return new
 
@@ -106,7 +110,7 @@ class Group(BaseModel):
         found = []
         for values in itertools.product(*(lists[name] for name in names)):
             case = self.changed(dict(zip(names, values, strict=True)))
-            if not any(_matches(case, left_out) for left_out in self.skip):
+            if not any(matches(case, left_out) for left_out in self.skip):
                 found.append(case)
         return found
 
@@ -135,9 +139,10 @@ class Design(BaseModel):
     claims: list[Claim] = []
 
 
-def load_design(path: Path = FILE) -> Design:
+@cache
+def load_design() -> Design:
     """Read the design."""
-    return Design.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return Design.model_validate(yaml.safe_load(FILE.read_text(encoding="utf-8")))
 
 
 def plain(case: Case) -> Case:
@@ -145,7 +150,13 @@ def plain(case: Case) -> Case:
     return {k: v for k, v in case.items() if v is not None and v is not False}
 
 
-def _matches(case: Case, pattern: dict[str, Any]) -> bool:
+def key(case: Case) -> tuple[tuple[str, str], ...]:
+    """Give what tells a run from every other."""
+    return tuple(sorted((k, str(v)) for k, v in plain(case).items()))
+
+
+def matches(case: Case, pattern: dict[str, Any]) -> bool:
+    """Tell whether a case has these values; a list stands for any of its values."""
     return all(case[k] in v if isinstance(v, list) else case[k] == v for k, v in pattern.items())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import claims
 import figures
 import tables
-from design import Case, Design, Group, plain
+from design import Case, Design, Group, key, matches
 from selection import chosen
 
 from ase_ws.atomic import write_text
@@ -46,15 +46,16 @@ def filled(readme: str, design: Design, found: dict[str, list[tuple[Case, tables
 
 def collect(group: Group, done: dict[str, Any]) -> list[tuple[Case, tables.Found]]:
     """Give the results of a group: by cell, by method; empty where nothing was run."""
-    by_case = {_frozen(r["case"]): r for r in done.values()}
+    # What broke off has a table of its own.
+    by_case = {key(r["case"]): r for r in done.values() if "failed" not in r}
     # Combinations that a change makes alike are one case.
-    cases = {_frozen(plain(case)): case for case in chosen(group, done.values())}
+    cases = {key(case): case for case in chosen(group, done.values())}
     found = []
     for cell in group.cells():
         by_method: tables.Found = {}
-        for key, case in cases.items():
-            if key in by_case and _belongs(case, cell, group):
-                by_method.setdefault(case["method"], []).append(by_case[key])
+        for name, case in cases.items():
+            if name in by_case and _belongs(case, cell, group):
+                by_method.setdefault(case["method"], []).append(by_case[name])
         found.append((cell, by_method))
     return found
 
@@ -62,9 +63,9 @@ def collect(group: Group, done: dict[str, Any]) -> list[tuple[Case, tables.Found
 def _belongs(case: Case, cell: Case, group: Group) -> bool:
     """Tell whether a run is of a cell, but for what its method has differently or was tuned to."""
     own = group.changed({**cell, "method": case["method"]})
-    if any("learning_rate" in attempt for attempt in group.tries.get(case["method"], [])):
+    if any("learning_rate" in attempt for attempt in group.tries_of(case["method"])):
         own["learning_rate"] = case["learning_rate"]
-    return all(case[k] == v for k, v in own.items())
+    return matches(case, own)
 
 
 def results_page(
@@ -121,7 +122,3 @@ def block(design: Design, found: dict[str, list[tuple[Case, tables.Found]]], nam
     if part == "grid":
         return tables.grid(found[group], "forces_mev_per_angstrom") + "\n"
     return group_table(design.groups[group], found[group]) + "\n"
-
-
-def _frozen(case: Case) -> tuple[Any, ...]:
-    return tuple(sorted((k, str(v)) for k, v in case.items()))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-from design import Case, Group, plain
+from design import Case, Group, key
 from spreads import Result
 
 #: The seed that methods are tuned at.
@@ -18,21 +17,21 @@ def tuning(group: Group) -> list[Case]:
     return [
         {**case, **attempt}
         for case in group.cases(seeds=[TUNED_AT] if TUNED_AT in group.seed else [])
-        for attempt in group.tries.get(case["method"], [{}])
+        for attempt in group.tries_of(case["method"])
     ]
 
 
 def chosen(group: Group, results: Iterable[Result]) -> list[Case]:
     """Give the runs of all seeds at the best try of each cell, as far as the tries were made."""
-    done = {_key(r["case"]): r for r in results}
+    done = {key(r["case"]): r for r in results}
     found = []
     for case in group.cases():
         attempts = [
-            done.get(_key({**case, "seed": TUNED_AT, **attempt}))
-            for attempt in group.tries.get(case["method"], [{}])
+            done.get(key({**case, "seed": TUNED_AT, **attempt}))
+            for attempt in group.tries_of(case["method"])
         ]
         if len(attempts) == 1:
-            found.append({**case, **group.tries.get(case["method"], [{}])[0]})
+            found.append({**case, **group.tries_of(case["method"])[0]})
         elif all(attempts):
             best = min((a for a in attempts if a), key=_valid_loss)
             found.append({**case, **{k: best["case"].get(k) for k in _TRIED}})
@@ -43,7 +42,3 @@ def _valid_loss(result: Result) -> float:
     loss = result["valid_loss"]
     # A run that broke off is no best one.
     return float("inf") if loss is None or loss != loss else loss
-
-
-def _key(case: Case) -> tuple[Any, ...]:
-    return tuple(sorted((k, str(v)) for k, v in plain(case).items()))

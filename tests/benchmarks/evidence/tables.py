@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from design import Case, Group
-from spreads import QUANTITIES, Result, Spread, ratio, spread, values
+from spreads import QUANTITIES, Result, ratio, spread, values
 
 #: What a method is compared with.
 BASELINE = "supervised"
@@ -64,13 +64,9 @@ def compared(group: Group, found: list[tuple[Case, Found]]) -> str:
 
 
 def method_name(method: str, results: Sequence[Result]) -> str:
-    """Name a method, with what it was tuned to."""
-    tuned = {
-        k: r["case"][k] for r in results for k in ("strength", "learning_rate") if k in r["case"]
-    }
-    if "strength" not in tuned:
-        return method
-    return f"{method}, {tuned['strength']:g}"
+    """Name a method, with the strength that it has."""
+    strength = results[0]["case"].get("strength")
+    return method if strength is None else f"{method}, {strength:g}"
 
 
 def extremes(found: list[tuple[Case, Found]], quantity: str) -> dict[tuple[Any, ...], Extremes]:
@@ -81,8 +77,7 @@ def extremes(found: list[tuple[Case, Found]], quantity: str) -> dict[tuple[Any, 
     """
     by_problem: dict[tuple[Any, ...], list[Found]] = {}
     for cell, by_method in found:
-        problem = tuple(cell[f] for f in ("set", "start", "labels", "n"))
-        by_problem.setdefault(problem, []).append(by_method)
+        by_problem.setdefault(problem_of(cell), []).append(by_method)
     every = {}
     for problem, cells in by_problem.items():
         every[problem] = {}
@@ -95,6 +90,11 @@ def extremes(found: list[tuple[Case, Found]], quantity: str) -> dict[tuple[Any, 
                     len(seeds),
                 )
     return every
+
+
+def problem_of(cell: Case) -> tuple[Any, ...]:
+    """Give what the cells of one grid share: set, start, labels, their number."""
+    return tuple(cell[f] for f in ("set", "start", "labels", "n"))
 
 
 class Ends(NamedTuple):
@@ -224,8 +224,4 @@ def _entry(
         return ["–", ""]
     text = found.text(1 if quantity == "energy_mev" else 0)
     against = None if method == BASELINE else ratio(results, supervised, test, quantity)
-    return [text, "" if against is None else _ratio_text(against)]
-
-
-def _ratio_text(found: Spread) -> str:
-    return found.text(2)
+    return [text, "" if against is None else against.text(2)]
