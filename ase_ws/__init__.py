@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ase_ws.calculators.committee import CommitteeCalculator
     from ase_ws.calculators.guarded import GuardedCalculator
     from ase_ws.calculators.potential import PotentialCalculator
+    from ase_ws.losses.consistency import GradientLoss
     from ase_ws.losses.weak import PISCLoss, PITCLoss
     from ase_ws.md.replicas import run_replicas
     from ase_ws.md.run import run_md
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "CommitteeCalculator": "ase_ws.calculators.committee",
+    "GradientLoss": "ase_ws.losses.consistency",
     "GuardedCalculator": "ase_ws.calculators.guarded",
     "PITCLoss": "ase_ws.losses.weak",
     "PISCLoss": "ase_ws.losses.weak",
@@ -38,6 +40,7 @@ _WHERE = {
 
 __all__ = [
     "CommitteeCalculator",
+    "GradientLoss",
     "GuardedCalculator",
     "PISCLoss",
     "PITCLoss",

@@ -10,6 +10,7 @@ import pytest
 import ase_ws
 
 PROMISED = [
+    "GradientLoss",
     "PISCLoss",
     "PITCLoss",
     "PotentialCalculator",

@@ -4,6 +4,7 @@ import pytest
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from ase_ws.errors import UserError
 from ase_ws.training import FinetuneConfig, finetune
 
 
@@ -16,17 +17,24 @@ def test_conservative_models_go_without(base, has_forces):
     assert auto == FinetuneConfig(**given).resolved(has_forces=has_forces)
 
 
-def test_direct_forces_take_the_second_order():
+def test_direct_forces_take_the_gradient():
     weak = (
         FinetuneConfig(weak={"kind": "auto"}).resolved(has_forces=True, conservative=False)
     ).weak
-    assert (weak.kind, weak.order, weak.reference) == ("both", 2, "none")
-    assert weak.pitc_weight == weak.pisc_weight > 0
+    assert (weak.kind, weak.reference) == ("gradient", "none")
+    assert weak.gradient_weight == 0.3
+    assert weak.pitc_weight == weak.pisc_weight == 0
+
+
+def test_the_gradient_is_for_direct_forces_only():
+    for weak in ({"kind": "gradient"}, {"gradient_weight": 1.0}):
+        with pytest.raises(UserError, match="--forces direct"):
+            FinetuneConfig(weak=weak).resolved(has_forces=True)
 
 
 def test_settings_of_ones_own_stay():
-    config = FinetuneConfig(weak={"kind": "auto", "pitc_weight": 7.0})
-    assert config.resolved(has_forces=True, conservative=False).weak.pitc_weight == 7.0
+    config = FinetuneConfig(weak={"kind": "auto", "gradient_weight": 7.0})
+    assert config.resolved(has_forces=True, conservative=False).weak.gradient_weight == 7.0
 
 
 def labelled(n):
@@ -40,7 +48,9 @@ def labelled(n):
     return frames
 
 
-@pytest.mark.parametrize(("forces", "word"), [("direct", "second order"), ("conservative", "no")])
+@pytest.mark.parametrize(
+    ("forces", "word"), [("direct", "direct forces against"), ("conservative", "no")]
+)
 def test_it_says_what_it_picked(tmp_path, forces, word):
     said = []
     config = {
@@ -52,4 +62,4 @@ def test_it_says_what_it_picked(tmp_path, forces, word):
     finetune(frames[:2], frames[2:], config=config, out=tmp_path / "run", announce=said.append)
     assert said[0].startswith("--weak auto: ")
     assert word in said[0]
-    assert ("weights 30" in " ".join(said)) == (forces == "direct")
+    assert ("(ε 0.03 Å, weight 0.3)" in " ".join(said)) == (forces == "direct")

@@ -505,15 +505,36 @@ def test_the_gradient_loss_is_the_mean_square_of_what_is_left_over(batch):
     c = torch.tensor([0.0, 0.0, 0.3], dtype=torch.float64)
     potential = Curl(Harmonic(), c.tolist())
     prediction = potential(batch, forces=True)
-    found = GradientLoss()(potential, batch, prediction, generator=generator())
+    found = GradientLoss(0.0)(potential, batch, prediction, generator=generator())
     left = torch.linalg.cross(c.expand(1, 3), batch.positions).square().mean(dim=1)
     per_structure = sum_by_graph(left, batch) / batch.n_atoms
     torch.testing.assert_close(found, per_structure.mean(), rtol=1e-10, atol=0)
     plain = Harmonic()
-    zero = GradientLoss()(plain, batch, plain(batch, forces=True), generator=generator())
-    assert zero.item() < 1e-25
-    with pytest.raises(ValueError, match="forces"):
-        GradientLoss()(plain, batch, plain(batch, forces=False), generator=generator())
+    for epsilon in (0.0, 0.03):
+        zero = GradientLoss(epsilon)(
+            plain, batch, plain(batch, forces=False), generator=generator()
+        )
+        assert zero.item() < 1e-25
+
+
+def test_the_gradient_loss_is_taken_at_a_displaced_copy(batch):
+    """c × (r + δ), and the edges must reach that far."""
+    c = torch.tensor([0.0, 0.0, 0.3], dtype=torch.float64)
+    potential, loss = Curl(Harmonic(), c.tolist()), GradientLoss(0.05)
+    prediction = potential(batch, forces=False)
+    found = loss(potential, batch, prediction, generator=generator(3))
+    moved = batch.positions + Displacements(0.05)(batch, generator(3))
+    left = torch.linalg.cross(c.expand(1, 3), moved).square().mean(dim=1)
+    expected = (sum_by_graph(left, batch) / batch.n_atoms).mean()
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+    assert loss.skin == pytest.approx(2 * 0.05 * 3**0.5)
+    assert GradientLoss(0.0).skin == 0
+
+
+def test_the_gradient_loss_grows_with_a_ramp():
+    term = WeightedTerm("gradient", 1.0, GradientLoss(0.1), epsilon_ramp=0.5)
+    assert term.at(0, 10).loss.epsilon == pytest.approx(0.01)
+    assert term.at(5, 10).loss.epsilon == 0.1
 
 
 @pytest.mark.parametrize("detached", [False, True])

@@ -16,6 +16,7 @@ class Weak(str, Enum):
     pitc = "pitc"
     pisc = "pisc"
     both = "both"
+    gradient = "gradient"
     auto = "auto"
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ase_ws.graphs import mean_by_graph, sum_by_graph
-from ase_ws.losses.copies import Copy
+from ase_ws.losses.copies import Copy, edges_for
+from ase_ws.losses.displacements import Displacements, Shape
 from ase_ws.losses.metrics import Metric, penalty
 from ase_ws.losses.residual import forces_of
 from ase_ws.losses.weak import WeakLoss
@@ -18,37 +19,55 @@ from ase_ws.typing import GraphBatch, Potential, Prediction
 
 @dataclass(frozen=True)
 class GradientLoss:
-    """Direct forces must be −dE/dr: the limit of PITC for ε → 0, in all directions at once.
+    """Direct forces must be −dE/dr at a displaced copy, in all components.
 
-    L = mean over structures of (1 / 3 n_atoms) Σ ρ(F_i + ∂E/∂r_i), in eV²/Å² for squares. One more
+    L = mean over structures of (1 / 3 n_atoms) Σ ρ(F_i(r+δ) + ∂E/∂r_i(r+δ)), in eV²/Å² for
+    squares: the limit of PITC, taken at r+δ, for short steps in all directions at once. One more
     forward pass and a double backward pass, as training on forces costs a conservative model. Of
     no use for conservative potentials, where it is zero.
 
     Parameters
     ----------
+    epsilon : float, Å
+        Scale of δ; 0: at r itself.
     metric : {"square", "absolute", "huber"}
     delta : float, eV/Å
         Of the Huber form.
+    shape : {"cube", "ball", "gaussian"}
+    cap : float
+        See `ase_ws.losses.Displacements`.
     detach_forces : bool
         Let no gradient flow through the forces: the energy follows them, not the reverse.
 
     Raises
     ------
     ValueError
-        The prediction has no forces.
+        The batch's edges do not reach `r_max + skin`, or the potential gives no forces.
 
     Notes
     -----
-    This package's.
+    This package's. Measured in the README's "Direct forces".
     """
 
+    epsilon: float = 0.03
     metric: Metric = "square"
     delta: float = 0.1
+    shape: Shape = "cube"
+    cap: float = 0.3
     detach_forces: bool = False
 
+    @property
+    def skin(self) -> float:
+        """How far beyond `r_max` the edges of a batch must reach, Å."""
+        return 2 * self._displacements.longest if self.epsilon else 0.0
+
+    @property
+    def _displacements(self) -> Displacements:
+        return Displacements(self.epsilon, self.shape, self.cap)
+
     def needs_forces(self, batch: GraphBatch) -> bool:
-        """Tell that forces at r are needed, always."""
-        return True
+        """Tell that none are needed at r: those of the copy come with its energy."""
+        return False
 
     def __call__(
         self,
@@ -59,12 +78,15 @@ class GradientLoss:
         generator: torch.Generator,
     ) -> Tensor:
         """Return the loss (see `ase_ws.typing.LossTerm`)."""
-        if prediction.forces is None:
-            raise ValueError("the gradient loss needs a prediction with forces")
-        forces = prediction.forces.detach() if self.detach_forces else prediction.forces
-        positions = batch.positions.detach().requires_grad_()
-        energy = potential(replace(batch, positions=positions), forces=False).energy
-        (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=True)
+        moved = replace(batch, labels=None, frame_ids=None)
+        if self.epsilon:
+            moved = edges_for(
+                potential, moved.displaced(self._displacements(batch, generator)), self.skin
+            )
+        positions = moved.positions.detach().requires_grad_()
+        there = potential(replace(moved, positions=positions), forces=True, create_graph=True)
+        (gradient,) = torch.autograd.grad(there.energy.sum(), positions, create_graph=True)
+        forces = forces_of(there).detach() if self.detach_forces else forces_of(there)
         per_atom = penalty(forces + gradient, self.metric, self.delta).mean(dim=1)
         return mean_by_graph(per_atom, batch).mean()
 

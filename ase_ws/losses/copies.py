@@ -76,7 +76,7 @@ def evaluate_copies(
             mine = wanted[start : start + at_once]
             moved = collate([bare.displaced(copies[k].displacement) for k in mine])
             prediction = potential(
-                _edges_for(potential, moved, skin),
+                edges_for(potential, moved, skin),
                 forces=forces,
                 create_graph=forces and create_graph,
             )
@@ -85,7 +85,7 @@ def evaluate_copies(
     return [prediction for prediction in out if prediction is not None]
 
 
-def _edges_for(potential: Potential, batch: GraphBatch, skin: float) -> GraphBatch:
+def edges_for(potential: Potential, batch: GraphBatch, skin: float) -> GraphBatch:
     """Keep the edges where that is exact, else build those that this potential needs."""
     if not potential.skin_safe:
         return rebuilt(batch, potential.r_max)

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 class Choice(NamedTuple):
     """What was picked, and why, in one line for the user."""
 
-    kind: Literal["none", "both"]
+    kind: Literal["none", "gradient"]
     why: str
 
 
@@ -23,14 +23,15 @@ def choose_weak(*, conservative: bool) -> Choice:
     Returns
     -------
     Choice
-        Order, ε, strength and reference are then the defaults of `FinetuneConfig.resolved`.
+        Strength and ε are then the defaults of `FinetuneConfig.resolved`.
 
     Notes
     -----
     The rule is that of the README's page "When do the weak losses pay?": where forces are derived
     from the energy, the first-order losses say nothing about them and penalise curvature; of the
     sets and label numbers measured (`tests/benchmarks/RESULTS.md`) they helped in none. Where
-    forces are read out, the losses are the only tie between them and the energy.
+    forces are read out, such a loss is the only tie between them and the energy; the limit of
+    small displacements in all directions at once carries most of it a step.
     """
     if conservative:
         return Choice(
@@ -39,6 +40,7 @@ def choose_weak(*, conservative: bool) -> Choice:
             "measurements",
         )
     return Choice(
-        "both",
-        "PITC and PISC at second order: nothing else ties direct forces to the energy",
+        "gradient",
+        "direct forces against -dE/dr (the limit of PITC for small displacements): nothing else "
+        "ties them to the energy",
     )

@@ -22,6 +22,10 @@ FEW_ENERGIES = 50
 ITERATIONS = 5
 
 
+#: Displacements, Å, where 0.05 is not the best.
+_EPSILON = {"gradient": 0.03}
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
@@ -94,8 +98,10 @@ class LossConfig(_Section):
 class WeakConfig(_Section):
     """The weak terms: PITC and PISC, and the two methods they are compared with."""
 
-    kind: Literal["none", "pitc", "pisc", "both", "auto"] = Field(
-        default="none", description="auto: what was measured to pay for this model and labels"
+    kind: Literal["none", "pitc", "pisc", "both", "gradient", "auto"] = Field(
+        default="none",
+        description="gradient: direct forces against -dE/dr, the limit of PITC for small "
+        "displacements in all directions; auto: what was measured to pay for this model and labels",
     )
     order: Literal[1, 2] | None = Field(
         default=None,
@@ -107,8 +113,8 @@ class WeakConfig(_Section):
     curl_weight: float = Field(
         default=0.0, ge=0, description="direct forces only: work round small parallelograms"
     )
-    gradient_weight: float = Field(
-        default=0.0, ge=0, description="direct forces only: forces against -dE/dr"
+    gradient_weight: float | None = Field(
+        default=None, ge=0, description="direct forces only: forces against -dE/dr"
     )
     taylor_weight: float = Field(
         default=0.0, ge=0, description="energies of displaced copies from labelled forces"
@@ -250,10 +256,16 @@ class FinetuneConfig(_Section):
             raise UserError("weak.reference=base needs a base model: give --model BASE")
         on_difference = weak.reference == "base"
         _default(weak, "order", 1 if conservative else 2)
-        _default(weak, "epsilon", 0.15 if on_difference else 0.05)
+        _default(weak, "epsilon", 0.15 if on_difference else _EPSILON.get(weak.kind, 0.05))
         strength = (0.001 if on_difference else 0.01) if conservative else 30.0
         _default(weak, "pitc_weight", strength if weak.kind in ("pitc", "both") else 0.0)
         _default(weak, "pisc_weight", strength if weak.kind in ("pisc", "both") else 0.0)
+        _default(weak, "gradient_weight", 0.3 if weak.kind == "gradient" else 0.0)
+        if weak.gradient_weight and conservative:
+            raise UserError(
+                "--weak gradient (weak.gradient_weight) ties direct forces to -dE/dr, and these "
+                "forces are -dE/dr already: add --forces direct, or leave it out"
+            )
         _default(new.loss, "energy_weight", 10.0 if has_forces and conservative else 100.0)
         _default(new.loss, "forces_weight", 1.0)
         squares = new.loss.metric == "square" and new.loss.stress_weight == 0

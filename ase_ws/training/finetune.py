@@ -212,7 +212,7 @@ def _choices(asked: FinetuneConfig, config: FinetuneConfig) -> Iterator[str]:
         weak = config.weak
         yield f"--weak auto: {choose_weak(conservative=config.model.forces == 'conservative').why}"
         if weak.kind != "none":
-            yield f"  (ε {weak.epsilon:g} Å, weights {weak.pitc_weight:g} and {weak.pisc_weight:g})"
+            yield f"  (ε {weak.epsilon:g} Å, weight {weak.gradient_weight:g})"
     if asked.optimizer.kind is None and config.optimizer.kind == "gauss-newton":
         yield (
             f"{DEFAULT_FROM} or more energies, no forces, from a base model: closed form "
@@ -399,10 +399,15 @@ def build_losses(
         WeightedTerm("curl", weak.curl_weight, CurlLoss(**sampling), **when),
         WeightedTerm(
             "gradient",
-            weak.gradient_weight,
-            GradientLoss(weak.metric, detach_forces=weak.detach_forces),
-            weight_ramp=weak.weight_ramp,
-            fraction=weak.fraction,
+            weak.gradient_weight or 0.0,
+            GradientLoss(
+                sampling["epsilon"],
+                weak.metric,
+                shape=weak.shape,
+                cap=weak.cap,
+                detach_forces=weak.detach_forces,
+            ),
+            **when,
         ),
         WeightedTerm("taylor", weak.taylor_weight, TaylorLabelLoss(**sampling), **when),
         WeightedTerm("noisy_nodes", weak.noisy_nodes_weight, NoisyNodesLoss(**sampling), **when),
