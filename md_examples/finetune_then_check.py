@@ -22,13 +22,13 @@ from ase_ws.training import evaluate_potential
 
 
 def main(out: str | Path, steps: int = 500, picoseconds: float = 1.0) -> StabilityReport:
-    """Fine-tune with PITC and PISC, evaluate, and run the stability check at 300 K."""
+    """Fine-tune on energies, evaluate, and run the stability check at 300 K."""
     frames = read_frames(METHANOL_TRAIN)
     result = finetune(
         frames[:50],
         frames[50:70],
         model=BASE_MODEL,
-        config={"weak": {"kind": "both"}, "optimizer": {"max_steps": steps}},
+        config={"weak": {"kind": "auto"}, "optimizer": {"max_steps": steps}},
         out=out,
     )
     errors = evaluate_potential(result.potential, read_frames(METHANOL_TEST)).metrics

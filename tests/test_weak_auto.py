@@ -1,11 +1,14 @@
 """`--weak auto`: the rule, and what the user is told."""
 
+import itertools
+
 import pytest
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_ws.errors import UserError
 from ase_ws.training import FinetuneConfig, finetune
+from ase_ws.training.config import load_config
 
 
 @pytest.mark.parametrize("base", [None, "b"])
@@ -35,6 +38,48 @@ def test_the_gradient_is_for_direct_forces_only():
 def test_settings_of_ones_own_stay():
     config = FinetuneConfig(weak={"kind": "auto", "gradient_weight": 7.0})
     assert config.resolved(has_forces=True, conservative=False).weak.gradient_weight == 7.0
+
+
+KINDS = ("none", "pitc", "both", "gradient", "auto")
+
+
+@pytest.mark.parametrize(("then", "now"), itertools.permutations(KINDS, 2))
+def test_what_a_run_wrote_of_one_kind_is_not_taken_for_another(tmp_path, then, now):
+    """`--config run/config.yaml --weak KIND` is KIND as shipped."""
+
+    def resolved(config):
+        return config.resolved(has_forces=True, conservative=False)
+
+    resolved(FinetuneConfig(weak={"kind": then})).write(tmp_path / "config.yaml")
+    found = load_config(tmp_path / "config.yaml", options={"weak.kind": now})
+    assert resolved(found).weak == resolved(FinetuneConfig(weak={"kind": now})).weak
+
+
+def test_strengths_of_ones_own_go_with_kinds_that_mean_the_same(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("weak: {kind: pitc, pitc_weight: 5.0, epsilon: 0.1, pisc_weight: 0.0}")
+    weak = load_config(path, options={"weak.kind": "both"}).weak
+    assert (weak.pitc_weight, weak.epsilon, weak.pisc_weight) == (5.0, 0.1, None)
+
+
+@pytest.mark.parametrize(
+    ("weak", "words"),
+    [
+        ({"kind": "gradient", "pitc_weight": 7.0}, "counts with --weak pitc or both"),
+        ({"kind": "none", "pisc_weight": 7.0}, "counts with --weak pisc or both"),
+        ({"kind": "gradient", "reference": "base"}, "is for pitc and pisc"),
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(weak, words):
+    config = FinetuneConfig(weak=weak, model={"base": "b"})
+    with pytest.raises(UserError, match=words):
+        config.resolved(has_forces=True, conservative=False)
+
+
+def test_the_gradient_alone_has_its_own_displacements():
+    for weak in ({"kind": "gradient"}, {"gradient_weight": 1.0}):
+        config = FinetuneConfig(weak=weak).resolved(has_forces=True, conservative=False)
+        assert config.weak.epsilon == 0.03
 
 
 def labelled(n):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ class GradientLoss:
 
     Notes
     -----
-    This package's. Measured in the README's "Direct forces".
+    This package's. Measured in the README's "When do the weak losses pay?".
     """
 
     epsilon: float = 0.03
@@ -55,6 +56,12 @@ class GradientLoss:
     shape: Shape = "cube"
     cap: float = 0.3
     detach_forces: bool = False
+
+    def __post_init__(self) -> None:
+        if self.metric not in get_args(Metric):
+            raise ValueError(f"metric must be one of {get_args(Metric)}: '{self.metric}'")
+        if self.epsilon:
+            _ = self._displacements
 
     @property
     def skin(self) -> float:

@@ -161,7 +161,7 @@ class DirectPotential(PotentialModule):
     """A MACE with forces of their own: E from the network, F from a `DirectReadout`.
 
     An evaluation costs one forward pass and no backward pass. Nothing makes the forces the
-    gradient of the energy: the weak losses (second order) are what draws them together, and
+    gradient of the energy: the weak losses are what draws them together, and
     `ase-ws evaluate` says how far apart they are. Energy is not conserved in MD. Stress, where
     asked for, is the derivative of the energy.
 

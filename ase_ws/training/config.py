@@ -22,10 +22,6 @@ FEW_ENERGIES = 50
 ITERATIONS = 5
 
 
-#: Displacements, Å, where 0.05 is not the best.
-_EPSILON = {"gradient": 0.03}
-
-
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
@@ -96,7 +92,7 @@ class LossConfig(_Section):
 
 
 class WeakConfig(_Section):
-    """The weak terms: PITC and PISC, and the two methods they are compared with."""
+    """The weak terms: PITC, PISC, the gradient, and the two methods they are compared with."""
 
     kind: Literal["none", "pitc", "pisc", "both", "gradient", "auto"] = Field(
         default="none",
@@ -239,10 +235,10 @@ class FinetuneConfig(_Section):
 
         Notes
         -----
-        The defaults were measured (DESIGN section 5 and the README's table): fine-tuning takes the
-        residual of the difference to the frozen base model, at first order with ε = 0.15 Å and
+        The defaults were measured (the README's tables): PITC and PISC take the residual of the
+        difference to the frozen base model where there is one, at first order with ε = 0.15 Å and
         weight 0.001; a conservative model from scratch gains from no weak loss; direct forces take
-        the trapezoid at full strength.
+        the trapezoid at full strength, or the gradient.
         """
         new = self.model_copy(deep=True)
         tuned = new.model.base is not None
@@ -250,22 +246,33 @@ class FinetuneConfig(_Section):
         weak = new.weak
         if weak.kind == "auto":
             weak.kind = choose_weak(conservative=conservative).kind
+        if weak.reference == "base" and weak.kind == "gradient":
+            raise UserError(
+                "weak.reference=base is for pitc and pisc: leave it out with --weak gradient"
+            )
         if weak.reference is None:
             weak.reference = "base" if tuned and conservative else "none"
         if weak.reference == "base" and not tuned:
             raise UserError("weak.reference=base needs a base model: give --model BASE")
         on_difference = weak.reference == "base"
         _default(weak, "order", 1 if conservative else 2)
-        _default(weak, "epsilon", 0.15 if on_difference else _EPSILON.get(weak.kind, 0.05))
-        strength = (0.001 if on_difference else 0.01) if conservative else 30.0
-        _default(weak, "pitc_weight", strength if weak.kind in ("pitc", "both") else 0.0)
-        _default(weak, "pisc_weight", strength if weak.kind in ("pisc", "both") else 0.0)
         _default(weak, "gradient_weight", 0.3 if weak.kind == "gradient" else 0.0)
         if weak.gradient_weight and conservative:
             raise UserError(
                 "--weak gradient (weak.gradient_weight) ties direct forces to -dE/dr, and these "
-                "forces are -dE/dr already: add --forces direct, or leave it out"
+                "forces are -dE/dr already: add --forces direct, or say --weak none"
             )
+        gradient_only = bool(weak.gradient_weight) and weak.kind in ("none", "gradient")
+        _default(weak, "epsilon", 0.15 if on_difference else 0.03 if gradient_only else 0.05)
+        strength = (0.001 if on_difference else 0.01) if conservative else 30.0
+        _default(weak, "pitc_weight", strength if weak.kind in ("pitc", "both") else 0.0)
+        _default(weak, "pisc_weight", strength if weak.kind in ("pisc", "both") else 0.0)
+        for name, kinds in (("pitc_weight", ("pitc", "both")), ("pisc_weight", ("pisc", "both"))):
+            if getattr(weak, name) and weak.kind not in kinds:
+                raise UserError(
+                    f"weak.{name} counts with --weak {' or '.join(kinds)} only, and the kind is "
+                    f"'{weak.kind}': leave it out, or change the kind"
+                )
         _default(new.loss, "energy_weight", 10.0 if has_forces and conservative else 100.0)
         _default(new.loss, "forces_weight", 1.0)
         squares = new.loss.metric == "square" and new.loss.stress_weight == 0
@@ -327,21 +334,42 @@ def load_config(
     UserError
         Names the field, what it was and what was expected.
     """
-    tree: dict[str, Any] = {}
-    if path is not None:
-        tree = _read_yaml(Path(path))
-    for name, value in (options or {}).items():
-        if value is not None:
-            _set(tree, name, value)
+    given = {name: value for name, value in (options or {}).items() if value is not None}
     for item in overrides:
         name, separator, value = item.partition("=")
         if not separator:
             raise UserError(f"--set {item}: expected section.field=value")
         try:
-            _set(tree, name.strip(), yaml.safe_load(value))
+            given[name.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise UserError(f"--set {item}: the value is not valid YAML") from error
+    tree = {} if path is None else _read_yaml(Path(path))
+    _forget_strength_of_another_kind(tree, given.get("weak.kind"))
+    for name, value in given.items():
+        _set(tree, name, value)
     return validated_config(tree)
+
+
+def _forget_strength_of_another_kind(tree: dict[str, Any], kind: str | None) -> None:
+    """Drop what a file says of its own kind of weak losses where another is asked for.
+
+    A run writes every number that it chose: those of `none` are zeros, those of `both` no good for
+    `gradient`.
+    """
+    weak = tree.get("weak")
+    if kind is None or not isinstance(weak, dict) or weak.get("kind", kind) == kind:
+        return
+    if {kind, weak["kind"]} <= {"pitc", "pisc", "both"}:
+        # These mean the same by the same numbers, but for a term that only one of them has.
+        kept = {n for n in _STRENGTH if weak.get(n) != 0 and n not in _UNUSED.get(kind, ())}
+    else:
+        kept = set()
+    for name in set(_STRENGTH) - kept:
+        weak.pop(name, None)
+
+
+_STRENGTH = ("order", "epsilon", "reference", "pitc_weight", "pisc_weight", "gradient_weight")
+_UNUSED = {"pitc": ("pisc_weight",), "pisc": ("pitc_weight",)}
 
 
 def validated_config(tree: Mapping[str, Any]) -> FinetuneConfig:

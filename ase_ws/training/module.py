@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from ase_ws.errors import UserError
+from ase_ws.errors import DivergedError
 from ase_ws.frames import Frame
 from ase_ws.graphs import collate
 from ase_ws.losses import EnergyLoss, ForcesLoss, StressLoss, TotalLoss
@@ -88,7 +88,7 @@ class FinetuneModule(L.LightningModule):
             n_steps=self.config.optimizer.max_steps or 0,
         )
         if not bool(torch.isfinite(value.total)):
-            raise UserError(
+            raise DivergedError(
                 f"the loss became NaN or infinite at step {self.global_step}: lower the learning "
                 "rate (--set optimizer.learning_rate=...) or look for wrong labels; the best "
                 "model so far was kept"

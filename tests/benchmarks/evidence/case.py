@@ -9,7 +9,7 @@ from typing import Any
 import data
 import design
 
-from ase_ws.errors import UserError
+from ase_ws.errors import DivergedError
 
 #: The jury of MD: temperatures (K), replicas at each, their length (ps); and in NVE at 300 K.
 JURY = {"temperature": (300.0, 500.0, 1000.0), "replicas": 16, "ps": 2.0}
@@ -24,10 +24,9 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
     train, valid = data.draw(case["set"], case["n"], case["seed"])
     try:
         potential, found = (untrained if case["method"] == BASE else trained)(case, train, valid)
-    except UserError as error:
-        # A loss that became NaN: a result too, which nothing is compared with.
+    except DivergedError as error:
+        # A result too, which nothing is compared with.
         return {"failed": str(error), "tests": {}, "valid_loss": None}
-    found["settings"] = design.load_design().methods[case["method"]].model_dump()
     found["tests"] = {
         name: errors(potential, frames) for name, frames in data.test_frames(case["set"]).items()
     }
@@ -46,12 +45,13 @@ def untrained(case: dict[str, Any], train: list[Any], valid: list[Any]) -> tuple
         raise ValueError("from scratch there is no base model")
     potential = load_potential(path)
     refit_e0(potential, train, {})
-    return potential, {"valid_loss": None, "train_seconds": 0.0}
+    return potential, {"valid_loss": None, "train_seconds": 0.0, "settings": {}}
 
 
 def trained(case: dict[str, Any], train: list[Any], valid: list[Any]) -> tuple[Any, Found]:
     """Train as the case says."""
     from ase_ws.training import finetune
+    from ase_ws.training.config import load_config
 
     labels = case.get("labels", "energy+forces")
     if labels.endswith("% with forces"):
@@ -66,10 +66,15 @@ def trained(case: dict[str, Any], train: list[Any], valid: list[Any]) -> tuple[A
             config=config_of(case, labels),
             out=Path(folder) / "run",
         )
+        written = load_config(result.path / "config.yaml").model_dump(mode="json")
     # Of the model that was kept, not of the luckiest validation.
     kept = next(row for row in result.history if row["step"] == result.kept_step)
-    found = {"valid_loss": kept["valid_loss"], "train_seconds": result.history[-1]["seconds"]}
-    return result.potential, found
+    return result.potential, {
+        "valid_loss": kept["valid_loss"],
+        "train_seconds": result.history[-1]["seconds"],
+        # What was shipped then, too.
+        "settings": {name: written[name] for name in ("loss", "weak", "optimizer")},
+    }
 
 
 def config_of(case: dict[str, Any], labels: str) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from statistics import median
 
-from design import Case, Claim, matches
+from design import Case, Claim, Design, Group, matches
+from selection import belongs
 from spreads import ratio
 from tables import BASELINE, Found, extremes, problem_of, rows
 
@@ -35,10 +36,10 @@ def outcomes(claim: Claim, found: list[tuple[Case, Found]]) -> list[tuple[str, f
     return measured
 
 
-def table(claims: list[Claim], found: dict[str, list[tuple[Case, Found]]]) -> str:
+def table(design: Design, found: dict[str, list[tuple[Case, Found]]]) -> str:
     """Give each claim, its bound, the worst cell, and whether it holds."""
     lines = []
-    for claim in claims:
+    for claim in design.claims:
         mine = [(c, f) for c, f in found[claim.group] if matches(c, claim.where)]
         measured = outcomes(claim, mine)
         if not measured:
@@ -47,7 +48,8 @@ def table(claims: list[Claim], found: dict[str, list[tuple[Case, Found]]]) -> st
         name, worst = max(measured, key=lambda pair: pair[1])
         holds = sum(value <= claim.at_most for _, value in measured)
         whole_grid = claim.what in ("worst", "best")
-        planned = len({problem_of(c) for c, _ in mine}) if whole_grid else len(mine)
+        cells = _planned(design.groups[claim.group], claim)
+        planned = len({problem_of(c) for c in cells}) if whole_grid else len(cells)
         lines.append(
             [
                 claim.says,
@@ -58,3 +60,13 @@ def table(claims: list[Claim], found: dict[str, list[tuple[Case, Found]]]) -> st
             ]
         )
     return rows(["claim", "bound", "median of the cells", "worst cell", "cells within"], lines)
+
+
+def _planned(group: Group, claim: Claim) -> list[Case]:
+    """Give the cells that the claim is about and its method is run in."""
+    cases = [case for case in group.cases() if case["method"] == claim.method]
+    return [
+        cell
+        for cell in group.cells()
+        if matches(cell, claim.where) and any(belongs(case, cell, group) for case in cases)
+    ]

@@ -10,8 +10,8 @@ from typing import Any
 import claims
 import figures
 import tables
-from design import Case, Design, Group, key, matches
-from selection import chosen
+from design import Case, Design, Group, key
+from selection import belongs, chosen
 
 from ase_ws.atomic import write_text
 
@@ -54,18 +54,10 @@ def collect(group: Group, done: dict[str, Any]) -> list[tuple[Case, tables.Found
     for cell in group.cells():
         by_method: tables.Found = {}
         for name, case in cases.items():
-            if name in by_case and _belongs(case, cell, group):
+            if name in by_case and belongs(case, cell, group):
                 by_method.setdefault(case["method"], []).append(by_case[name])
         found.append((cell, by_method))
     return found
-
-
-def _belongs(case: Case, cell: Case, group: Group) -> bool:
-    """Tell whether a run is of a cell, but for what its method has differently or was tuned to."""
-    own = group.changed({**cell, "method": case["method"]})
-    if any("learning_rate" in attempt for attempt in group.tries_of(case["method"])):
-        own["learning_rate"] = case["learning_rate"]
-    return matches(case, own)
 
 
 def results_page(
@@ -84,7 +76,7 @@ def results_page(
         "seeds, which with three of them says little more than their range. RMSE throughout; "
         "energies per molecule, per atom for crystals.",
         "## Claims",
-        claims.table(design.claims, found),
+        claims.table(design, found),
     ]
     broken = [r for r in done.values() if "failed" in r]
     if broken:
@@ -117,7 +109,7 @@ def group_table(group: Group, found: list[tuple[Case, tables.Found]]) -> str:
 def block(design: Design, found: dict[str, list[tuple[Case, tables.Found]]], name: str) -> str:
     """Give a table of the README by its name: "claims", a group, or the "grid" of one."""
     if name == "claims":
-        return claims.table(design.claims, found) + "\n"
+        return claims.table(design, found) + "\n"
     group, _, part = name.partition("/")
     if part == "grid":
         return tables.grid(found[group], "forces_mev_per_angstrom") + "\n"

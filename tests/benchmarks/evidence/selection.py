@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from design import Case, Group, key
+from design import Case, Group, key, matches
 from spreads import Result
 
 #: The seed that methods are tuned at.
@@ -36,6 +36,14 @@ def chosen(group: Group, results: Iterable[Result]) -> list[Case]:
             best = min((a for a in attempts if a), key=_valid_loss)
             found.append({**case, **{k: best["case"].get(k) for k in _TRIED}})
     return found
+
+
+def belongs(case: Case, cell: Case, group: Group) -> bool:
+    """Tell whether a run is of a cell, but for what its method has differently or was tuned to."""
+    own = group.changed({**cell, "method": case["method"]})
+    if any("learning_rate" in attempt for attempt in group.tries_of(case["method"])):
+        own["learning_rate"] = case["learning_rate"]
+    return matches(case, own)
 
 
 def _valid_loss(result: Result) -> float:
