@@ -20,6 +20,7 @@ from ase_ws.losses import (
     TotalLoss,
     WeightedTerm,
 )
+from ase_ws.losses import consistency as consistency_module
 from ase_ws.losses import copies as copies_module
 from ase_ws.losses import joined as joined_module
 from ase_ws.losses.adversarial import adversarial_direction
@@ -98,12 +99,14 @@ def test_large_batches_give_the_same_gradients(
             WeightedTerm("forces", 1.0, ForcesLoss()),
             WeightedTerm("pitc", 3.0, PITCLoss(EPSILON, order=2, reference=reference)),
             WeightedTerm("pisc", 5.0, PISCLoss(EPSILON, order=1, reference=reference)),
+            WeightedTerm("gradient", 2.0, GradientLoss(EPSILON)),
         ]
     )
     found = {}
     for limit in (2000, 30, 10):
         monkeypatch.setattr(joined_module, "JOINED_ATOMS", limit)
-        monkeypatch.setattr(joined_module, "PIECE_ATOMS", limit)
+        for module in (joined_module, consistency_module):
+            monkeypatch.setattr(module, "PIECE_ATOMS", limit)
         potential.zero_grad()
         value = total(potential, batch, generator=generator())
         value.total.backward()

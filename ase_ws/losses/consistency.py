@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
 from torch import Tensor
 
-from ase_ws.graphs import mean_by_graph, sum_by_graph
+from ase_ws.graphs import mean_by_graph, pieces, sum_by_graph
 from ase_ws.losses.copies import Copy, edges_for
 from ase_ws.losses.displacements import Displacements, Shape
 from ase_ws.losses.metrics import Metric, penalty
+from ase_ws.losses.pieces import PIECE_ATOMS, sum_in_pieces
 from ase_ws.losses.residual import forces_of
 from ase_ws.losses.weak import WeakLoss
 from ase_ws.typing import GraphBatch, Potential, Prediction
@@ -87,15 +88,30 @@ class GradientLoss:
         """Return the loss (see `ase_ws.typing.LossTerm`)."""
         moved = replace(batch, labels=None, frame_ids=None)
         if self.epsilon:
-            moved = edges_for(
-                potential, moved.displaced(self._displacements(batch, generator)), self.skin
-            )
+            moved = moved.displaced(self._displacements(batch, generator))
+        # The graph of a gradient holds about twice the memory of an evaluation.
+        most = PIECE_ATOMS // 2
+        if len(moved.positions) <= most:
+            return self._value(potential, moved)
+
+        def values(_: list[Tensor]) -> Iterator[Tensor]:
+            for _graphs, _atoms, part in pieces(moved, most):
+                yield self._value(potential, part) * (part.n_graphs / moved.n_graphs)
+
+        return sum_in_pieces(potential, [], values)
+
+    def _value(self, potential: Potential, moved: GraphBatch) -> Tensor:
+        """Mean over structures of what is left over, at the positions as they are."""
         positions = moved.positions.detach().requires_grad_()
-        there = potential(replace(moved, positions=positions), forces=True, create_graph=True)
+        there = potential(
+            replace(edges_for(potential, moved, self.skin), positions=positions),
+            forces=True,
+            create_graph=True,
+        )
         (gradient,) = torch.autograd.grad(there.energy.sum(), positions, create_graph=True)
         forces = forces_of(there).detach() if self.detach_forces else forces_of(there)
         per_atom = penalty(forces + gradient, self.metric, self.delta).mean(dim=1)
-        return mean_by_graph(per_atom, batch).mean()
+        return mean_by_graph(per_atom, moved).mean()
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,10 @@ from torch import Tensor
 
 from ase_ws.graphs import pieces
 from ase_ws.losses.copies import JOINED_ATOMS, Copy, evaluate_copies
+from ase_ws.losses.pieces import PIECE_ATOMS, sum_in_pieces
 from ase_ws.losses.reference import Reference
 from ase_ws.losses.weak import WeakLoss, as_reference, less_reference
 from ase_ws.typing import GraphBatch, Potential, Prediction
-
-#: Atoms in a piece of a batch that is too large to join: few enough to hold less memory than the
-#: prediction at r does, enough to be bound by arithmetic.
-PIECE_ATOMS = 1000
 
 
 def weak_values(
@@ -68,36 +65,20 @@ def _value_in_pieces(
     batch: GraphBatch,
     skin: float,
 ) -> Tensor:
-    """Value of a loss whose gradients are taken piece by piece, so that each graph can go.
-
-    The sum Σ p·∂L/∂p over the weights p and over E and F at r has the gradients of L, and holds no
-    more memory than the weights.
-    """
-    weights = list(potential.parameters()) if isinstance(potential, torch.nn.Module) else []
-    weights = [p for p in weights if p.requires_grad]
+    """Value of a loss on a batch too large to join, piece by piece."""
     here = [x for x in (prediction.energy, prediction.forces) if x is not None and x.requires_grad]
-    # Stand-ins for E and F at r: the way from there to the weights is still needed by others.
-    doubles = {id(x): x.detach().requires_grad_() for x in here}
-    start = Prediction(
-        doubles.get(id(prediction.energy), prediction.energy),
-        doubles.get(id(prediction.forces), prediction.forces),
-    )
-    inputs = [*weights, *doubles.values()]
-    wanted = torch.is_grad_enabled() and bool(inputs)
-    gradients = [torch.zeros_like(x) for x in inputs]
-    total = prediction.energy.new_zeros(())
-    for part, mine, at_r in _parts(batch, copies, start):
-        (value,) = _joined_values({"": loss}, {"": mine}, at_r, potential, part, skin).values()
-        value = value * (part.n_graphs / batch.n_graphs)
-        total = total + value.detach()
-        if wanted and value.requires_grad:
-            new = torch.autograd.grad(value, inputs, allow_unused=True)
-            gradients = [g if n is None else g + n for g, n in zip(gradients, new, strict=True)]
-    if not wanted:
-        return total
-    terms = [(x * g).sum() for x, g in zip([*weights, *here], gradients, strict=True)]
-    linear = torch.stack([t.to(total.dtype) for t in terms]).sum()
-    return total + linear - linear.detach()
+
+    def values(doubles: list[Tensor]) -> Iterator[Tensor]:
+        stand_ins = {id(x): double for x, double in zip(here, doubles, strict=True)}
+        start = Prediction(
+            stand_ins.get(id(prediction.energy), prediction.energy),
+            stand_ins.get(id(prediction.forces), prediction.forces),
+        )
+        for part, mine, at_r in _parts(batch, copies, start):
+            (value,) = _joined_values({"": loss}, {"": mine}, at_r, potential, part, skin).values()
+            yield value * (part.n_graphs / batch.n_graphs)
+
+    return sum_in_pieces(potential, here, values)
 
 
 def _parts(

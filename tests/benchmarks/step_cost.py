@@ -84,7 +84,14 @@ class Setting:
 
     def terms(self, *names: str, reference: Any = None, pool: int = 0) -> list[Any]:
         """Supervised terms, and the weak ones that are named."""
-        from ase_ws.losses import EnergyLoss, ForcesLoss, PISCLoss, PITCLoss, WeightedTerm
+        from ase_ws.losses import (
+            EnergyLoss,
+            ForcesLoss,
+            GradientLoss,
+            PISCLoss,
+            PITCLoss,
+            WeightedTerm,
+        )
 
         weak = {"epsilon": EPSILON, "order": self.order, "reference": reference, "pool": pool}
         known = {
@@ -92,6 +99,7 @@ class Setting:
             "forces": WeightedTerm("forces", 1.0, ForcesLoss()),
             "pitc": WeightedTerm("pitc", 0.01, PITCLoss(**weak)),
             "pisc": WeightedTerm("pisc", 0.01, PISCLoss(**weak)),
+            "gradient": WeightedTerm("gradient", 0.3, GradientLoss()),
         }
         return [known[name] for name in names]
 
@@ -199,6 +207,9 @@ def cases(setting: Setting) -> dict[str, Step]:
     out["PITC + PISC, copies one at a time"] = separately(out["PITC + PISC"])
     if setting.potential.conservative:
         out["upstream"] = upstream_step(setting)
+    else:
+        names = ("energy", "forces", "gradient")
+        out["gradient"] = setting.step(setting.terms(*names), batch)
     return out
 
 
@@ -224,6 +235,9 @@ RATIOS = (
         ("PITC + PISC",),
         None,
     ),
+    ("PITC + PISC / supervised", "PITC + PISC", ("supervised",), None),
+    ("gradient / supervised", "gradient", ("supervised",), None),
+    ("gradient / PITC + PISC", "gradient", ("PITC + PISC",), None),
     ("lists rebuilt / kept", "PITC + PISC, lists rebuilt", ("PITC + PISC",), None),
     ("copies one at a time / joined", "PITC + PISC, copies one at a time", ("PITC + PISC",), None),
 )
@@ -286,19 +300,23 @@ def _memory(name: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
-def memory_ratio(molecule: str, forces: str, n: int = 150) -> float:
-    """Peak of a step with PITC and PISC over that of a supervised one."""
+def memory_ratio(
+    molecule: str, forces: str, n: int = 150, weak: tuple[str, ...] = ("pitc", "pisc")
+) -> float:
+    """Peak of a step with these weak losses over that of a supervised one."""
     context = multiprocessing.get_context("spawn")
     found = []
-    for names in (("energy", "forces"), ("energy", "forces", "pitc", "pisc")):
+    for names in (("energy", "forces"), ("energy", "forces", *weak)):
         with context.Pool(1) as pool:
             found.append(pool.apply(peak_memory, (molecule, forces, names, n)))
     return found[1] / found[0]
 
 
-def memory_ratios(molecule: str, forces: str, repeats: int = 3) -> list[float]:
+def memory_ratios(
+    molecule: str, forces: str, weak: tuple[str, ...], repeats: int = 3
+) -> list[float]:
     """`memory_ratio`, several times, sorted."""
-    return sorted(memory_ratio(molecule, forces) for _ in range(repeats))
+    return sorted(memory_ratio(molecule, forces, weak=weak) for _ in range(repeats))
 
 
 def main() -> None:
@@ -323,11 +341,13 @@ def main() -> None:
             limit = "" if bound is None else f"  (bound {bound:g})"
             print(f"  {median:8.2f} ({low:.2f} to {high:.2f})  {what}{limit}")
         if arguments.device == "cpu":
-            low, memory, high = memory_ratios(arguments.molecule, forces)
-            print(
-                f"  {memory:8.2f} ({low:.2f} to {high:.2f})  "
-                "peak memory, PITC + PISC / supervised, batch 150  (bound 2.2)"
-            )
+            kinds = [("pitc", "pisc"), *([("gradient",)] if forces == "direct" else [])]
+            for weak in kinds:
+                low, memory, high = memory_ratios(arguments.molecule, forces, weak)
+                print(
+                    f"  {memory:8.2f} ({low:.2f} to {high:.2f})  "
+                    f"peak memory, {' + '.join(weak)} / supervised, batch 150  (bound 2.2)"
+                )
 
 
 if __name__ == "__main__":
