@@ -19,7 +19,7 @@ def findings(models: list[dict[str, Any]]) -> list[str]:
     Parameters
     ----------
     models : list of dict
-        With the keys "base", "supervised" and "weak" under `key`.
+        With the keys "base", "supervised", "weak" and, if it is there, "gauss_newton" under `key`.
 
     Returns
     -------
@@ -42,8 +42,14 @@ def findings(models: list[dict[str, Any]]) -> list[str]:
         )
     elif max(ratios) > 1 + NOISE:
         sentences.append("Here the weak losses made an error worse: do without them on such data.")
-    sentences += [_verdict(by_key[k]) for k in ("supervised", "weak")]
-    return sentences
+    if "gauss_newton" in by_key:
+        closed = by_key["gauss_newton"]["errors"]
+        sentences.append(
+            f"The closed form {_change(supervised, closed, ENERGY, 'the energy error')} "
+            f"and {_change(supervised, closed, FORCES, 'the force error')}, compared with "
+            "supervised fine-tuning by gradient steps."
+        )
+    return sentences + [_verdict(model) for key, model in by_key.items() if key != "base"]
 
 
 def _change(before: dict[str, Any], after: dict[str, Any], name: str, what: str) -> str:

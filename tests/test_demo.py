@@ -20,10 +20,12 @@ def demo(tmp_path_factory):
 def test_it_writes_report_results_and_models(demo):
     out, results = demo
     written = json.loads((out / "results.json").read_text())
-    assert [m["key"] for m in written["models"]] == ["base", "supervised", "weak"]
+    assert [m["key"] for m in written["models"]] == [
+        "base", "supervised", "weak", "gauss_newton",
+    ]  # fmt: skip
     assert written["findings"] == results["findings"]
     assert (out / "report.html").read_text().startswith("<!DOCTYPE html>")
-    for name in ("supervised", "weak"):
+    for name in ("supervised", "weak", "gauss_newton"):
         assert (out / name / "model.safetensors").is_file()
 
 
@@ -31,7 +33,7 @@ def test_the_models_differ_and_were_tested_on_frames_with_forces(demo):
     _, results = demo
     errors = {m["key"]: m["errors"] for m in results["models"]}
     assert all(e["n_frames"] >= 50 for e in errors.values())
-    assert len({e["forces_rmse_mev_per_angstrom"] for e in errors.values()}) == 3
+    assert len({e["forces_rmse_mev_per_angstrom"] for e in errors.values()}) == 4
     # The base model at the new level's E0 is a fair start: no offset of hundreds of meV.
     assert errors["base"]["energy_rmse_mev_per_atom"] < 20
 
@@ -60,6 +62,15 @@ def _models(supervised, weak):
         }
 
     return [model("base", 10.0, 200.0), model("supervised", *supervised), model("weak", *weak)]
+
+
+def test_findings_say_what_the_closed_form_did():
+    models = _models((2.0, 100.0), (2.0, 100.0))
+    closed = {**models[1], "key": "gauss_newton", "name": "closed"}
+    closed["errors"] = {"energy_rmse_mev_per_atom": 1.5, "forces_rmse_mev_per_angstrom": 100.0}
+    said = [*findings(models), *findings([*models, closed])]
+    assert sum("The closed form lowered the energy error" in s for s in said) == 1
+    assert sum("'closed'" in s for s in said) == 1
 
 
 @pytest.mark.parametrize(

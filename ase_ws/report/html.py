@@ -65,6 +65,7 @@ def _context(results: DemoResults) -> dict[str, Any]:
         ],
         "both": both,
         "trained": trained,
+        "with_curves": [(m, look) for m, look in both if m.training and m.training.history],
         "error_columns": tables.ERROR_COLUMNS,
         "error_rows": tables.error_rows(models, styles),
         "learning": figures.learning_panels(models, styles, drawer),
