@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from design import Case
+from matplotlib.ticker import MaxNLocator
 from spreads import QUANTITIES
 from spreads import spread as spread_of
 from spreads import values as values_of
@@ -58,13 +59,7 @@ def learning_curves(found: list[tuple[Case, Found]], path: Path) -> bool:
         ticks = sorted({n for points in lines.values() for n, _ in points})
         axis.set_xticks(ticks, [str(n) for n in ticks])
         axis.minorticks_off()
-        low, high = axis.get_ylim()
-        marks = [
-            k * 10**e
-            for e in range(-1, 4)
-            for k in (1, 1.5, 2, 3, 5, 7)
-            if low <= k * 10**e <= high
-        ]
+        marks = _marks(*axis.get_ylim())
         axis.set_yticks(marks, [f"{mark:.3g}" for mark in marks])
     for axis in axes.flat[len(drawn) :]:
         axis.set_visible(False)
@@ -76,6 +71,15 @@ def learning_curves(found: list[tuple[Case, Found]], path: Path) -> bool:
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
     return True
+
+
+def _marks(low: float, high: float) -> list[float]:
+    """Round numbers of a logarithmic axis; evenly spaced ones where it is short."""
+    round_ones = [k * 10**e for e in range(-1, 4) for k in (1, 1.5, 2, 3, 5, 7)]
+    marks = [mark for mark in round_ones if low <= mark <= high]
+    if len(marks) < 3:
+        marks = [m for m in MaxNLocator(4).tick_values(low, high) if low <= m <= high]
+    return marks
 
 
 def _line(axis: Any, method: str, points: list[tuple[int, Any]], colour: str) -> None:
