@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from ase_ws.graphs import sum_by_graph
 from ase_ws.losses.copies import evaluate_copies
 from ase_ws.losses.displacements import Displacements, Shape
-from ase_ws.losses.metrics import Metric, penalty
+from ase_ws.losses.metrics import Metric, check_metric, penalty
 from ase_ws.typing import GraphBatch, Labels, Potential, Prediction
 
 
@@ -28,8 +27,7 @@ class _LabelledCopyLoss:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.metric not in get_args(Metric):
-            raise ValueError(f"metric must be one of {get_args(Metric)}: '{self.metric}'")
+        check_metric(self.metric)
         _ = self.displacements
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from ase_ws.graphs import mean_by_graph, pieces, sum_by_graph
 from ase_ws.losses.copies import Copy, edges_for
 from ase_ws.losses.displacements import Displacements, Shape
-from ase_ws.losses.metrics import Metric, penalty
+from ase_ws.losses.metrics import Metric, check_metric, penalty
 from ase_ws.losses.pieces import PIECE_ATOMS, sum_in_pieces
 from ase_ws.losses.residual import forces_of
 from ase_ws.losses.weak import WeakLoss
@@ -59,8 +58,7 @@ class GradientLoss:
     detach_forces: bool = False
 
     def __post_init__(self) -> None:
-        if self.metric not in get_args(Metric):
-            raise ValueError(f"metric must be one of {get_args(Metric)}: '{self.metric}'")
+        check_metric(self.metric)
         if self.epsilon:
             _ = self._displacements
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
 Metric = Literal["square", "absolute", "huber"]
+
+
+def check_metric(metric: str) -> None:
+    """Raise ValueError for a name that `penalty` does not know."""
+    if metric not in get_args(Metric):
+        raise ValueError(f"metric must be one of {get_args(Metric)}: '{metric}'")
 
 
 def penalty(residual: Tensor, metric: Metric, delta: float) -> Tensor:

@@ -69,11 +69,11 @@ class WeightedTerm:
         weight = self.weight * _risen(done, self.weight_ramp) * on
         loss = self.loss
         risen = _risen(done, self.epsilon_ramp)
-        if risen < 1 and isinstance(loss, GradientLoss):
+        if risen < 1 and not isinstance(loss, EnergyLoss | ForcesLoss | StressLoss):
             loss = replace(loss, epsilon=loss.epsilon * (0.1 + 0.9 * risen))
-        elif risen < 1 and isinstance(loss, WeakLoss | TaylorLabelLoss | NoisyNodesLoss):
-            # Values kept for another ε are of no use, so the pool rests while ε grows.
-            loss = replace(loss, epsilon=loss.epsilon * (0.1 + 0.9 * risen), pool=0)
+            if not isinstance(loss, GradientLoss):
+                # Values kept for another ε are of no use, so the pool rests while ε grows.
+                loss = replace(loss, pool=0)
         return replace(self, weight=weight, loss=loss)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 from ase_ws.losses.adversarial import adversarial_direction
 from ase_ws.losses.copies import Copy, as_it_is, evaluate_copies
 from ase_ws.losses.displacements import Displacements, Shape
-from ase_ws.losses.metrics import Metric, penalty
+from ase_ws.losses.metrics import Metric, check_metric, penalty
 from ase_ws.losses.reference import Reference, difference
 from ase_ws.losses.residual import forces_of, path_residual
 from ase_ws.typing import GraphBatch, Potential, Prediction
@@ -48,8 +48,7 @@ class WeakLoss(ABC):
     def __post_init__(self) -> None:
         if self.order not in (1, 2):
             raise ValueError(f"order must be 1 or 2: {self.order}")
-        if self.metric not in get_args(Metric):
-            raise ValueError(f"metric must be one of {get_args(Metric)}: '{self.metric}'")
+        check_metric(self.metric)
         if self.direction not in ("random", "adversarial"):
             raise ValueError(f"direction must be 'random' or 'adversarial': '{self.direction}'")
         _ = self.displacements

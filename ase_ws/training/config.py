@@ -22,6 +22,16 @@ FEW_ENERGIES = 50
 ITERATIONS = 5
 
 
+#: The weights that count with each kind of weak losses.
+_WEIGHTS = {
+    "none": (),
+    "pitc": ("pitc_weight",),
+    "pisc": ("pisc_weight",),
+    "both": ("pitc_weight", "pisc_weight"),
+    "gradient": ("gradient_weight",),
+}
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
@@ -256,7 +266,8 @@ class FinetuneConfig(_Section):
             raise UserError("weak.reference=base needs a base model: give --model BASE")
         on_difference = weak.reference == "base"
         _default(weak, "order", 1 if conservative else 2)
-        _default(weak, "gradient_weight", 0.3 if weak.kind == "gradient" else 0.0)
+        counting = _WEIGHTS[weak.kind]
+        _default(weak, "gradient_weight", 0.3 if "gradient_weight" in counting else 0.0)
         if weak.gradient_weight and conservative:
             raise UserError(
                 "--weak gradient (weak.gradient_weight) ties direct forces to -dE/dr, and these "
@@ -265,10 +276,10 @@ class FinetuneConfig(_Section):
         gradient_only = bool(weak.gradient_weight) and weak.kind in ("none", "gradient")
         _default(weak, "epsilon", 0.15 if on_difference else 0.03 if gradient_only else 0.05)
         strength = (0.001 if on_difference else 0.01) if conservative else 30.0
-        _default(weak, "pitc_weight", strength if weak.kind in ("pitc", "both") else 0.0)
-        _default(weak, "pisc_weight", strength if weak.kind in ("pisc", "both") else 0.0)
-        for name, kinds in (("pitc_weight", ("pitc", "both")), ("pisc_weight", ("pisc", "both"))):
-            if getattr(weak, name) and weak.kind not in kinds:
+        for name in _WEIGHTS["both"]:
+            _default(weak, name, strength if name in counting else 0.0)
+            if getattr(weak, name) and name not in counting:
+                kinds = [kind for kind, names in _WEIGHTS.items() if name in names]
                 raise UserError(
                     f"weak.{name} counts with --weak {' or '.join(kinds)} only, and the kind is "
                     f"'{weak.kind}': leave it out, or change the kind"
@@ -359,17 +370,16 @@ def _forget_strength_of_another_kind(tree: dict[str, Any], kind: str | None) -> 
     weak = tree.get("weak")
     if kind is None or not isinstance(weak, dict) or weak.get("kind", kind) == kind:
         return
-    if {kind, weak["kind"]} <= {"pitc", "pisc", "both"}:
-        # These mean the same by the same numbers, but for a term that only one of them has.
-        kept = {n for n in _STRENGTH if weak.get(n) != 0 and n not in _UNUSED.get(kind, ())}
-    else:
-        kept = set()
-    for name in set(_STRENGTH) - kept:
-        weak.pop(name, None)
+    displaced = ("pitc", "pisc", "both")
+    # These mean the same by the same numbers, but for a term that only one of them has.
+    alike = kind in displaced and weak["kind"] in displaced
+    for name in _STRENGTH:
+        absent = name in _WEIGHTS["both"] and alike and name not in _WEIGHTS[kind]
+        if not alike or absent or weak.get(name) == 0:
+            weak.pop(name, None)
 
 
 _STRENGTH = ("order", "epsilon", "reference", "pitc_weight", "pisc_weight", "gradient_weight")
-_UNUSED = {"pitc": ("pisc_weight",), "pisc": ("pitc_weight",)}
 
 
 def validated_config(tree: Mapping[str, Any]) -> FinetuneConfig:

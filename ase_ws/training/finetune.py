@@ -411,11 +411,9 @@ def build_losses(
         ),
         WeightedTerm("taylor", weak.taylor_weight, TaylorLabelLoss(**sampling), **when),
         WeightedTerm("noisy_nodes", weak.noisy_nodes_weight, NoisyNodesLoss(**sampling), **when),
+        WeightedTerm("pitc", weak.pitc_weight or 0.0, PITCLoss(**shared), **when),
+        WeightedTerm("pisc", weak.pisc_weight or 0.0, PISCLoss(**shared), **when),
     ]
-    if weak.kind in ("pitc", "both"):
-        terms.append(WeightedTerm("pitc", weak.pitc_weight or 0.0, PITCLoss(**shared), **when))
-    if weak.kind in ("pisc", "both"):
-        terms.append(WeightedTerm("pisc", weak.pisc_weight or 0.0, PISCLoss(**shared), **when))
     return TotalLoss([*supervised, *terms]), TotalLoss(supervised)
 
 
