@@ -249,5 +249,28 @@ def test_a_run_is_judged_by_md(evidence, monkeypatch):
     from ase_ws.potentials.files import load_potential
 
     found = module.judge(load_potential(BASE_MODEL), "methanol")
-    assert found["nvt"] == {"300 K": {"failed": 0, "ps": 0.04}}
+    assert found["nvt"] == {"300 K": {"failed": 0, "by": {}, "ps": 0.04}}
     assert len(found["nve_drift_mev_per_atom_ps"]) == 4
+
+
+def test_direct_forces_are_not_judged_by_what_they_cannot_conserve(
+    evidence, monkeypatch, direct_mace
+):
+    module = evidence("case")
+    monkeypatch.setattr(module, "JURY", {"temperature": (300.0,), "replicas": 1, "ps": 0.02})
+    monkeypatch.setattr(module, "NVE", {"temperature": 300.0, "replicas": 1, "ps": 0.02})
+    from ase_ws import stability
+    from ase_ws.stability import check_stability
+
+    asked = []
+
+    def noted(*args, **settings):
+        checks = settings["checks"]
+        asked.append((settings["ensemble"], {c.name for c in checks}))
+        return check_stability(*args, **settings)
+
+    monkeypatch.setattr(stability, "check_stability", noted)
+    module.judge(direct_mace, "methanol")
+    (_, in_nvt), (_, in_nve) = asked
+    assert not {"drift", "fluctuation"} & in_nvt
+    assert in_nve == in_nvt | {"drift"}

@@ -25,8 +25,13 @@ def test_direct_forces_take_the_gradient():
         FinetuneConfig(weak={"kind": "auto"}).resolved(has_forces=True, conservative=False)
     ).weak
     assert (weak.kind, weak.reference) == ("gradient", "none")
-    assert weak.gradient_weight == 0.3
+    assert (weak.gradient_weight, weak.at_labels) == (0.6, 0.75)
     assert weak.pitc_weight == weak.pisc_weight == 0
+
+
+def test_without_labelled_forces_nothing_is_taken_at_labels():
+    config = FinetuneConfig(weak={"kind": "gradient"})
+    assert config.resolved(has_forces=False, conservative=False).weak.at_labels == 0
 
 
 def test_the_gradient_is_for_direct_forces_only():
@@ -68,6 +73,7 @@ def test_strengths_of_ones_own_go_with_kinds_that_mean_the_same(tmp_path):
         ({"kind": "gradient", "pitc_weight": 7.0}, "counts with --weak pitc or both"),
         ({"kind": "none", "pisc_weight": 7.0}, "counts with --weak pisc or both"),
         ({"kind": "gradient", "reference": "base"}, "is for pitc and pisc"),
+        ({"kind": "both", "at_labels": 0.5}, "at_labels is a part of --weak gradient"),
     ],
 )
 def test_settings_that_would_be_ignored_are_refused(weak, words):
@@ -107,4 +113,4 @@ def test_it_says_what_it_picked(tmp_path, forces, word):
     finetune(frames[:2], frames[2:], config=config, out=tmp_path / "run", announce=said.append)
     assert said[0].startswith("--weak auto: ")
     assert word in said[0]
-    assert ("(ε 0.03 Å, weight 0.3)" in " ".join(said)) == (forces == "direct")
+    assert ("(ε 0.03 Å, weight 0.6; 75% of the labelled" in " ".join(said)) == (forces == "direct")

@@ -100,6 +100,7 @@ def test_large_batches_give_the_same_gradients(
             WeightedTerm("pitc", 3.0, PITCLoss(EPSILON, order=2, reference=reference)),
             WeightedTerm("pisc", 5.0, PISCLoss(EPSILON, order=1, reference=reference)),
             WeightedTerm("gradient", 2.0, GradientLoss(EPSILON)),
+            WeightedTerm("at labels", 2.0, GradientLoss(EPSILON, at_labels=0.7)),
         ]
     )
     found = {}
@@ -532,6 +533,39 @@ def test_the_gradient_loss_is_taken_at_a_displaced_copy(batch):
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
     assert loss.skin == pytest.approx(2 * 0.05 * 3**0.5)
     assert GradientLoss(0.0).skin == 0
+
+
+def test_the_gradient_follows_labels_where_there_are_some(structures, to_graph):
+    """F_ref + ∂E/∂r at r for structures with labelled forces, F + ∂E/∂r at r+δ for the others."""
+    c = torch.tensor([0.0, 0.0, 0.3], dtype=torch.float64)
+    potential = Curl(Harmonic(), c.tolist())
+    labels = [labels_of(a, k, forces=k % 2 == 0) for k, a in enumerate(structures)]
+    batch = to_graph(structures, CUTOFF, labels)
+    prediction = potential(batch, forces=False)
+
+    def loss(**settings):
+        term = GradientLoss(0.05, **settings)
+        return term(potential, batch, prediction, generator=generator(3))
+
+    # Drawn for the structures first, then for the displacements.
+    source = generator(3)
+    torch.rand(batch.n_graphs, generator=source)
+    moved = batch.positions + Displacements(0.05)(batch, source)
+    own = torch.linalg.cross(c.expand(1, 3), moved)
+    gradient = -Harmonic()(batch, forces=True).forces
+    labelled = batch.labels.has_forces[batch.batch]
+    left = torch.where(labelled[:, None], batch.labels.forces + gradient, own)
+    expected = (sum_by_graph(left.square().mean(dim=1), batch) / batch.n_atoms).mean()
+    torch.testing.assert_close(loss(at_labels=1.0), expected, rtol=1e-10, atol=0)
+    assert bool(labelled.any()) and not bool(labelled.all())
+    # A part of them: no label is looked at without it, and each step draws others.
+    assert torch.equal(loss(), loss(at_labels=0.0))
+    half = GradientLoss(0.05, at_labels=0.5)
+    drawn = {tuple(half._stays(batch, generator(k)).tolist()) for k in range(20)}
+    assert len(drawn) > 1
+    assert not any(any(stays[k] for k in (~labelled).nonzero().flatten()) for stays in drawn)
+    with pytest.raises(ValueError, match="at_labels"):
+        GradientLoss(at_labels=1.5)
 
 
 def test_the_gradient_loss_grows_with_a_ramp():

@@ -27,6 +27,10 @@ class GradientLoss:
     forward pass and a double backward pass, as training on forces costs a conservative model. Of
     no use for conservative potentials, where it is zero.
 
+    A part of the structures whose forces are labelled, drawn anew each time, may stay at r instead,
+    with the label in place of F: (1 / 3 n_atoms) Σ ρ(F_ref,i + ∂E/∂r_i(r)), the limit of Taylor
+    labels for short steps in all directions at once.
+
     Parameters
     ----------
     epsilon : float, Å
@@ -39,11 +43,14 @@ class GradientLoss:
         See `ase_ws.losses.Displacements`.
     detach_forces : bool
         Let no gradient flow through the forces: the energy follows them, not the reverse.
+    at_labels : float
+        Part of the structures with labelled forces that stay at r and follow the label.
 
     Raises
     ------
     ValueError
-        The batch's edges do not reach `r_max + skin`, or the potential gives no forces.
+        `at_labels` is not within 0 and 1, the batch's edges do not reach `r_max + skin`, or the
+        potential gives no forces.
 
     Notes
     -----
@@ -56,9 +63,12 @@ class GradientLoss:
     shape: Shape = "cube"
     cap: float = 0.3
     detach_forces: bool = False
+    at_labels: float = 0.0
 
     def __post_init__(self) -> None:
         check_metric(self.metric)
+        if not 0 <= self.at_labels <= 1:
+            raise ValueError(f"at_labels must lie within 0 and 1: {self.at_labels}")
         if self.epsilon:
             _ = self._displacements
 
@@ -85,20 +95,34 @@ class GradientLoss:
     ) -> Tensor:
         """Return the loss (see `ase_ws.typing.LossTerm`)."""
         moved = replace(batch, labels=None, frame_ids=None)
+        stays = self._stays(batch, generator)
         if self.epsilon:
-            moved = moved.displaced(self._displacements(batch, generator))
+            step = self._displacements(batch, generator)
+            moved = moved.displaced(torch.where(stays[:, None], 0.0, step))
+        targets = None if batch.labels is None else batch.labels.forces
         # The graph of a gradient holds about twice the memory of an evaluation.
         most = PIECE_ATOMS // 2
         if len(moved.positions) <= most:
-            return self._value(potential, moved)
+            return self._value(potential, moved, stays, targets)
 
         def values(_: list[Tensor]) -> Iterator[Tensor]:
-            for _graphs, _atoms, part in pieces(moved, most):
-                yield self._value(potential, part) * (part.n_graphs / moved.n_graphs)
+            for _graphs, atoms, part in pieces(moved, most):
+                target = None if targets is None else targets[atoms]
+                value = self._value(potential, part, stays[atoms], target)
+                yield value * (part.n_graphs / moved.n_graphs)
 
         return sum_in_pieces(potential, [], values)
 
-    def _value(self, potential: Potential, moved: GraphBatch) -> Tensor:
+    def _stays(self, batch: GraphBatch, generator: torch.Generator) -> Tensor:
+        """Atoms of structures that stay at r and follow their labels, (n_atoms,), bool."""
+        if batch.labels is None or not self.at_labels:
+            return torch.zeros_like(batch.batch, dtype=torch.bool)
+        drawn = torch.rand(batch.n_graphs, generator=generator) < self.at_labels
+        return (drawn.to(batch.batch.device) & batch.labels.has_forces)[batch.batch]
+
+    def _value(
+        self, potential: Potential, moved: GraphBatch, stays: Tensor, targets: Tensor | None
+    ) -> Tensor:
         """Mean over structures of what is left over, at the positions as they are."""
         positions = moved.positions.detach().requires_grad_()
         there = potential(
@@ -108,6 +132,9 @@ class GradientLoss:
         )
         (gradient,) = torch.autograd.grad(there.energy.sum(), positions, create_graph=True)
         forces = forces_of(there).detach() if self.detach_forces else forces_of(there)
+        if targets is not None:
+            # Selected, not multiplied: what is not labelled may be NaN.
+            forces = torch.where(stays[:, None], targets.to(forces.dtype), forces)
         per_atom = penalty(forces + gradient, self.metric, self.delta).mean(dim=1)
         return mean_by_graph(per_atom, moved).mean()
 

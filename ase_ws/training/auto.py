@@ -30,8 +30,8 @@ def choose_weak(*, conservative: bool) -> Choice:
     The rule is that of the README's page "When do the weak losses pay?": where forces are derived
     from the energy, the first-order losses say nothing about them and penalise curvature; of the
     sets and label numbers measured (`tests/benchmarks/RESULTS.md`) they helped in none. Where
-    forces are read out, such a loss is the only tie between them and the energy; of those
-    measured the gradient brought most for the same time.
+    forces are read out, such a loss is the only tie between them and the energy; of those measured
+    the gradient, partly against labelled forces, brought most for the same time.
     """
     if conservative:
         return Choice(

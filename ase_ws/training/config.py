@@ -122,6 +122,13 @@ class WeakConfig(_Section):
     gradient_weight: float | None = Field(
         default=None, ge=0, description="direct forces only: forces against -dE/dr"
     )
+    at_labels: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="of the gradient: part of the structures with labelled forces that are taken "
+        "where they are, with -dE/dr against the label",
+    )
     taylor_weight: float = Field(
         default=0.0, ge=0, description="energies of displaced copies from labelled forces"
     )
@@ -267,7 +274,10 @@ class FinetuneConfig(_Section):
         on_difference = weak.reference == "base"
         _default(weak, "order", 1 if conservative else 2)
         counting = _WEIGHTS[weak.kind]
-        _default(weak, "gradient_weight", 0.3 if "gradient_weight" in counting else 0.0)
+        _default(weak, "gradient_weight", 0.6 if "gradient_weight" in counting else 0.0)
+        if weak.at_labels and not weak.gradient_weight:
+            raise UserError("weak.at_labels is a part of --weak gradient: leave it out")
+        _default(weak, "at_labels", 0.75 if weak.gradient_weight and has_forces else 0.0)
         if weak.gradient_weight and conservative:
             raise UserError(
                 "--weak gradient (weak.gradient_weight) ties direct forces to -dE/dr, and these "
@@ -379,7 +389,7 @@ def _forget_strength_of_another_kind(tree: dict[str, Any], kind: str | None) -> 
             weak.pop(name, None)
 
 
-_STRENGTH = ("order", "epsilon", "reference", "pitc_weight", "pisc_weight", "gradient_weight")
+_STRENGTH = ("order", "epsilon", "reference", *_WEIGHTS["both"], *_WEIGHTS["gradient"], "at_labels")
 
 
 def validated_config(tree: Mapping[str, Any]) -> FinetuneConfig:

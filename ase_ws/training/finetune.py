@@ -212,7 +212,9 @@ def _choices(asked: FinetuneConfig, config: FinetuneConfig) -> Iterator[str]:
         weak = config.weak
         yield f"--weak auto: {choose_weak(conservative=config.model.forces == 'conservative').why}"
         if weak.kind != "none":
-            yield f"  (ε {weak.epsilon:g} Å, weight {weak.gradient_weight:g})"
+            parts = f"ε {weak.epsilon:g} Å, weight {weak.gradient_weight:g}"
+            labels = f"; {weak.at_labels:.0%} of the labelled structures: -dE/dr against the label"
+            yield f"  ({parts}{labels if weak.at_labels else ''})"
     if asked.optimizer.kind is None and config.optimizer.kind == "gauss-newton":
         yield (
             f"{DEFAULT_FROM} or more energies, no forces, from a base model: closed form "
@@ -406,6 +408,7 @@ def build_losses(
                 shape=weak.shape,
                 cap=weak.cap,
                 detach_forces=weak.detach_forces,
+                at_labels=weak.at_labels or 0.0,
             ),
             **when,
         ),

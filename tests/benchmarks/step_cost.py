@@ -99,7 +99,7 @@ class Setting:
             "forces": WeightedTerm("forces", 1.0, ForcesLoss()),
             "pitc": WeightedTerm("pitc", 0.01, PITCLoss(**weak)),
             "pisc": WeightedTerm("pisc", 0.01, PISCLoss(**weak)),
-            "gradient": WeightedTerm("gradient", 0.3, GradientLoss()),
+            "gradient": WeightedTerm("gradient", 0.6, GradientLoss(at_labels=0.75)),
         }
         return [known[name] for name in names]
 

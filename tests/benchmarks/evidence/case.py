@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -102,25 +104,36 @@ _OPTIMIZER = {"learning_rate": "learning_rate", "steps": "max_steps", "batch": "
 
 
 def judge(potential: Any, name: str) -> dict[str, Any]:
-    """Let MD judge: failures and simulated time by temperature, and the heating in NVE."""
+    """Let MD judge: failures and simulated time by temperature, and the heating in NVE.
+
+    Direct forces conserve nothing, which the checks of the conserved quantity would say of every
+    replica at once. So these are left out for them, and NVE tells how much they heat.
+    """
     from ase import Atoms
 
     from ase_ws import PotentialCalculator
     from ase_ws.stability import check_stability
+    from ase_ws.stability.observers import DriftCheck, FluctuationCheck, default_checks
 
     frame = next(iter(data.test_frames(name).values()))[0]
     atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
     calculator = PotentialCalculator(potential)
     shared: dict[str, Any] = {"static": False, "blame": False}
-    report = check_stability(atoms, calculator, ensemble="nvt", **JURY, **shared)
+    others = [c for c in default_checks() if not isinstance(c, DriftCheck | FluctuationCheck)]
+    checks = None if potential.conservative else others
+    report = check_stability(atoms, calculator, ensemble="nvt", checks=checks, **JURY, **shared)
     failures = {}
     for temperature in JURY["temperature"]:
         mine = [r for r in report.replicas if r.temperature == temperature]
+        by = Counter(r.failure.check for r in mine if r.failure is not None)
         failures[f"{temperature:g} K"] = {
-            "failed": sum(r.failure is not None for r in mine),
+            "failed": by.total(),
+            "by": dict(by.most_common()),
             "ps": round(sum(r.simulated_ps for r in mine), 3),
         }
-    report = check_stability(atoms, calculator, ensemble="nve", **NVE, **shared)
+    # Measured to the end, however large.
+    checks = [*others, DriftCheck(fail_at=math.inf)]
+    report = check_stability(atoms, calculator, ensemble="nve", checks=checks, **NVE, **shared)
     drifts = [c.worst for r in report.replicas for c in r.checks if c.name == "drift"]
     return {"nvt": failures, "nve_drift_mev_per_atom_ps": drifts}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Any, NamedTuple
@@ -181,7 +182,7 @@ def judged(group: Group, found: list[tuple[Case, Found]]) -> str:
         "case",
         "method",
         "T",
-        "failed",
+        "failed (check)",
         "simulated, ps",
         "rate, 1/ps (95 %)",
         "mean time, ps",
@@ -197,7 +198,12 @@ def judged(group: Group, found: list[tuple[Case, Found]]) -> str:
                 mean = f"{ps / failed:.2f}" if failed else f"> {ps / 3.0:.0f}"
                 name = cell_name(group, cell)
                 rate = f"{failed / ps:.2g} ({low:.2g}–{high:.2g})"
-                lines.append([name, method, temperature, str(failed), f"{ps:.1f}", rate, mean])
+                by = Counter[str]()
+                for jury in juries:
+                    by.update(jury["nvt"][temperature]["by"])
+                causes = ", ".join(f"{check} {n}" for check, n in by.most_common())
+                ended = f"{failed} ({causes})" if causes else str(failed)
+                lines.append([name, method, temperature, ended, f"{ps:.1f}", rate, mean])
             drifts = [
                 abs(d) for j in juries for d in j["nve_drift_mev_per_atom_ps"] if d is not None
             ]
