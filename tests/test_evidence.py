@@ -211,7 +211,11 @@ def test_reduced_weak_losses_pay_for_direct_forces(evidence):
     evidence("data").MOST_TEST_FRAMES = 100
     run = evidence("case").run
     plain = run({**case, "method": "supervised"})["tests"]["test"]
-    for method in ({"method": "PITC + PISC, order 2", "strength": 10.0}, {"method": "gradient"}):
+    for method in (
+        {"method": "PITC + PISC, order 2", "strength": 10.0},
+        {"method": "gradient"},
+        {"method": "gradient and labels"},
+    ):
         weak = run({**case, **method})["tests"]["test"]
         assert weak["energy_mev"] < plain["energy_mev"]
         assert weak["consistency_mev_per_angstrom"] < 0.6 * plain["consistency_mev_per_angstrom"]
