@@ -208,7 +208,7 @@ def judged(group: Group, found: list[tuple[Case, Found]]) -> str:
                 abs(d) for j in juries for d in j["nve_drift_mev_per_atom_ps"] if d is not None
             ]
             if drifts:
-                text = f"|drift| {median(drifts):.2g} meV/atom/ps, median of {len(drifts)}"
+                text = f"drift {median(drifts):.2g} meV/atom/ps (size; median of {len(drifts)})"
                 lines.append([cell_name(group, cell), method, "NVE", text, "", "", ""])
     return rows(header, lines)
 
