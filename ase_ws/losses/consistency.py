@@ -99,7 +99,8 @@ class GradientLoss:
         if self.epsilon:
             step = self._displacements(batch, generator)
             moved = moved.displaced(torch.where(stays[:, None], 0.0, step))
-        targets = None if batch.labels is None else batch.labels.forces
+        labels = batch.labels
+        targets = torch.zeros_like(batch.positions) if labels is None else labels.forces
         # The graph of a gradient holds about twice the memory of an evaluation.
         most = PIECE_ATOMS // 2
         if len(moved.positions) <= most:
@@ -107,8 +108,7 @@ class GradientLoss:
 
         def values(_: list[Tensor]) -> Iterator[Tensor]:
             for _graphs, atoms, part in pieces(moved, most):
-                target = None if targets is None else targets[atoms]
-                value = self._value(potential, part, stays[atoms], target)
+                value = self._value(potential, part, stays[atoms], targets[atoms])
                 yield value * (part.n_graphs / moved.n_graphs)
 
         return sum_in_pieces(potential, [], values)
@@ -121,7 +121,7 @@ class GradientLoss:
         return (drawn.to(batch.batch.device) & batch.labels.has_forces)[batch.batch]
 
     def _value(
-        self, potential: Potential, moved: GraphBatch, stays: Tensor, targets: Tensor | None
+        self, potential: Potential, moved: GraphBatch, stays: Tensor, targets: Tensor
     ) -> Tensor:
         """Mean over structures of what is left over, at the positions as they are."""
         positions = moved.positions.detach().requires_grad_()
@@ -132,9 +132,8 @@ class GradientLoss:
         )
         (gradient,) = torch.autograd.grad(there.energy.sum(), positions, create_graph=True)
         forces = forces_of(there).detach() if self.detach_forces else forces_of(there)
-        if targets is not None:
-            # Selected, not multiplied: what is not labelled may be NaN.
-            forces = torch.where(stays[:, None], targets.to(forces.dtype), forces)
+        # Selected, not multiplied: what is not labelled may be NaN.
+        forces = torch.where(stays[:, None], targets.to(forces.dtype), forces)
         per_atom = penalty(forces + gradient, self.metric, self.delta).mean(dim=1)
         return mean_by_graph(per_atom, moved).mean()
 

@@ -383,9 +383,9 @@ def _forget_strength_of_another_kind(tree: dict[str, Any], kind: str | None) -> 
     displaced = ("pitc", "pisc", "both")
     # These mean the same by the same numbers, but for a term that only one of them has.
     alike = kind in displaced and weak["kind"] in displaced
+    absent = set(_WEIGHTS["both"]).difference(_WEIGHTS.get(kind, ()))
     for name in _STRENGTH:
-        absent = name in _WEIGHTS["both"] and alike and name not in _WEIGHTS[kind]
-        if not alike or absent or weak.get(name) == 0:
+        if not alike or name in absent or weak.get(name) == 0:
             weak.pop(name, None)
 
 

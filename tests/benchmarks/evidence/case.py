@@ -112,8 +112,7 @@ def judge(potential: Any, name: str) -> dict[str, Any]:
     from ase import Atoms
 
     from ase_ws import PotentialCalculator
-    from ase_ws.stability import check_stability
-    from ase_ws.stability.observers import DriftCheck, FluctuationCheck, default_checks
+    from ase_ws.stability import DriftCheck, FluctuationCheck, check_stability, default_checks
 
     frame = next(iter(data.test_frames(name).values()))[0]
     atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)

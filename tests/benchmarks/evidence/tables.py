@@ -198,9 +198,9 @@ def judged(group: Group, found: list[tuple[Case, Found]]) -> str:
                 mean = f"{ps / failed:.2f}" if failed else f"> {ps / 3.0:.0f}"
                 name = cell_name(group, cell)
                 rate = f"{failed / ps:.2g} ({low:.2g}–{high:.2g})"
-                by = Counter[str]()
-                for jury in juries:
-                    by.update(jury["nvt"][temperature]["by"])
+                by = sum(
+                    (Counter[str](j["nvt"][temperature]["by"]) for j in juries), Counter[str]()
+                )
                 causes = ", ".join(f"{check} {n}" for check, n in by.most_common())
                 ended = f"{failed} ({causes})" if causes else str(failed)
                 lines.append([name, method, temperature, ended, f"{ps:.1f}", rate, mean])
