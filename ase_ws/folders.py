@@ -8,7 +8,7 @@ from pathlib import Path
 from ase_ws.errors import UserError
 
 
-def require_free(out: Path, *, overwrite: bool, resumable: bool = False) -> None:
+def require_free(out: Path, *, overwrite: bool, resume: str | None = None) -> None:
     """Raise a `UserError` where `out` is a file, or a folder with something in it.
 
     Parameters
@@ -16,15 +16,15 @@ def require_free(out: Path, *, overwrite: bool, resumable: bool = False) -> None
     out : Path
     overwrite : bool
         A folder with something in it is fine.
-    resumable : bool
-        Mention in the error that the run can be resumed.
+    resume : str, optional
+        How to go on with the run that is there, for the error.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; expected a folder to write to")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
-        resume = "--resume to go on, " if resumable else ""
+        going_on = f"{resume} to go on, " if resume else ""
         raise UserError(
-            f"{out}: exists and is not empty; use {resume}--overwrite to start anew, or another "
+            f"{out}: exists and is not empty; use {going_on}--overwrite to start anew, or another "
             "--out"
         )
 

@@ -46,6 +46,8 @@ def step_progress(title: str, *, quiet: bool = False) -> Iterator[Report]:
 
     try:
         yield report
+        # What ended before its planned length has ended.
+        bar.update(task, total=bar.tasks[task].completed, text="")
     finally:
         # Stopping a bar that never started prints an empty line where stderr is a file.
         if bar.live.is_started:

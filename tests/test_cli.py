@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 import ase_ws.training
@@ -120,7 +121,7 @@ BAD = {
     "evaluate: missing data": (["evaluate", "model.safetensors", "none.xyz"], "no such file"),
     "evaluate: no labels": (
         ["evaluate", "model.safetensors", "unlabelled.xyz"],
-        "nothing to compare",
+        "unlabelled.xyz: no frame has.*--energy-key",
     ),
     "evaluate: unknown element": (["evaluate", "model.safetensors", "nitrogen.xyz"], r"\bN\b"),
     "evaluate: bad dtype": (
@@ -270,6 +271,26 @@ def test_evaluate_json(cli, work, model, frame_files):
     assert found["energy_rmse_mev_per_atom"] == pytest.approx(
         1e3 * np.sqrt(np.mean(np.square(errors))), rel=1e-9
     )
+
+
+def test_evaluate_says_where_the_level_is_another(cli, work, model):
+    """The offset of a constant per element hides what a model is worth."""
+    calculator = PotentialCalculator(model)
+    rng = np.random.default_rng(0)
+    for name, offset in (("same.xyz", 0.0), ("other.xyz", 50.0)):
+        frames = []
+        for _ in range(6):
+            atoms = molecule("CH3OH")
+            atoms.rattle(0.05, rng=rng)
+            energy = float(calculator.get_potential_energy(atoms)) + rng.normal(scale=0.02)
+            atoms.calc = SinglePointCalculator(atoms, energy=energy + offset)
+            frames.append(atoms)
+        write(name, frames)
+    assert "another level" not in cli("evaluate", model, "same.xyz")[2]
+    code, out, err = cli("evaluate", model, "other.xyz")
+    assert code == 0
+    assert json.loads(out)["energy_rmse_mev_per_atom"] > 8000
+    assert "another level of theory" in err
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])

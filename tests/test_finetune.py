@@ -195,7 +195,10 @@ def test_isolated_atoms_fix_the_reference_energies(labelled, quick, tmp_path, ba
         frames,
         labelled(2, seed=9),
         model=base_file if base else None,
-        config=quick(optimizer={"max_steps": 1, "valid_interval": 1, "learning_rate": 1e-12}),
+        config=quick(
+            data={"e0s": "atoms"},
+            optimizer={"max_steps": 1, "valid_interval": 1, "learning_rate": 1e-12},
+        ),
         out=tmp_path / "a",
     )
     if base:
@@ -206,6 +209,97 @@ def test_isolated_atoms_fix_the_reference_energies(labelled, quick, tmp_path, ba
     else:
         assert result.potential.e0.tolist() == pytest.approx(list(e0.values()), abs=1e-12)
     assert read_header(tmp_path / "a" / "model.safetensors")["provenance"]["n_train"] == 6
+
+
+def lone_atoms(potential, shift):
+    """Isolated atoms at what the potential gives them, shifted by an energy for each element."""
+    calculator = PotentialCalculator(potential)
+    return [
+        isolated(s, float(calculator.get_potential_energy(Atoms(s))) + e) for s, e in shift.items()
+    ]
+
+
+def at_the_base(base_file, frames, shift):
+    """Give frames labelled by the base model, shifted by an energy for each element."""
+    potential = load_potential(base_file)
+    calculator = PotentialCalculator(potential)
+    labelled = []
+    for frame in frames:
+        atoms = Atoms(frame.numbers, frame.positions)
+        energy = float(calculator.get_potential_energy(atoms))
+        energy += sum(shift[s] for s in atoms.symbols)
+        atoms.calc = SinglePointCalculator(atoms, energy=energy)
+        labelled.append(atoms)
+    return labelled, lone_atoms(potential, shift)
+
+
+SHIFT = {"H": -1.5, "C": -100.0, "O": 20.0}
+
+
+@pytest.mark.parametrize("suited", [True, False])
+def test_isolated_atoms_are_taken_where_they_suit_the_base(labelled, tmp_path, suited, base_file):
+    """A base model whose own E0 were fitted would start off by the energy of atomization."""
+    frames, atoms = at_the_base(base_file, labelled(6, kind=["CH3OH", "H2O", "CO2"]), SHIFT)
+    if not suited:
+        for atom in atoms:
+            atom.calc.results["energy"] += 2.0
+    said = []
+    result = finetune(
+        [*frames, *atoms],
+        frames[:2],
+        model=base_file,
+        config={"optimizer": {"kind": "adam", "max_steps": 1}},
+        out=tmp_path / "a",
+        announce=said.append,
+    )
+    source = read_header(result.path / "model.safetensors")["provenance"]["e0"]["source"]
+    assert source == ("atoms" if suited else "fit")
+    assert any("data.e0s=atoms insists" in line for line in said) is not suited
+    # Either way the base starts at the labels.
+    assert result.history[0]["energy_rmse_mev_per_atom"] < 1.0
+
+
+def test_isolated_atoms_that_are_missing(labelled, quick, tmp_path, base_file):
+    frames = [*labelled(6, kind=["CH3OH", "H2O", "CO2"]), isolated("H", -13.6)]
+    said = []
+    finetune(
+        frames,
+        labelled(2, seed=9),
+        model=base_file,
+        config=quick(),
+        out=tmp_path / "a",
+        announce=said.append,
+    )
+    assert any("none of C, O" in line for line in said)
+    for model in (base_file, None):
+        with pytest.raises(UserError, match="no isolated atom of C, O"):
+            finetune(
+                frames,
+                labelled(2, seed=9),
+                model=model,
+                config=quick(data={"e0s": "atoms"}),
+                out=tmp_path / "b",
+            )
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(("kind", "apart"), [("CH3OH", False), (["CH3OH", "H2O", "CO2"], True)])
+def test_one_composition_does_not_tell_elements_apart(
+    labelled, quick, tmp_path, kind, apart, base_file
+):
+    for model in (base_file, None):
+        said = []
+        result = finetune(
+            labelled(6, kind=kind),
+            labelled(2, seed=9),
+            model=model,
+            config=quick(),
+            out=tmp_path / str(model is None),
+            announce=said.append,
+        )
+        assert any("too few compositions" in line for line in said) is not apart
+        header = read_header(result.path / "model.safetensors")
+        assert header["provenance"]["e0"] == {"source": "fit", "separable": apart}
 
 
 def test_periodic_data_with_stress(labelled, quick, tmp_path):
@@ -324,6 +418,37 @@ def test_resuming_equals_never_having_stopped(labelled, quick, tmp_path, stop):
     same(resumed.potential, whole.potential, 1e-9)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 7}, "the run had seed = 0, now it is 7"),
+        ({"weak": {"kind": "both"}}, r"weak\.kind = 'none', now it is 'both'"),
+        (
+            {"optimizer": {"learning_rate": 0.1}},
+            r"learning_rate = 0\.005, now it is 0\.1",
+        ),
+        ({"optimizer": {"max_steps": 5}}, "at step 8 already, beyond"),
+    ],
+)
+def test_a_run_goes_on_as_it_was_set_up(labelled, quick, tmp_path, change, message):
+    """Its files would claim what the training did not heed."""
+    frames, valid, out = labelled(6), labelled(2, seed=9), tmp_path / "a"
+    finetune(frames, valid, config=quick(), out=out)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(UserError, match=message):
+        finetune(frames, valid, config=quick(**change), out=out, resume=True)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_run_that_went_on_names_all_its_commands(labelled, quick, tmp_path):
+    frames, valid, out = labelled(6), labelled(2, seed=9), tmp_path / "a"
+    finetune(frames, valid, config=quick(), out=out, notes={"command": "one"})
+    longer = quick(optimizer={"max_steps": 16, "learning_rate": 5e-3})
+    finetune(frames, valid, config=longer, out=out, resume=True, notes={"command": "two"})
+    provenance = read_header(out / "model.safetensors")["provenance"]
+    assert provenance["notes"]["command"] == "one && two"
+
+
 def test_nothing_to_resume(labelled, quick, tmp_path):
     with pytest.raises(UserError, match="nothing to resume"):
         finetune(labelled(4), config=quick(), out=tmp_path / "a", resume=True)
@@ -416,6 +541,10 @@ BAD = {
         lambda lab: {"config": {"weak": {"reference": "base", "kind": "pitc"}}},
         "base model",
     ),
+    "another kind of base": (
+        lambda lab: {"model": tiny_mace(), "config": {"model": {"kind": "painn"}}},
+        "model.kind=painn is for new models",
+    ),
     "missing base": (lambda lab: {"model": "none.safetensors"}, "no such model file"),
     "missing file": (lambda lab: {"train": "none.xyz"}, "no such file"),
 }
@@ -476,7 +605,10 @@ def test_settings_are_merged_in_order(tmp_path):
     ("item", "message"),
     [
         ("seed", "expected section.field=value"),
-        ("optimizer.lr=1", "optimizer.lr"),
+        ("optimizer.lr=1", "'optimizer.lr': no such setting; there are kind, "),
+        ("optimizer.max_step=1", r"did you mean 'optimizer\.max_steps'\?"),
+        ("optimiser.max_steps=1", r"did you mean 'optimizer'\?"),
+        ("max_steps=1", r"did you mean 'optimizer\.max_steps'\?"),
         ("seed=many", "setting 'seed'.*'many'"),
         ("seed.x.y=1", "seed"),
         ("seed=[", "not valid YAML"),

@@ -15,6 +15,7 @@ from ase_ws.training import evaluate_potential, finetune
 from ase_ws.training import gauss_newton as module
 from ase_ws.training.config import FinetuneConfig, load_config
 from ase_ws.training.gauss_newton import NOISE, gauss_newton, most_likely
+from ase_ws.training.prepare import prepare
 from ase_ws.training.start import refit_e0
 
 
@@ -115,13 +116,15 @@ def test_isolated_atoms_fix_them(tmp_path, frames):
         atom.calc = SinglePointCalculator(atom, energy=energy)
         atoms.append(atom)
     structures = read(f"{METHANOL_TRAIN}@:12")
-    gn = {"optimizer": {"kind": "gauss-newton", "iterations": 2}}
+    # Not those of this base model, whose own reference energies were fitted.
+    data = {"e0s": "atoms"}
+    gn = {"optimizer": {"kind": "gauss-newton", "iterations": 2}, "data": data}
     labels = [*atoms, *structures[:8]], structures[8:]
     result = finetune(*labels, model=BASE_MODEL, config=gn, out=tmp_path / "run")
     adam = finetune(
         *labels,
         model=BASE_MODEL,
-        config={"optimizer": {"max_steps": 1}},
+        config={"optimizer": {"max_steps": 1}, "data": data},
         out=tmp_path / "adam",
     )
     assert result.history[-1]["step"] > 0
@@ -148,6 +151,14 @@ def test_finetune_takes_it_by_default(tmp_path):
     assert result.potential.dtype == torch.float32
     again = finetune(config=tmp_path / "run" / "config.yaml", out=tmp_path / "again")
     assert errors(again.potential) == errors(result.potential)
+
+
+@pytest.mark.parametrize(("n", "closed"), [(49, False), (50, True)])
+def test_energies_that_are_held_out_count(n, closed):
+    """50 energies in a file are 50, though a tenth of them validates."""
+    plan = prepare(FinetuneConfig(), f"{METHANOL_TRAIN}@:{n}", model=BASE_MODEL)
+    assert (plan.config.optimizer.kind == "gauss-newton") is closed
+    assert any(f"{n} energies, fewer than 50" in line for line in plan.choices) is not closed
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def assert_same_runs(out, reference):
         ({"ps": None}, "field 'ps': Field required"),
         ({"ps": -1}, "field 'ps'"),
         ({"ps": float("nan")}, "field 'ps'"),
-        ({"replica": 2}, "field 'replica': Extra inputs"),
+        ({"replica": 2}, "field 'replica': no such setting; did you mean 'replicas'?"),
         ({"ensemble": "nvu"}, "field 'ensemble'"),
         ({"temperatures": []}, "field 'temperatures'"),
         ({"temperatures": [300, -5]}, "field 'temperatures.1'"),

@@ -52,7 +52,7 @@ def md(
 
     atoms, calculator, largest_force = attach(model, structure, dtype, device)
     if not resume:
-        require_free(out, overwrite=overwrite, resumable=True)
+        require_free(out, overwrite=overwrite, resume="--resume")
     if not calculator.conservative and not quiet:
         err_console.print(
             "[yellow]note:[/] the forces of this model are a direct readout, not the gradient of "
@@ -86,7 +86,7 @@ def _print_md(result: Any, out: Path) -> None:
     for finding in result.warnings[:5]:
         out_console.print(f"[yellow]warning:[/] {plain(finding.message)}")
     if len(result.warnings) > 5:
-        out_console.print(f"[yellow]and {len(result.warnings) - 5} more warnings[/]")
+        out_console.print(f"[yellow]warnings beyond these: {len(result.warnings) - 5}[/]")
     if result.stopped_by is not None:
         finding = result.stopped_by
         out_console.print(

@@ -53,13 +53,15 @@ def info(
 def _print_info(facts: dict[str, Any]) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2))
     provenance = facts["provenance"]
+    separable = provenance.get("e0", {}).get("separable", True)
+    apart = "" if separable else "; fitted together: compare energies of equal composition only"
     rows = {
         "file": facts["file"],
         "elements": " ".join(facts["elements"]),
         "cutoff": f"{facts['r_max_angstrom']} Å",
         "network": f"{facts['network']}, {facts['parameters']:,} weights, {facts['dtype']}",
         "forces": "-dE/dr" if facts["conservative"] else "direct readout, not conservative",
-        "E0 (eV)": ", ".join(f"{k} {v:.4f}" for k, v in facts["e0_ev"].items()),
+        "E0 (eV)": ", ".join(f"{k} {v:.4f}" for k, v in facts["e0_ev"].items()) + apart,
         "made": f"{provenance.get('created', '?')} by ase_ws {provenance.get('ase_ws', '?')}"
         if provenance
         else ("not recorded" if facts["file"].endswith(".safetensors") else "upstream mace-torch"),
@@ -71,7 +73,7 @@ def _print_info(facts: dict[str, Any]) -> None:
             f"{', '.join(provenance['trained_on'])}"
         )
         rows["validation"] = ", ".join(
-            f"{k} {number(v)}" for k, v in provenance.get("validation", {}).items()
+            f"{k} {number(v)}" for k, v in provenance.get("validation", {}).items() if v is not None
         )
         rows.update({k: str(v) for k, v in provenance.get("notes", {}).items()})
     for name, value in rows.items():

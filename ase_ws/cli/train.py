@@ -172,18 +172,32 @@ def evaluate(
         raise UserError(f"{json_file}: its folder does not exist; make it first")
     potential = load_potential(model, dtype=dtype, device=device or "cpu")
     frames = read_frames(data, LabelKeys(energy_key, forces_key))
+    if all(f.energy is None and f.forces is None for f in frames):
+        raise UserError(
+            f"{data}: no frame has an energy under '{energy_key}' or forces under '{forces_key}'; "
+            "name the right keys with --energy-key and --forces-key"
+        )
     with step_progress("evaluating", quiet=quiet) as report:
-        metrics = evaluate_potential(
+        evaluation = evaluate_potential(
             potential,
             frames,
             device=potential.device,
             progress=lambda done, total: report(done, total, ""),
-        ).metrics
-    text = json.dumps(metrics, indent=1)
+        )
+    text = json.dumps(evaluation.metrics, indent=1)
     if json_file is not None:
         write_text(json_file, text + "\n")
-    if not quiet:
-        out_console.print_json(text)
+    if quiet:
+        return
+    out_console.print_json(text)
+    rest = evaluation.energy_rmse_of_another_level(frames)
+    if rest is not None:
+        err_console.print(
+            f"energies are off by a constant for each element (another level of theory): {rest:.4g}"
+            " meV/atom are left once it is fitted, which `ase-ws finetune` does to begin with",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _errors(row: dict[str, Any]) -> str:

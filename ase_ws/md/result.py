@@ -15,7 +15,7 @@ from ase_ws.md.files import LOG_COLUMNS, LogWriter, TrajectoryWriter
 from ase_ws.md.observer import Finding, RunContext, Snapshot
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MDResult:
     """What came out of a run.
 
@@ -55,6 +55,11 @@ class MDResult:
     context: RunContext
     seed: int
     earlier_frames: list[Atoms] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        """Length and end of the run, without traces and frames."""
+        end = "done" if self.stopped_by is None else f"stopped by '{self.stopped_by.check}'"
+        return f"<MDResult {end}: {self.steps_done} steps, {self.time_ps:.3g} ps>"
 
     @property
     def time_ps(self) -> float:

@@ -42,7 +42,7 @@ COMPARED = (
 FILES = ("stability.json", "candidates.xyz", "report.html")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StabilityReport:
     """The answer to "is this potential safe for MD of this structure at this temperature?".
 
@@ -93,6 +93,13 @@ class StabilityReport:
     calibration: dict[str, Any] | None = None
     name: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Verdict, failures and simulated time: everything would fill the screen."""
+        return (
+            f"<StabilityReport {self.verdict}: {self.failed_replicas} of {len(self.replicas)} "
+            f"replicas failed in {self.total_ps:.3g} ps; print(report.summary())>"
+        )
 
     @property
     def total_ps(self) -> float:
@@ -197,7 +204,7 @@ class StabilityReport:
             lines.append(f"  {finding.check} at {finding.time:.1f} fs{where}: {finding.message}")
         lines += [f"  warning: {finding.message}" for finding in self.warnings[:5]]
         if len(self.warnings) > 5:
-            lines.append(f"  and {len(self.warnings) - 5} more warnings")
+            lines.append(f"  warnings beyond these: {len(self.warnings) - 5}")
         return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ase_ws.atomic import write_text
 from ase_ws.errors import UserError
 from ase_ws.potentials.architecture import check_irreps
+from ase_ws.settings import first_mistake
 from ase_ws.training.auto import choose_weak
 
 #: With fewer validation energies than this, and no forces, the best of a run's validations is
@@ -52,10 +53,11 @@ class DataConfig(_Section):
     energy_key: str = "energy"
     forces_key: str = "forces"
     stress_key: str = "stress"
-    e0s: Literal["fit", "keep"] = Field(
+    e0s: Literal["fit", "atoms", "keep"] = Field(
         default="fit",
-        description="fit: isolated atoms of the training file, else least squares in float64; "
-        "keep: those of the base model",
+        description="fit: isolated atoms of the training file where there are all and they suit "
+        "the base model, else least squares in float64; atoms: insist on them; keep: those of the "
+        "base model",
     )
 
 
@@ -397,11 +399,8 @@ def validated_config(tree: Mapping[str, Any]) -> FinetuneConfig:
     try:
         return FinetuneConfig.model_validate(dict(tree))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"setting '{field}': {first['msg']} (got {first['input']!r:.60})"
-        ) from error
+        field, message = first_mistake(error, FinetuneConfig)
+        raise UserError(f"setting '{field}': {message}") from error
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from ase_ws.errors import UserError
-from ase_ws.frames import Frame, check_elements
+from ase_ws.frames import Frame, check_elements, composition, fit_reference_energies
 from ase_ws.graphs import collate
 from ase_ws.potentials.derivatives import energy_forces
 from ase_ws.typing import GraphBatch, Potential, Prediction
+
+#: Errors of energies in meV/atom from which on one looks for a constant per element.
+ANOTHER_LEVEL = 100.0
 
 
 @dataclass
@@ -96,6 +99,22 @@ class Evaluation:
     energy_pred: np.ndarray
     forces_ref: np.ndarray
     forces_pred: np.ndarray
+
+    def energy_rmse_of_another_level(self, frames: Sequence[Frame]) -> float | None:
+        """RMSE in meV/atom once a constant for each element is fitted, where that explains it.
+
+        None where it does not: the errors are small, or a fit leaves more than a tenth of them.
+        """
+        numbers = [f.numbers for f in frames if f.energy is not None]
+        whole = self.metrics["energy_rmse_mev_per_atom"]
+        elements = sorted({int(z) for frame in numbers for z in frame})
+        if whole is None or whole < ANOTHER_LEVEL or len(numbers) < len(elements) + 2:
+            return None
+        missing = self.energy_ref - self.energy_pred
+        counts = composition(numbers, elements)
+        missing = missing - counts @ fit_reference_energies(numbers, missing, elements)
+        rest = _rmse(missing / counts.sum(axis=1))
+        return rest if rest is not None and rest < whole / 10 else None
 
 
 def evaluate_potential(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import pickle
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,10 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 
 from ase_ws._version import __version__
-from ase_ws.devices import resolve_device, resolve_dtype, sensible_threads, threads
-from ase_ws.errors import UserError
-from ase_ws.folders import make_clear, require_free
+from ase_ws.devices import resolve_device, sensible_threads, threads
 from ase_ws.frames import (
     Frame,
     FrameSource,
-    LabelKeys,
-    check_elements,
-    read_frames,
-    split_frames,
 )
 from ase_ws.losses import (
     CurlLoss,
@@ -49,7 +42,6 @@ from ase_ws.losses import (
 )
 from ase_ws.potentials.files import load_potential, read_header
 from ase_ws.potentials.module import PotentialModule
-from ase_ws.training.auto import choose_weak
 from ase_ws.training.callbacks import (
     History,
     LastCheckpoint,
@@ -58,21 +50,13 @@ from ase_ws.training.callbacks import (
     warm_ema,
 )
 from ase_ws.training.config import FinetuneConfig, load_config, validated_config
-from ase_ws.training.gauss_newton import DEFAULT_FROM, Step, gauss_newton, unsolvable
+from ase_ws.training.gauss_newton import Step, gauss_newton
 from ase_ws.training.module import FinetuneModule, train_loader, valid_loader
-from ase_ws.training.start import (
-    given_by_atoms,
-    new_potential,
-    refit_e0,
-    separate_isolated_atoms,
-    with_forces,
-)
-
-#: What a run leaves in its folder.
-FILES = ("model.safetensors", "metrics.csv", "config.yaml", "last.ckpt")
+from ase_ws.training.prepare import Plan, prepare
+from ase_ws.training.resume import checkpoint_of, earlier_command, new_folder
 
 
-@dataclass
+@dataclass(repr=False)
 class FinetuneResult:
     """What a run gives back.
 
@@ -93,6 +77,10 @@ class FinetuneResult:
     history: list[dict[str, Any]]
     path: Path
     kept_step: int | None = None
+
+    def __repr__(self) -> str:
+        """Where it stands and what was kept, without network and history."""
+        return f"<FinetuneResult {self.path}: model of step {self.kept_step}>"
 
 
 def finetune(
@@ -143,56 +131,38 @@ def finetune(
         Bad input, before anything is written.
     """
     out = Path(out)
-    config = _as_config(config)
-    if train is None:
-        train = config.data.train
-    if train is None:
-        raise UserError("no training frames: give --train FILE (or data.train in --config)")
-    valid = valid if valid is not None else config.data.valid
-    if model is None:
-        model = config.model.base
-    config = _record_inputs(config, train, valid, model)
-
-    train_frames, valid_frames, isolated = _load_frames(config, train, valid)
-    has_forces = any(f.forces is not None for f in train_frames)
-    with _reproducible(config):
-        potential, base = _starting_point(config, model, train_frames, isolated)
-    asked = config
-    free_e0 = config.data.e0s == "fit" and not given_by_atoms(train_frames, isolated)
-    refusal = unsolvable(potential, train_frames, free_e0=free_e0)
-    config = config.resolved(
-        has_forces=has_forces,
-        conservative=potential.conservative,
-        n_valid=len(valid_frames),
-        closed_form=refusal is None and len(train_frames) >= DEFAULT_FROM,
-    )
-    if config.optimizer.kind == "gauss-newton" and refusal is not None:
-        raise UserError(refusal)
-    if announce is not None:
-        for line in _choices(asked, config):
-            announce(line)
-    check_elements(valid_frames, potential.atomic_numbers, config.model.base or "")
-    loss, valid_loss = build_losses(config, train_frames, base)
+    with _reproducible(config := _as_config(config)):
+        plan = prepare(config, train, valid, model)
+    config, potential = plan.config, plan.potential
+    loss, valid_loss = build_losses(config, plan.train, plan.base)
 
     # Before the folder is cleared: the base model may be the one that stands there.
-    provenance = _provenance(config, train_frames, valid_frames, model, notes)
-    checkpoint = _prepare_folder(out, resume=resume, overwrite=overwrite)
-    # Before the configuration is written: a damaged checkpoint must cost nothing.
-    first_step = 0 if checkpoint is None else _global_step(checkpoint)
+    notes = dict(notes or {})
+    checkpoint, first_step = None, 0
+    if resume:
+        checkpoint, first_step = checkpoint_of(out, config)
+        if "command" in notes:
+            notes["command"] = " && ".join(filter(None, [earlier_command(out), notes["command"]]))
+    provenance = _provenance(plan, notes)
+    if not resume:
+        new_folder(out, overwrite=overwrite)
+    if announce is not None:
+        for line in plan.choices:
+            announce(line)
     config.write(out / "config.yaml")
     history = History(out, provenance, config.optimizer.select or "best")
     skin = loss.skin if potential.skin_safe else 0.0
     module = FinetuneModule(potential, loss, valid_loss, config)
-    valid_batches = valid_loader(valid_frames, potential.r_max)
-    n_atoms = sum(len(f.numbers) for f in train_frames) / len(train_frames)
+    valid_batches = valid_loader(plan.valid, potential.r_max)
+    n_atoms = sum(len(f.numbers) for f in plan.train) / len(plan.train)
     number = config.threads or sensible_threads(n_atoms * (config.optimizer.batch_size or 1))
     with _reproducible(config), _quiet_lightning(), threads(number):
         trainer = _trainer(config, out, history, progress)
         if config.optimizer.kind == "gauss-newton":
             with _keyboard_interrupt(trainer):
-                _solve(trainer, module, train_frames, valid_batches, history, progress, free_e0)
+                _solve(trainer, module, plan, valid_batches, history, progress)
             return _result(out, history)
-        train_batches = train_loader(train_frames, potential.r_max + skin, config, first_step)
+        train_batches = train_loader(plan.train, potential.r_max + skin, config, first_step)
         if checkpoint is None:
             # The first row is the model before training: with a base model it may stay the best.
             trainer.validate(module, valid_batches, verbose=False)
@@ -206,27 +176,6 @@ def finetune(
     return _result(out, history)
 
 
-def _choices(asked: FinetuneConfig, config: FinetuneConfig) -> Iterator[str]:
-    """Say what was picked where the choice was ours, in a line each."""
-    if asked.weak.kind == "auto":
-        weak = config.weak
-        yield f"--weak auto: {choose_weak(conservative=config.model.forces == 'conservative').why}"
-        if weak.kind != "none":
-            parts = f"ε {weak.epsilon:g} Å, weight {weak.gradient_weight:g}"
-            labels = f"; {weak.at_labels:.0%} of the labelled structures: -dE/dr against the label"
-            yield f"  ({parts}{labels if weak.at_labels else ''})"
-    if asked.optimizer.kind is None and config.optimizer.kind == "gauss-newton":
-        yield (
-            f"{DEFAULT_FROM} or more energies, no forces, from a base model: closed form "
-            "(gauss-newton); --optimizer adam for gradient steps"
-        )
-    elif asked.optimizer.select is None and config.optimizer.select == "last":
-        yield (
-            "few validation energies, which would choose by luck: the model of the last step will "
-            "be kept (optimizer.select)"
-        )
-
-
 def _result(out: Path, history: History) -> FinetuneResult:
     kept = load_potential(out / "model.safetensors")
     return FinetuneResult(kept, history.rows, out, history.kept_step)
@@ -235,11 +184,10 @@ def _result(out: Path, history: History) -> FinetuneResult:
 def _solve(
     trainer: L.Trainer,
     module: FinetuneModule,
-    frames: list[Frame],
+    plan: Plan,
     valid: Any,
     history: History,
     progress: Progress | None,
-    free_e0: bool,
 ) -> None:
     """Fine-tune in closed form; one row of the history, and a validation, for each iteration."""
     dtype, device = module.potential.dtype, resolve_device(module.config.device)
@@ -256,7 +204,11 @@ def _solve(
     trainer.validate(module, valid, verbose=False)
     # Lightning leaves a model that it validated on the CPU.
     gauss_newton(
-        module.potential.to(device), frames, free_e0=free_e0, iterations=most, report=report
+        module.potential.to(device),
+        plan.train,
+        free_e0=plan.references.source == "fit",
+        iterations=most,
+        report=report,
     )
 
 
@@ -268,86 +220,6 @@ def _as_config(
     if config is None or isinstance(config, Mapping):
         return validated_config(config or {})
     return load_config(config)
-
-
-def _record_inputs(
-    config: FinetuneConfig, train: FrameSource, valid: FrameSource | None, model: Any
-) -> FinetuneConfig:
-    """Note paths in the configuration, so that the written one can be run again."""
-    new = config.model_copy(deep=True)
-    if isinstance(train, str | os.PathLike):
-        new.data.train = str(train)
-    if isinstance(valid, str | os.PathLike):
-        new.data.valid = str(valid)
-    if isinstance(model, str | os.PathLike):
-        new.model.base = str(model)
-    elif model is not None:
-        new.model.base = "(in memory)"
-    return new
-
-
-def _load_frames(
-    config: FinetuneConfig, train: FrameSource, valid: FrameSource | None
-) -> tuple[list[Frame], list[Frame], dict[int, float]]:
-    data = config.data
-    keys = LabelKeys(data.energy_key, data.forces_key, data.stress_key)
-    train_frames, isolated = separate_isolated_atoms(read_frames(train, keys))
-    name = str(train) if isinstance(train, str | os.PathLike) else "the training frames"
-    if not train_frames:
-        raise UserError(f"{name}: only isolated atoms; expected structures to train on")
-    if valid is None:
-        train_frames, valid_frames = split_frames(train_frames, data.valid_fraction, config.seed)
-        valid_name = name
-    else:
-        valid_frames, _ = separate_isolated_atoms(read_frames(valid, keys))
-        valid_name = str(valid) if isinstance(valid, str | os.PathLike) else "the validation frames"
-    if data.labels == "energy":
-        train_frames = [_energy_only(f) for f in train_frames]
-        valid_frames = [_energy_only(f) for f in valid_frames]
-    _require_energies(train_frames, name, keys)
-    _require_energies(valid_frames, valid_name, keys)
-    return train_frames, valid_frames, isolated
-
-
-def _energy_only(frame: Frame) -> Frame:
-    return replace(frame, forces=None, stress=None)
-
-
-def _require_energies(frames: list[Frame], name: str, keys: LabelKeys) -> None:
-    if not frames:
-        raise UserError(f"{name}: no frames for validation; expected at least one")
-    if not any(f.energy is not None for f in frames):
-        raise UserError(
-            f"{name}: no frame has an energy under the key '{keys.energy}'; "
-            "name the right one with --set data.energy_key=KEY"
-        )
-    for frame in frames:
-        if frame.energy is None and frame.forces is None:
-            raise UserError(f"{frame.source}: neither energy nor forces; remove the frame")
-
-
-def _starting_point(
-    config: FinetuneConfig,
-    model: str | os.PathLike[str] | PotentialModule | None,
-    frames: list[Frame],
-    isolated: dict[int, float],
-) -> tuple[PotentialModule, PotentialModule | None]:
-    """Give the potential to train, and the frozen base model at the same E0 (None from scratch)."""
-    device = resolve_device(config.device)
-    if model is None:
-        return new_potential(config, frames, isolated).to(device), None
-
-    def load() -> PotentialModule:
-        if isinstance(model, PotentialModule):
-            return copy.deepcopy(model).to(resolve_dtype(config.dtype)).to(device)
-        return load_potential(model, dtype=config.dtype, device=device, head=config.model.head)
-
-    potential, base = load(), load()
-    check_elements(frames, potential.atomic_numbers, config.model.base or "")
-    if config.data.e0s == "fit":
-        refit_e0(potential, frames, isolated)
-        base.e0.copy_(potential.e0)
-    return with_forces(potential, config, frames).train(), base.requires_grad_(False)
 
 
 def build_losses(
@@ -420,21 +292,6 @@ def build_losses(
     return TotalLoss([*supervised, *terms]), TotalLoss(supervised)
 
 
-def _prepare_folder(out: Path, *, resume: bool, overwrite: bool) -> Path | None:
-    """Make the folder; return the checkpoint to go on from, if any."""
-    if not resume:
-        require_free(out, overwrite=overwrite, resumable=True)
-        make_clear(out, FILES)
-        return None
-    checkpoint = out / "last.ckpt"
-    if not checkpoint.is_file():
-        raise UserError(
-            f"{out}: nothing to resume (no last.ckpt; gauss-newton leaves none); start without "
-            "--resume"
-        )
-    return checkpoint
-
-
 def _trainer(
     config: FinetuneConfig, out: Path, history: History, progress: Progress | None
 ) -> L.Trainer:
@@ -482,16 +339,6 @@ class _Patience(EarlyStopping):
         super().on_validation_end(trainer, pl_module)
 
 
-def _global_step(checkpoint: Path) -> int:
-    try:
-        return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
-    except (RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        detail = " ".join(str(error).split())
-        raise UserError(
-            f"{checkpoint}: cannot be read ({detail:.100}); start anew with --overwrite"
-        ) from error
-
-
 @contextmanager
 def _keyboard_interrupt(trainer: L.Trainer) -> Iterator[None]:
     """Turn Lightning's answer to Ctrl-C (ignore the signal for good, exit with 1) into Python's."""
@@ -535,15 +382,11 @@ def _quiet_lightning() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _provenance(
-    config: FinetuneConfig,
-    train: list[Frame],
-    valid: list[Frame],
-    model: Any,
-    notes: Mapping[str, Any] | None,
-) -> dict[str, Any]:
+def _provenance(plan: Plan, notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what the model file says of how the model was made."""
     from ase.formula import Formula
 
+    train, model = plan.train, plan.model
     formulas = sorted({str(Formula.from_list(_symbols(f)).format("hill")) for f in train})
     base = None
     if isinstance(model, str | os.PathLike) and str(model).endswith(".safetensors"):
@@ -553,16 +396,17 @@ def _provenance(
         "ase_ws": __version__,
         "torch": torch.__version__,
         "python": sys.version.split()[0],
-        "config": config.model_dump(mode="json"),
+        "config": plan.config.model_dump(mode="json"),
         "n_train": len(train),
-        "n_valid": len(valid),
+        "n_valid": len(plan.valid),
         "n_train_with_forces": sum(f.forces is not None for f in train),
         "largest_training_force_ev_per_angstrom": max(
             (float(abs(f.forces).max()) for f in train if f.forces is not None), default=None
         ),
         "trained_on": formulas[:50],
+        "e0": {"source": plan.references.source, "separable": plan.references.separable},
         "base_notes": base,
-        "notes": dict(notes or {}),
+        "notes": dict(notes),
     }
 
 

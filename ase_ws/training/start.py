@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 
 from ase_ws.errors import UserError
 from ase_ws.frames import Frame, composition, fit_reference_energies
@@ -36,35 +38,138 @@ def separate_isolated_atoms(frames: Sequence[Frame]) -> tuple[list[Frame], dict[
     return [f for f in frames if not f.is_isolated_atom], e0
 
 
+#: Isolated atoms that leave a base model further off than this (eV/atom), and by that many times
+#: what a fit leaves, do not belong to it: its own reference energies are not those of atoms.
+MISFIT, MISFIT_RATIO = 0.1, 3.0
+
+
+@dataclass(frozen=True)
+class ReferenceEnergies:
+    """Where the reference energies of the elements come from.
+
+    Attributes
+    ----------
+    source : {"fit", "atoms", "kept"}
+        Least squares, isolated atoms, or the base model as it was.
+    separable : bool
+        Whether structures of different composition can be compared: False where a fit had too few
+        compositions to tell the elements apart.
+    remark : str
+        What a user should know of the choice, in a line; empty where there is nothing to say.
+    """
+
+    source: Literal["fit", "atoms", "kept"]
+    separable: bool = True
+    remark: str = ""
+
+
 def refit_e0(
-    potential: PotentialModule, frames: Sequence[Frame], isolated: dict[int, float]
-) -> None:
+    potential: PotentialModule,
+    frames: Sequence[Frame],
+    isolated: dict[int, float],
+    *,
+    insist: bool = False,
+) -> ReferenceEnergies:
     """Shift the reference energies of a base model to the level of the labels, in place.
 
     E0 += argmin_x ‖A x − (E_ref − E_base)‖ in float64, A the composition matrix: the difference
     of two levels is, to leading order, a constant per element. Isolated atoms take precedence
-    where every element of the frames has one.
+    where every element of the frames has one and they suit the base model: one whose own E0 were
+    fitted would be off by the whole energy of atomization.
+
+    Parameters
+    ----------
+    potential : PotentialModule
+    frames : sequence of Frame
+    isolated : dict of int to float
+        Energies of single atoms, eV, by atomic number.
+    insist : bool
+        Take the isolated atoms, suited or not.
+
+    Returns
+    -------
+    ReferenceEnergies
+
+    Raises
+    ------
+    UserError
+        Isolated atoms are insisted on, and an element has none.
     """
     labelled = [f for f in frames if f.energy is not None]
+    given = given_by_atoms(labelled, isolated, insist=insist)
     if not labelled:
-        return
+        return ReferenceEnergies("kept")
     elements = potential.atomic_numbers
-    if given_by_atoms(labelled, isolated):
-        for k, z in enumerate(elements):
-            if z in isolated:
-                potential.e0[k] = isolated[z] - _atom_interaction(potential, z)
-        return
-    shift = fit_reference_energies(
-        [f.numbers for f in labelled],
-        np.array([f.energy for f in labelled]) - predicted_energies(potential, labelled),
-        elements,
-    )
+    numbers = [f.numbers for f in labelled]
+    counts = composition(numbers, elements)
+    missing = np.array([f.energy for f in labelled]) - predicted_energies(potential, labelled)
+    fitted = fit_reference_energies(numbers, missing, elements)
+    if not given:
+        potential.e0 += torch.from_numpy(fitted).to(potential.e0.device)
+        return fitted_references(labelled, isolated)
+    shift = np.zeros(len(elements))
+    for k, z in enumerate(elements):
+        if z in isolated:
+            shift[k] = isolated[z] - _atom_interaction(potential, z) - float(potential.e0[k])
+    off, least = (_rms_per_atom(missing - counts @ x, counts) for x in (shift, fitted))
+    if off > max(MISFIT, MISFIT_RATIO * least) and not insist:
+        potential.e0 += torch.from_numpy(fitted).to(potential.e0.device)
+        return replace(
+            fitted_references(labelled, {}),
+            remark=f"isolated atoms: with their energies the base model is {1e3 * off:.0f} "
+            f"meV/atom off, with a least-squares fit {1e3 * least:.0f}: its own reference energies "
+            "are not those of atoms, so the fit is taken (data.e0s=atoms insists)",
+        )
     potential.e0 += torch.from_numpy(shift).to(potential.e0.device)
+    return ReferenceEnergies("atoms")
 
 
-def given_by_atoms(frames: Sequence[Frame], isolated: dict[int, float]) -> bool:
-    """Tell whether isolated atoms fix the reference energy of every element of the frames."""
-    return bool(isolated) and {int(z) for f in frames for z in f.numbers} <= set(isolated)
+def _rms_per_atom(energies: np.ndarray, counts: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((energies / counts.sum(axis=1)) ** 2)))
+
+
+def fitted_references(frames: Sequence[Frame], isolated: dict[int, float]) -> ReferenceEnergies:
+    """Say what reference energies are worth that were fitted to these frames."""
+    elements = _elements(frames)
+    counts = composition([f.numbers for f in frames], elements)
+    separable = int(np.linalg.matrix_rank(counts)) == len(elements)
+    remarks = []
+    if isolated:
+        lacking = _symbols([z for z in elements if z not in isolated])
+        remarks.append(f"isolated atoms: none of {lacking}, so all reference energies are fitted")
+    if not separable:
+        remarks.append(
+            "too few compositions to tell the elements' reference energies apart: compare energies "
+            "of equal composition only, not between molecules"
+        )
+    return ReferenceEnergies("fit", separable, "; ".join(remarks))
+
+
+def given_by_atoms(
+    frames: Sequence[Frame], isolated: dict[int, float], *, insist: bool = False
+) -> bool:
+    """Tell whether isolated atoms fix the reference energy of every element of the frames.
+
+    Raises
+    ------
+    UserError
+        They do not, and are insisted on.
+    """
+    lacking = [z for z in _elements(frames) if z not in isolated]
+    if insist and lacking:
+        raise UserError(
+            f"data.e0s=atoms: no isolated atom of {_symbols(lacking)} among the training frames; "
+            "add one with its energy, or leave data.e0s out"
+        )
+    return bool(isolated) and not lacking
+
+
+def _elements(frames: Sequence[Frame]) -> list[int]:
+    return sorted({int(z) for f in frames for z in f.numbers})
+
+
+def _symbols(numbers: Sequence[int]) -> str:
+    return ", ".join(chemical_symbols[z] for z in numbers)
 
 
 def _atom_interaction(potential: PotentialModule, z: int) -> float:
@@ -153,12 +258,12 @@ def energy_scale(frames: Sequence[Frame], isolated: dict[int, float]) -> EnergyS
 
     The scale is the RMS force where there are labels, else the spread of the energies per √atom.
     """
-    elements = sorted({int(z) for f in frames for z in f.numbers})
+    elements = _elements(frames)
     labelled = [f for f in frames if f.energy is not None]
     if not labelled:
         raise UserError("no training frame has an energy: expected at least one to fix E0")
     energies = np.array([f.energy for f in labelled])
-    if isolated and set(elements) <= set(isolated):
+    if given_by_atoms(frames, isolated):
         e0 = np.array([isolated[z] for z in elements])
     else:
         e0 = fit_reference_energies([f.numbers for f in labelled], energies, elements)

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from ase_ws.errors import UserError
+from ase_ws.settings import first_mistake
 
 #: Names become names of folders.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -179,10 +180,6 @@ def make_config(tree: Mapping[Any, Any], *, source: str = "campaign") -> Campaig
     try:
         return CampaignConfig.model_validate(dict(tree))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        if not field:
-            raise UserError(f"{source}: {message}") from error
-        got = "" if first["type"] == "missing" else f" (got {first['input']!r:.60})"
-        raise UserError(f"{source}, field '{field}': {message}{got}") from error
+        field, message = first_mistake(error, CampaignConfig)
+        where = f"{source}, field '{field}'" if field else source
+        raise UserError(f"{where}: {message}") from error

@@ -55,7 +55,7 @@ class Folder:
         if resume and overwrite:
             raise UserError("--resume and --overwrite exclude each other: give one of them")
         if not resume:
-            require_free(out, overwrite=overwrite, resumable=True)
+            require_free(out, overwrite=overwrite, resume="--resume")
         elif out.exists() and not out.is_dir():
             raise UserError(f"{out}: is a file; expected the folder of a campaign")
         if resume and not (out / "campaign.json").is_file() and _has_other_files(out):

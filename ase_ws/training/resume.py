@@ -1,0 +1,96 @@
+"""The folder of a run: made anew, or gone on with as it was set up."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ase_ws.errors import UserError
+from ase_ws.folders import make_clear, require_free
+from ase_ws.potentials.files import read_header
+from ase_ws.training.config import FinetuneConfig, load_config
+
+#: What a run leaves in its folder.
+FILES = ("model.safetensors", "metrics.csv", "config.yaml", "last.ckpt")
+#: Settings that may differ when a run goes on: how far and where, but not what is trained.
+FREE = (
+    "optimizer.max_steps",
+    "optimizer.valid_interval",
+    "optimizer.patience",
+    "threads",
+    "device",
+)
+
+
+def new_folder(out: Path, *, overwrite: bool) -> None:
+    """Make the folder, without what an earlier run left in it."""
+    require_free(out, overwrite=overwrite, resume=f"ase-ws finetune --resume {out}")
+    make_clear(out, FILES)
+
+
+def checkpoint_of(out: Path, config: FinetuneConfig) -> tuple[Path, int]:
+    """Give the checkpoint to go on from, and its step.
+
+    Raises
+    ------
+    UserError
+        There is none, it is damaged, the run was set up otherwise than `config`, or it is beyond
+        `optimizer.max_steps`.
+    """
+    checkpoint = out / "last.ckpt"
+    if not checkpoint.is_file():
+        raise UserError(
+            f"{out}: nothing to resume (no last.ckpt; gauss-newton leaves none); start without "
+            "--resume"
+        )
+    step = _global_step(checkpoint)
+    if (out / "config.yaml").is_file():
+        _require_same(out, load_config(out / "config.yaml"), config)
+    if step > (config.optimizer.max_steps or step):
+        raise UserError(
+            f"{out}: the run is at step {step} already, beyond optimizer.max_steps = "
+            f"{config.optimizer.max_steps}: ask for more steps, or start anew in another folder"
+        )
+    return checkpoint, step
+
+
+def _global_step(checkpoint: Path) -> int:
+    try:
+        return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+    except (RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        detail = " ".join(str(error).split())
+        raise UserError(
+            f"{checkpoint}: cannot be read ({detail:.100}); start anew with --overwrite"
+        ) from error
+
+
+def _require_same(out: Path, before: FinetuneConfig, now: FinetuneConfig) -> None:
+    """Refuse what a run that goes on would not heed, and its files would claim."""
+    old, new = (_flat(c.model_dump(mode="json")) for c in (before, now))
+    for name, value in new.items():
+        if name not in FREE and old.get(name) != value:
+            raise UserError(
+                f"{out}: the run had {name} = {old.get(name)!r}, now it is {value!r}: resume as it "
+                "was set up, or start anew in another folder"
+            )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def earlier_command(out: Path) -> str | None:
+    """Give the command that the run in this folder was made with so far, where it is on file."""
+    model = out / "model.safetensors"
+    if not model.is_file():
+        return None
+    return read_header(model).get("provenance", {}).get("notes", {}).get("command")
