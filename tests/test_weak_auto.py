@@ -29,6 +29,13 @@ def test_direct_forces_take_the_gradient():
     assert weak.pitc_weight == weak.pisc_weight == 0
 
 
+@pytest.mark.parametrize(("n", "weight"), [(0, 0.6), (199, 0.6), (200, 0.3), (950, 0.3)])
+def test_many_labelled_forces_take_half_the_weight(n, weight):
+    config = FinetuneConfig(weak={"kind": "auto"})
+    found = config.resolved(has_forces=True, n_with_forces=n, conservative=False)
+    assert found.weak.gradient_weight == weight
+
+
 def test_without_labelled_forces_nothing_is_taken_at_labels():
     config = FinetuneConfig(weak={"kind": "gradient"})
     assert config.resolved(has_forces=False, conservative=False).weak.at_labels == 0

@@ -87,13 +87,15 @@ def prepare(
     model = config.model.base if model is None else model
     asked = _record_inputs(config, train, valid, model)
     train_frames, valid_frames, isolated = _load_frames(asked, train, valid)
-    has_forces = any(f.forces is not None for f in train_frames)
+    n_with_forces = sum(f.forces is not None for f in train_frames)
+    has_forces = n_with_forces > 0
     potential, base, references = _starting_point(asked, model, train_frames, isolated)
     refusal = unsolvable(potential, train_frames, free_e0=references.source == "fit")
     # Those that were given: what is held out of them counts.
     n_given = len(train_frames) + (len(valid_frames) if valid is None else 0)
     resolved = asked.resolved(
         has_forces=has_forces,
+        n_with_forces=n_with_forces,
         conservative=potential.conservative,
         n_valid=len(valid_frames),
         closed_form=refusal is None and n_given >= DEFAULT_FROM,
@@ -117,8 +119,6 @@ def _choices(
 ) -> Iterator[str]:
     """Say what was picked where the choice was ours, in a line each."""
     conservative = config.model.forces == "conservative"
-    if references.remark:
-        yield references.remark
     if asked.weak.kind == "auto":
         weak = config.weak
         yield f"--weak auto: {choose_weak(conservative=conservative).why}"
@@ -126,6 +126,8 @@ def _choices(
             parts = f"ε {weak.epsilon:g} Å, weight {weak.gradient_weight:g}"
             labels = f"; {weak.at_labels:.0%} of the labelled structures: -dE/dr against the label"
             yield f"  ({parts}{labels if weak.at_labels else ''})"
+    if references.remark:
+        yield references.remark
     if asked.optimizer.kind is None and config.optimizer.kind == "gauss-newton":
         yield (
             f"{DEFAULT_FROM} or more energies, no forces, from a base model: closed form "
