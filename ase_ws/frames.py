@@ -275,6 +275,11 @@ def split_frames(
     return train, valid
 
 
+def elements_of(numbers: Iterable[np.ndarray]) -> list[int]:
+    """Give the atomic numbers that occur in any of the structures, ascending."""
+    return sorted({int(z) for structure in numbers for z in structure})
+
+
 def composition(numbers: Sequence[np.ndarray], elements: Sequence[int]) -> np.ndarray:
     """Count the atoms of each element in each structure, (n_structures, n_elements)."""
     return np.array([[np.count_nonzero(z == e) for e in elements] for z in numbers], dtype=float)

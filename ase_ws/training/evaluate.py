@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from ase_ws.errors import UserError
-from ase_ws.frames import Frame, check_elements, composition, fit_reference_energies
+from ase_ws.frames import (
+    Frame,
+    check_elements,
+    composition,
+    elements_of,
+    fit_reference_energies,
+)
 from ase_ws.graphs import collate
 from ase_ws.potentials.derivatives import energy_forces
 from ase_ws.typing import GraphBatch, Potential, Prediction
@@ -107,7 +113,7 @@ class Evaluation:
         """
         numbers = [f.numbers for f in frames if f.energy is not None]
         whole = self.metrics["energy_rmse_mev_per_atom"]
-        elements = sorted({int(z) for frame in numbers for z in frame})
+        elements = elements_of(numbers)
         if whole is None or whole < ANOTHER_LEVEL or len(numbers) < len(elements) + 2:
             return None
         missing = self.energy_ref - self.energy_pred

@@ -11,7 +11,7 @@ import torch
 from ase.data import chemical_symbols
 
 from ase_ws.errors import UserError
-from ase_ws.frames import Frame, composition, fit_reference_energies
+from ase_ws.frames import Frame, composition, elements_of, fit_reference_energies
 from ase_ws.graphs import edges
 from ase_ws.potentials.architecture import MACEArchitecture
 from ase_ws.potentials.direct import DirectPotential, ReadoutSettings
@@ -101,27 +101,34 @@ def refit_e0(
         return ReferenceEnergies("kept")
     elements = potential.atomic_numbers
     numbers = [f.numbers for f in labelled]
-    counts = composition(numbers, elements)
     missing = np.array([f.energy for f in labelled]) - predicted_energies(potential, labelled)
-    fitted = fit_reference_energies(numbers, missing, elements)
-    if not given:
-        potential.e0 += torch.from_numpy(fitted).to(potential.e0.device)
-        return fitted_references(labelled, isolated)
-    shift = np.zeros(len(elements))
-    for k, z in enumerate(elements):
+    shift = fit_reference_energies(numbers, missing, elements)
+    if given:
+        atoms = _shift_to_atoms(potential, isolated)
+        counts = composition(numbers, elements)
+        off, least = (_rms_per_atom(missing - counts @ x, counts) for x in (atoms, shift))
+        if insist or off <= max(MISFIT, MISFIT_RATIO * least):
+            shift, references = atoms, ReferenceEnergies("atoms")
+        else:
+            references = replace(
+                fitted_references(labelled, {}),
+                remark=f"isolated atoms: with their energies the base model is {1e3 * off:.0f} "
+                f"meV/atom off, with a least-squares fit {1e3 * least:.0f}: its own reference "
+                "energies are not those of atoms, so the fit is taken (data.e0s=atoms insists)",
+            )
+    else:
+        references = fitted_references(labelled, isolated)
+    potential.e0 += torch.from_numpy(shift).to(potential.e0.device)
+    return references
+
+
+def _shift_to_atoms(potential: PotentialModule, isolated: dict[int, float]) -> np.ndarray:
+    """Give what lifts the potential's lone atoms to their labels, (n_elements,), eV."""
+    shift = np.zeros(len(potential.atomic_numbers))
+    for k, z in enumerate(potential.atomic_numbers):
         if z in isolated:
             shift[k] = isolated[z] - _atom_interaction(potential, z) - float(potential.e0[k])
-    off, least = (_rms_per_atom(missing - counts @ x, counts) for x in (shift, fitted))
-    if off > max(MISFIT, MISFIT_RATIO * least) and not insist:
-        potential.e0 += torch.from_numpy(fitted).to(potential.e0.device)
-        return replace(
-            fitted_references(labelled, {}),
-            remark=f"isolated atoms: with their energies the base model is {1e3 * off:.0f} "
-            f"meV/atom off, with a least-squares fit {1e3 * least:.0f}: its own reference energies "
-            "are not those of atoms, so the fit is taken (data.e0s=atoms insists)",
-        )
-    potential.e0 += torch.from_numpy(shift).to(potential.e0.device)
-    return ReferenceEnergies("atoms")
+    return shift
 
 
 def _rms_per_atom(energies: np.ndarray, counts: np.ndarray) -> float:
@@ -130,7 +137,7 @@ def _rms_per_atom(energies: np.ndarray, counts: np.ndarray) -> float:
 
 def fitted_references(frames: Sequence[Frame], isolated: dict[int, float]) -> ReferenceEnergies:
     """Say what reference energies are worth that were fitted to these frames."""
-    elements = _elements(frames)
+    elements = elements_of(f.numbers for f in frames)
     counts = composition([f.numbers for f in frames], elements)
     separable = int(np.linalg.matrix_rank(counts)) == len(elements)
     remarks = []
@@ -155,17 +162,13 @@ def given_by_atoms(
     UserError
         They do not, and are insisted on.
     """
-    lacking = [z for z in _elements(frames) if z not in isolated]
+    lacking = [z for z in elements_of(f.numbers for f in frames) if z not in isolated]
     if insist and lacking:
         raise UserError(
             f"data.e0s=atoms: no isolated atom of {_symbols(lacking)} among the training frames; "
             "add one with its energy, or leave data.e0s out"
         )
     return bool(isolated) and not lacking
-
-
-def _elements(frames: Sequence[Frame]) -> list[int]:
-    return sorted({int(z) for f in frames for z in f.numbers})
 
 
 def _symbols(numbers: Sequence[int]) -> str:
@@ -258,7 +261,7 @@ def energy_scale(frames: Sequence[Frame], isolated: dict[int, float]) -> EnergyS
 
     The scale is the RMS force where there are labels, else the spread of the energies per √atom.
     """
-    elements = _elements(frames)
+    elements = elements_of(f.numbers for f in frames)
     labelled = [f for f in frames if f.energy is not None]
     if not labelled:
         raise UserError("no training frame has an energy: expected at least one to fix E0")
