@@ -79,6 +79,17 @@ def test_a_killed_benchmark_goes_on(benchmark, monkeypatch, tmp_path):
     assert all("torch" in r["versions"] for r in found if r["case"]["x"] != 1)
 
 
+def test_a_line_that_a_kill_cut_short_is_run_again(benchmark, monkeypatch, tmp_path):
+    module = benchmark("runner")
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    done = {"case": {"x": 1}, "double": -1, "seconds": 0.0, "versions": {}}
+    (tmp_path / "toy.jsonl").write_text(json.dumps(done) + "\n" + '{"case": {"x": 2}, "dou')
+    assert len(module.read_results("toy")) == 1
+    found = module.run_cases("toy", _double, [{"x": 1}, {"x": 2}])
+    assert [r["double"] for r in found] == [-1, 4]
+    assert len((tmp_path / "toy.jsonl").read_text().splitlines()) == 2
+
+
 def _double(case):
     return {"double": 2 * case["x"]}
 

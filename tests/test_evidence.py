@@ -176,8 +176,8 @@ def test_a_claim_that_fails_says_so(evidence):
         "noisy nodes": [result({"seed": 0}, 8.0)],
     }
     text = evidence("claims").table(design, {"g": [(g.cells()[0], by_method)]})
-    assert "0.80 (ethanol, 20 labels)" in text
-    assert "0 of 1 measured, 1 planned" in text
+    assert "0.800 (ethanol, 20 labels)" in text
+    assert "0 of 1 measured, 1 planned | 1 |" in text
     assert "not measured" in evidence("claims").table(design, {"g": []})
 
 

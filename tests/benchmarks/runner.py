@@ -53,7 +53,7 @@ def run_cases(
     RESULTS.mkdir(exist_ok=True)
     with (
         context.Pool(workers) as pool,
-        (RESULTS / f"{name}.jsonl").open("a") as file,
+        _journal(name).open("a") as file,
         step_progress(name) as report,
     ):
         results = pool.imap_unordered(_Timed(run), todo)
@@ -76,9 +76,22 @@ def run_cases(
 
 def read_results(name: str) -> dict[str, dict[str, Any]]:
     """Give what is on file, by case."""
-    journal = RESULTS / f"{name}.jsonl"
-    lines = journal.read_text().splitlines() if journal.exists() else []
-    return {_key(r["case"]): r for r in map(json.loads, lines)}
+    path = RESULTS / f"{name}.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    # A kill while a line was written leaves it without its end: that run is made again.
+    whole = [line for line in lines if line.endswith("\n")]
+    return {_key(r["case"]): r for r in map(json.loads, whole)}
+
+
+def _journal(name: str) -> Path:
+    """Give the file to append to, rid of a line that was not written to its end."""
+    path = RESULTS / f"{name}.jsonl"
+    from ase_ws.atomic import write_text
+
+    content = path.read_bytes() if path.exists() else b""
+    if content and not content.endswith(b"\n"):
+        write_text(path, content[: content.rfind(b"\n") + 1].decode())
+    return path
 
 
 class _Timed:

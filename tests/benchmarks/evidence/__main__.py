@@ -4,7 +4,9 @@
     python tests/benchmarks/evidence --only direct few    # some groups
     python tests/benchmarks/evidence --hours 2            # stop then, and write what is there
     python tests/benchmarks/evidence --report             # write only
-    python tests/benchmarks/evidence --list               # what there is to run, and its hours
+    python tests/benchmarks/evidence --list               # what is to run, what is done, its hours
+
+Every call but `--list` ends by writing RESULTS.md, its figures and the README's tables.
 
 One process a core, one thread each; restrict the cores with `taskset`. Results are lines of JSON
 in `tests/benchmarks/results/evidence.jsonl`. What is measured stands in `design.yaml`. Needs the
@@ -40,9 +42,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     design = load_design()
     parser.add_argument("--only", nargs="+", choices=list(design.groups), metavar="GROUP")
-    parser.add_argument("--hours", type=float, help="begin nothing more after this time")
-    parser.add_argument("--report", action="store_true", help="run nothing")
-    parser.add_argument("--list", action="store_true", help="list the groups")
+    parser.add_argument("--hours", type=float, help="stop then; what is running is given up")
+    parser.add_argument("--report", action="store_true", help="run nothing, write only")
+    parser.add_argument("--list", action="store_true", help="list the groups and write nothing")
     options = parser.parse_args(arguments)
     if options.list:
         print(listing(design))

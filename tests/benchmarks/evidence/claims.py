@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from statistics import median
+from typing import NamedTuple
 
 from design import Case, Claim, Design, Group, matches
 from selection import belongs
-from spreads import ratio
+from spreads import common_seeds, ratio
 from tables import BASELINE, Found, extremes, problem_of, rows
 
 #: Of each set the frames like those it was trained on, or the only ones; the others are in tables.
 MAIN_TESTS = {"test", "300 K", "mixed T"}
 
 
-def outcomes(claim: Claim, found: list[tuple[Case, Found]]) -> list[tuple[str, float]]:
+class Outcome(NamedTuple):
+    """Ratio to supervised in a cell, and over how many seeds."""
+
+    cell: str
+    ratio: float
+    n_seeds: int
+
+
+def outcomes(claim: Claim, found: list[tuple[Case, Found]]) -> list[Outcome]:
     """Give what was measured, by cell of those that the claim is about."""
     if claim.what in ("worst", "best"):
         return [
-            (
+            Outcome(
                 f"{problem[0]}, {problem[-1]} labels",
                 getattr(ends[claim.method], claim.what)
                 / getattr(ends[claim.method], f"{claim.what}_supervised"),
+                ends[claim.method].n_seeds,
             )
             for problem, ends in extremes(found, "forces_mev_per_angstrom").items()
             if claim.method in ends
@@ -32,7 +42,10 @@ def outcomes(claim: Claim, found: list[tuple[Case, Found]]) -> list[tuple[str, f
         for test in MAIN_TESTS & {t for r in results for t in r["tests"]}:
             value = ratio(results, supervised, test, quantity)
             if value is not None:
-                measured.append((f"{cell['set']}, {cell['n']} labels", value.mean))
+                n_seeds = len(common_seeds(results, supervised, test, quantity))
+                measured.append(
+                    Outcome(f"{cell['set']}, {cell['n']} labels", value.mean, n_seeds)
+                )
     return measured
 
 
@@ -43,10 +56,11 @@ def table(design: Design, found: dict[str, list[tuple[Case, Found]]]) -> str:
         mine = [(c, f) for c, f in found[claim.group] if matches(c, claim.where)]
         measured = outcomes(claim, mine)
         if not measured:
-            lines.append([claim.says, f"≤ {claim.at_most:g}", "not measured", "", "–"])
+            lines.append([claim.says, f"≤ {claim.at_most:g}", "not measured", "", "–", "–"])
             continue
-        name, worst = max(measured, key=lambda pair: pair[1])
-        holds = sum(value <= claim.at_most for _, value in measured)
+        worst = max(measured, key=lambda outcome: outcome.ratio)
+        holds = sum(outcome.ratio <= claim.at_most for outcome in measured)
+        seeds = sorted({outcome.n_seeds for outcome in measured})
         whole_grid = claim.what in ("worst", "best")
         cells = _planned(design.groups[claim.group], claim)
         planned = len({problem_of(c) for c in cells}) if whole_grid else len(cells)
@@ -54,12 +68,14 @@ def table(design: Design, found: dict[str, list[tuple[Case, Found]]]) -> str:
             [
                 claim.says,
                 f"≤ {claim.at_most:g}",
-                f"{median(value for _, value in measured):.2f}",
-                f"{worst:.2f} ({name})",
+                f"{median(outcome.ratio for outcome in measured):.2f}",
+                f"{worst.ratio:.3f} ({worst.cell})",
                 f"{holds} of {len(measured)} measured, {planned} planned",
+                "–".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1]))),
             ]
         )
-    return rows(["claim", "bound", "median of the cells", "worst cell", "cells within"], lines)
+    header = ["claim", "bound", "median of the cells", "worst cell", "cells within", "seeds"]
+    return rows(header, lines)
 
 
 def _planned(group: Group, claim: Claim) -> list[Case]:

@@ -58,6 +58,10 @@ class Group(BaseModel):
     title: str
     why: str
     kind: str = Field(default="table", description="table, grid, curve or judge")
+    times: bool = Field(
+        default=False,
+        description="show CPU times: of runs made beside each other, or they say nothing",
+    )
     set: list[str]
     start: list[str] = ["scratch"]
     forces: list[str] = ["conservative"]

@@ -69,5 +69,14 @@ def ratio(
 ) -> Spread | None:
     """Give the paired ratio of a quantity over the seeds that both have."""
     a, b = values(mine, test, quantity), values(supervised, test, quantity)
-    seeds = sorted(a.keys() & b.keys())
+    seeds = common_seeds(mine, supervised, test, quantity)
     return paired_ratio([a[s] for s in seeds], [b[s] for s in seeds])
+
+
+def common_seeds(
+    mine: Sequence[Result], supervised: Sequence[Result], test: str, quantity: str
+) -> list[int]:
+    """Give the seeds that both have."""
+    return sorted(
+        values(mine, test, quantity).keys() & values(supervised, test, quantity).keys()
+    )

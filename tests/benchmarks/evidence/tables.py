@@ -49,7 +49,8 @@ def compared(group: Group, found: list[tuple[Case, Found]]) -> str:
     header = ["case", "method", "seeds"]
     for quantity in quantities:
         header += [QUANTITIES[quantity], "ratio"]
-    header.append("CPU, s")
+    if group.times:
+        header.append("CPU, s")
     lines = []
     for cell, by_method in found:
         tests = sorted({t for rs in by_method.values() for r in rs for t in r["tests"]})
@@ -58,9 +59,10 @@ def compared(group: Group, found: list[tuple[Case, Found]]) -> str:
             line = [name, method_name(method, results), str(len(results))]
             for quantity in quantities:
                 line += _entry(results, by_method.get(BASELINE, []), test, quantity, method)
-            # Of the machine's time others have their part; early runs noted no other.
-            spent = [r["cpu_seconds"] for r in results if r.get("cpu_seconds") is not None]
-            line.append(f"{min(spent):.0f}" if spent else "")
+            if group.times:
+                # Evaluation included; others have their part of the machine, hence the least.
+                spent = [r["cpu_seconds"] for r in results if r.get("cpu_seconds") is not None]
+                line.append(f"{min(spent):.0f}" if spent else "")
             lines.append(line)
     return rows(header, lines)
 
