@@ -8,6 +8,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_ws.errors import UserError
 from ase_ws.training import FinetuneConfig, finetune
+from ase_ws.training.auto import choose_weak
 from ase_ws.training.config import load_config
 
 
@@ -104,6 +105,13 @@ def labelled(n):
         atoms.calc = SinglePointCalculator(atoms, energy=-10.0 - 0.01 * k, forces=forces)
         frames.append(atoms)
     return frames
+
+
+def test_what_was_not_measured_is_said():
+    """A direct base model tuned on energies alone."""
+    choice = choose_weak(conservative=False, has_forces=False)
+    assert choice.kind == "gradient"
+    assert "not measured" in choice.why
 
 
 @pytest.mark.parametrize(

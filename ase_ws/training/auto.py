@@ -12,13 +12,15 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose_weak(*, conservative: bool) -> Choice:
+def choose_weak(*, conservative: bool, has_forces: bool) -> Choice:
     """Pick the weak losses for a model by what was measured to pay.
 
     Parameters
     ----------
     conservative : bool
         Whether the forces are -dE/dr.
+    has_forces : bool
+        Whether any training frame has labelled forces.
 
     Returns
     -------
@@ -28,16 +30,23 @@ def choose_weak(*, conservative: bool) -> Choice:
     Notes
     -----
     The rule is that of the README's page "When do the weak losses pay?": where forces are derived
-    from the energy, the first-order losses say nothing about them and penalise curvature; of the
-    sets and label numbers measured (`tests/benchmarks/RESULTS.md`) they helped in none. Where
-    forces are read out, such a loss is the only tie between them and the energy; of those measured
-    the gradient, partly against labelled forces, brought most for the same time.
+    from the energy, the first-order losses say nothing about them and penalise curvature; on the
+    sets and label numbers measured (`tests/benchmarks/RESULTS.md`) they gained nothing on average.
+    Where forces are read out, such a loss is the only tie between them and the energy; of those
+    measured the gradient, partly against labelled forces, brought most for the same steps. Without
+    a labelled force it is all that trains such forces; how well was not measured.
     """
     if conservative:
         return Choice(
             "none",
-            "no weak losses: with forces -dE/dr they carry no information, and never paid in our "
-            "measurements",
+            "no weak losses: with forces -dE/dr they carry no information, and gained nothing where "
+            "we measured",
+        )
+    if not has_forces:
+        return Choice(
+            "gradient",
+            "direct forces against -dE/dr: without labelled forces nothing else trains them (not "
+            "measured: look at `ase-ws evaluate`, or take --forces conservative)",
         )
     return Choice(
         "gradient",

@@ -20,7 +20,8 @@ from ase_ws.training.auto import choose_weak
 #: mostly the luckiest.
 FEW_ENERGIES = 50
 #: From this number of structures with labelled forces on, the gradient takes half the weight: with
-#: 950 of them that gave the same energies and forces 3 to 5 % better, with 50 of them worse ones.
+#: 450 and 950 of them that gave the same energies and better forces, with 50 and 100 worse energies
+#: (`tests/benchmarks/RESULTS.md`); 200 lies between.
 MANY_FORCES = 200
 #: Of Gauss-Newton, at most.
 ITERATIONS = 5
@@ -270,7 +271,7 @@ class FinetuneConfig(_Section):
         new.model.forces = "conservative" if conservative else "direct"
         weak = new.weak
         if weak.kind == "auto":
-            weak.kind = choose_weak(conservative=conservative).kind
+            weak.kind = choose_weak(conservative=conservative, has_forces=has_forces).kind
         if weak.reference == "base" and weak.kind == "gradient":
             raise UserError(
                 "weak.reference=base is for pitc and pisc: leave it out with --weak gradient"

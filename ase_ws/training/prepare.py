@@ -121,7 +121,8 @@ def _choices(
     conservative = config.model.forces == "conservative"
     if asked.weak.kind == "auto":
         weak = config.weak
-        yield f"--weak auto: {choose_weak(conservative=conservative).why}"
+        choice = choose_weak(conservative=conservative, has_forces=has_forces)
+        yield f"--weak auto: {choice.why}"
         if weak.kind != "none":
             parts = f"ε {weak.epsilon:g} Å, weight {weak.gradient_weight:g}"
             labels = f"; {weak.at_labels:.0%} of the labelled structures: -dE/dr against the label"

@@ -43,9 +43,7 @@ def outcomes(claim: Claim, found: list[tuple[Case, Found]]) -> list[Outcome]:
             value = ratio(results, supervised, test, quantity)
             if value is not None:
                 n_seeds = len(common_seeds(results, supervised, test, quantity))
-                measured.append(
-                    Outcome(f"{cell['set']}, {cell['n']} labels", value.mean, n_seeds)
-                )
+                measured.append(Outcome(f"{cell['set']}, {cell['n']} labels", value.mean, n_seeds))
     return measured
 
 

@@ -77,6 +77,4 @@ def common_seeds(
     mine: Sequence[Result], supervised: Sequence[Result], test: str, quantity: str
 ) -> list[int]:
     """Give the seeds that both have."""
-    return sorted(
-        values(mine, test, quantity).keys() & values(supervised, test, quantity).keys()
-    )
+    return sorted(values(mine, test, quantity).keys() & values(supervised, test, quantity).keys())
