@@ -39,8 +39,8 @@ def choose_weak(*, conservative: bool, has_forces: bool) -> Choice:
     if conservative:
         return Choice(
             "none",
-            "no weak losses: with forces -dE/dr they carry no information, and gained nothing where "
-            "we measured",
+            "no weak losses: with forces -dE/dr they carry no information, and gained nothing "
+            "where we measured",
         )
     if not has_forces:
         return Choice(
