@@ -5,13 +5,10 @@ from __future__ import annotations
 from statistics import median
 from typing import NamedTuple
 
-from design import Case, Claim, Design, Group, matches
+from design import MAIN_TESTS, Case, Claim, Design, Group, matches
 from selection import belongs
 from spreads import common_seeds, ratio
 from tables import BASELINE, Found, extremes, problem_of, rows
-
-#: Of each set the frames like those it was trained on, or the only ones; the others are in tables.
-MAIN_TESTS = {"test", "300 K", "mixed T"}
 
 
 class Outcome(NamedTuple):
@@ -39,11 +36,14 @@ def outcomes(claim: Claim, found: list[tuple[Case, Found]]) -> list[Outcome]:
     measured = []
     for cell, by_method in found:
         results, supervised = by_method.get(claim.method, []), by_method.get(BASELINE, [])
-        for test in MAIN_TESTS & {t for r in results for t in r["tests"]}:
+        for test in claim.tests:
             value = ratio(results, supervised, test, quantity)
             if value is not None:
                 n_seeds = len(common_seeds(results, supervised, test, quantity))
-                measured.append(Outcome(f"{cell['set']}, {cell['n']} labels", value.mean, n_seeds))
+                name = f"{cell['set']}, {cell['n']} labels"
+                if test not in MAIN_TESTS:
+                    name += f", {test}"
+                measured.append(Outcome(name, value.mean, n_seeds))
     return measured
 
 
@@ -61,7 +61,8 @@ def table(design: Design, found: dict[str, list[tuple[Case, Found]]]) -> str:
         seeds = sorted({outcome.n_seeds for outcome in measured})
         whole_grid = claim.what in ("worst", "best")
         cells = _planned(design.groups[claim.group], claim)
-        planned = len({problem_of(c) for c in cells}) if whole_grid else len(cells)
+        each = 1 if claim.tests == MAIN_TESTS else len(claim.tests)
+        planned = len({problem_of(c) for c in cells}) if whole_grid else each * len(cells)
         lines.append(
             [
                 claim.says,

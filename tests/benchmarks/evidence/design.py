@@ -119,10 +119,15 @@ class Group(BaseModel):
         return found
 
 
+#: Of each set the frames like those it was trained on, or the only ones.
+MAIN_TESTS = ["test", "300 K", "mixed T"]
+
+
 class Claim(BaseModel):
     """A bound on a ratio to supervised, in every cell of a group that fits `where`.
 
-    what: "energy", "forces": the mean ratio of each cell; "worst", "best": of the grid's forces.
+    what: "energy", "forces": the mean ratio of each cell on each of `tests`; "worst", "best": of
+    the grid's forces.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -132,6 +137,7 @@ class Claim(BaseModel):
     what: str
     at_most: float
     where: dict[str, list[Any]] = {}
+    tests: list[str] = MAIN_TESTS
 
 
 class Design(BaseModel):
