@@ -73,8 +73,9 @@ def results_page(
         f"{', '.join(versions)}). Nothing here is typed by hand. Means over seeds (other frames, "
         "other weights, other order; of 950 in 1,000 and 450 in 500 nearly the same ones), "
         "smallest and largest in brackets. Labels are training structures; a tenth as many, 10 at "
-        "least and 50 at most, are held out besides. Ratios are to supervised training of the same cell and seed: geometric mean and a 95 % bootstrap interval over the "
-        "seeds, which with three of them says little more than their range. RMSE throughout; "
+        "least and 50 at most, are held out besides. Ratios are to supervised training of the same "
+        "cell and seed: geometric mean and a 95 % bootstrap interval over the seeds, which with "
+        "three of them says little more than their range. RMSE throughout; "
         "energies per molecule, per atom for crystals.",
         "## Claims",
         claims.table(design, found),
