@@ -76,22 +76,28 @@ def run_cases(
 
 def read_results(name: str) -> dict[str, dict[str, Any]]:
     """Give what is on file, by case."""
-    path = RESULTS / f"{name}.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    # A kill while a line was written leaves it without its end: that run is made again.
-    whole = [line for line in lines if line.endswith("\n")]
-    return {_key(r["case"]): r for r in map(json.loads, whole)}
+    lines = _lines(RESULTS / f"{name}.jsonl")
+    return {_key(r["case"]): r for r in map(json.loads, filter(_is_whole, lines))}
 
 
 def _journal(name: str) -> Path:
     """Give the file to append to, rid of a line that was not written to its end."""
-    path = RESULTS / f"{name}.jsonl"
     from ase_ws.atomic import write_text
 
-    content = path.read_bytes() if path.exists() else b""
-    if content and not content.endswith(b"\n"):
-        write_text(path, content[: content.rfind(b"\n") + 1].decode())
+    path = RESULTS / f"{name}.jsonl"
+    lines = _lines(path)
+    if not all(map(_is_whole, lines)):
+        write_text(path, "".join(filter(_is_whole, lines)))
     return path
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines(keepends=True) if path.exists() else []
+
+
+def _is_whole(line: str) -> bool:
+    """Tell whether a line has its end; a kill may cut the last one, whose run is made again."""
+    return line.endswith("\n")
 
 
 class _Timed:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from design import MAIN_TESTS, Case, Claim, Design, Group, matches
 from selection import belongs
-from spreads import common_seeds, ratio
+from spreads import pairs, ratio
 from tables import BASELINE, Found, extremes, problem_of, rows
 
 
@@ -39,7 +39,7 @@ def outcomes(claim: Claim, found: list[tuple[Case, Found]]) -> list[Outcome]:
         for test in claim.tests:
             value = ratio(results, supervised, test, quantity)
             if value is not None:
-                n_seeds = len(common_seeds(results, supervised, test, quantity))
+                n_seeds = len(pairs(results, supervised, test, quantity))
                 name = f"{cell['set']}, {cell['n']} labels"
                 if test not in MAIN_TESTS:
                     name += f", {test}"

@@ -68,13 +68,13 @@ def ratio(
     mine: Sequence[Result], supervised: Sequence[Result], test: str, quantity: str
 ) -> Spread | None:
     """Give the paired ratio of a quantity over the seeds that both have."""
-    a, b = values(mine, test, quantity), values(supervised, test, quantity)
-    seeds = common_seeds(mine, supervised, test, quantity)
-    return paired_ratio([a[s] for s in seeds], [b[s] for s in seeds])
+    found = pairs(mine, supervised, test, quantity)
+    return paired_ratio([a for a, _ in found], [b for _, b in found])
 
 
-def common_seeds(
+def pairs(
     mine: Sequence[Result], supervised: Sequence[Result], test: str, quantity: str
-) -> list[int]:
-    """Give the seeds that both have."""
-    return sorted(values(mine, test, quantity).keys() & values(supervised, test, quantity).keys())
+) -> list[tuple[float, float]]:
+    """Give a quantity of both, for each seed that both have."""
+    a, b = values(mine, test, quantity), values(supervised, test, quantity)
+    return [(a[s], b[s]) for s in sorted(a.keys() & b.keys())]
