@@ -112,6 +112,12 @@ def test_runs_that_broke_off_stand_in_a_table_of_their_own(evidence):
     assert "the loss became NaN" in evidence("tables").failures([bad])
 
 
+def test_runs_on_a_gpu_are_said_to_be(evidence):
+    elsewhere = evidence("tables").elsewhere
+    assert elsewhere([{}, {"device": "CPU"}]) == ""
+    assert elsewhere([{}, {"device": "X1"}, {"device": "X1"}]) == ", 2 of them on an X1"
+
+
 def test_ratios_are_of_pairs(evidence):
     spreads = evidence("spreads")
     mine = [result({"seed": s}, e) for s, e in ((0, 2.0), (1, 8.0), (2, 1.0))]

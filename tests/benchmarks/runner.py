@@ -101,7 +101,7 @@ def _is_whole(line: str) -> bool:
 
 
 class _Timed:
-    """Adds the case, the command, the versions, wall and CPU time to what a run gives."""
+    """Adds the case, the command, the versions, the device and times to what a run gives."""
 
     def __init__(self, run: Callable[[Case], dict[str, Any]]):
         self.run = run
@@ -127,6 +127,7 @@ class _Timed:
             "cpu_seconds": round(time.process_time() - worked, 1),
             "versions": {"ase_ws": __version__, "torch": torch.__version__},
             "command": self.command,
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         }
 
 

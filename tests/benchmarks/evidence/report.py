@@ -69,7 +69,8 @@ def results_page(
     parts = [
         "# Do the weak losses pay? Results",
         f"Written by `{COMMAND} --report` from `results/evidence.jsonl`; `{COMMAND}` makes the "
-        f"runs ({len(done)} of them so far, {hours:.1f} core-hours, one thread each; "
+        f"runs ({len(done)} of them so far, {hours:.1f} core-hours, one thread each"
+        f"{tables.elsewhere(done.values())}; "
         f"{', '.join(versions)}). Nothing here is typed by hand. Means over seeds (other frames, "
         "other weights, other order; of 950 in 1,000 and 450 in 500 nearly the same ones), "
         "smallest and largest in brackets. Labels are training structures; a tenth as many, 10 at "
@@ -91,6 +92,9 @@ def results_page(
         if group.kind == "curve" and figures.panels(found[name]):
             parts.append(f"![learning curves](figures/{name}.png)")
         parts.append(group_table(group, found[name]))
+        runs = [r for _, by_method in found[name] for rs in by_method.values() for r in rs]
+        if gpus := tables.elsewhere(runs):
+            parts.append(f"{len(runs)} runs{gpus}.")
     return "\n\n".join(parts) + "\n"
 
 

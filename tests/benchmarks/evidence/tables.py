@@ -170,6 +170,12 @@ def hours(results: Iterable[Result]) -> float:
     return sum(r.get("cpu_seconds", r["seconds"]) for r in results) / 3600
 
 
+def elsewhere(results: Iterable[Result]) -> str:
+    """Say how many runs were made on which GPU; nothing where none was."""
+    gpus = Counter(device for r in results if (device := r.get("device", "CPU")) != "CPU")
+    return "".join(f", {n} of them on an {gpu}" for gpu, n in sorted(gpus.items()))
+
+
 def failures(broken: list[Result]) -> str:
     """Give the runs that broke off, and why."""
     lines = [[str(r["case"]), r["failed"]] for r in broken]
