@@ -112,6 +112,19 @@ def test_runs_that_broke_off_stand_in_a_table_of_their_own(evidence):
     assert "the loss became NaN" in evidence("tables").failures([bad])
 
 
+def test_what_a_group_lacks_is_named(evidence, monkeypatch, tmp_path):
+    data = evidence("data")
+    monkeypatch.setattr(data, "RUNS", tmp_path)
+    monkeypatch.setattr(data, "find_spec", lambda name: None)
+    assert data.missing("other molecules", "methanol") is None
+    assert "tblite" in data.missing("cheap level", "methanol")
+    monkeypatch.setattr(data, "find_spec", lambda name: object())
+    assert data.missing("cheap level", "methanol") is None
+    gone = data.Set(tmp_path / "gone.xyz", {})
+    monkeypatch.setitem(data.SETS, "methanol", gone)
+    assert "gone.xyz" in data.missing("scratch", "methanol")
+
+
 def test_runs_on_a_gpu_are_said_to_be(evidence):
     elsewhere = evidence("tables").elsewhere
     assert elsewhere([{}, {"device": "CPU"}]) == ""

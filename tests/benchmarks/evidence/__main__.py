@@ -17,6 +17,7 @@ here are left out, by name.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -86,7 +87,8 @@ def listing(design: Design) -> str:
 
 
 def _left_out(name: str, group: Group) -> bool:
-    absent = next((path for s in group.set if (path := data.missing(s))), None)
+    pairs = itertools.product(group.start, group.set)
+    absent = next((what for pair in pairs if (what := data.missing(*pair))), None)
     if absent is not None:
         print(f"{name}: left out, {absent} is not here", file=sys.stderr)
     return absent is not None

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +64,12 @@ SETS = {
 CHEAP_LEVEL = ("ethanol", "uracil", "aspirin")
 
 
-def missing(name: str) -> str | None:
-    """Say which file of a set is not here, if any."""
+def missing(start: str, name: str) -> str | None:
+    """Say what a set, or the base model that it is started from, lacks, if anything."""
     files = [SETS[name].train, *SETS[name].tests.values()]
+    untrained = start == "cheap level" and not _of_cheap_level(name).exists()
+    if untrained and find_spec("tblite") is None:
+        return "tblite (pip install tblite), for its base model,"
     return next((str(path) for path in files if not path.is_file()), None)
 
 
@@ -119,10 +123,14 @@ def base_model(start: str, name: str) -> Path | None:
         return BASE_MODEL
     if name not in CHEAP_LEVEL:
         raise ValueError(f"{name}: no frames are kept apart for a base model of a cheaper level")
-    folder = RUNS / "bases" / f"{name}_gfn2"
-    if not (folder / "model.safetensors").exists():
-        _train_on_gfn2(name, folder)
-    return folder / "model.safetensors"
+    path = _of_cheap_level(name)
+    if not path.exists():
+        _train_on_gfn2(name, path.parent)
+    return path
+
+
+def _of_cheap_level(name: str) -> Path:
+    return RUNS / "bases" / f"{name}_gfn2" / "model.safetensors"
 
 
 def _train_on_gfn2(name: str, folder: Path) -> None:
