@@ -141,6 +141,12 @@ def test_ratios_are_of_pairs(evidence):
     assert spreads.ratio(mine, [], "test", "energy_mev") is None
 
 
+def test_equal_values_have_no_range(evidence):
+    """Their mean, rounded, may lie outside of it, and a figure's bars must not be negative."""
+    value = 490.5483342537842
+    assert evidence("spreads").spread([value] * 3) == (value, value, value)
+
+
 def test_worst_and_best_of_a_grid_need_all_of_it(evidence):
     """Over the seeds that are complete; a cell that is missing is not passed over."""
     g = group(

@@ -35,7 +35,9 @@ def spread(values: Iterable[float]) -> Spread | None:
     values = list(values)
     if not values:
         return None
-    return Spread(float(np.mean(values)), min(values), max(values))
+    low, high = min(values), max(values)
+    # The mean of equal numbers may be off them by rounding, and a bar must not be negative.
+    return Spread(float(np.clip(np.mean(values), low, high)), low, high)
 
 
 def paired_ratio(
