@@ -30,8 +30,9 @@ def choose_weak(*, conservative: bool, has_forces: bool) -> Choice:
     Notes
     -----
     The rule is that of the README's page "When do the weak losses pay?": where forces are derived
-    from the energy, the first-order losses say nothing about them and penalise curvature; on the
-    sets and label numbers measured (`tests/benchmarks/RESULTS.md`) they gained nothing on average.
+    from the energy, the first-order losses say nothing about them and penalise curvature; measured
+    (`tests/benchmarks/RESULTS.md`), they cost more on ethanol and methanol than they gained on
+    uracil and aspirin.
     Where forces are read out, such a loss is the only tie between them and the energy; of those
     measured the gradient, partly against labelled forces, brought most for the same steps. Without
     a labelled force it is all that trains such forces; how well was not measured.
@@ -39,8 +40,8 @@ def choose_weak(*, conservative: bool, has_forces: bool) -> Choice:
     if conservative:
         return Choice(
             "none",
-            "no weak losses: with forces -dE/dr they carry no information, and gained nothing "
-            "where we measured",
+            "no weak losses: with forces -dE/dr they carry no information on forces, and cost more "
+            "than they gained where we measured",
         )
     if not has_forces:
         return Choice(

@@ -27,8 +27,8 @@ NOISE_PRIOR = (-1.75, 0.75)
 CHOSEN_AT = 2
 #: Done when an iteration changes the error of the fit by less than this part.
 CONVERGED = 0.03
-#: Energies from which on it is the default: below, Adam was as good or better (measured on ethanol
-#: and methanol, `tests/benchmarks/RESULTS.md`).
+#: Energies from which on it is the default: below, neither it nor Adam is better throughout
+#: (ethanol, uracil, aspirin and methanol in `tests/benchmarks/RESULTS.md`).
 DEFAULT_FROM = 50
 #: Numbers that the Jacobian may hold: 1 GiB in float64, and as much again while it is projected.
 MOST_NUMBERS = 2**27
