@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from shared_data import shared_file
+from shared_data import SHARED, shared_file
+
+from ase_ws.frames import read_frames
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 MODULES = (
@@ -227,6 +229,16 @@ def test_labels_are_drawn_apart_from_validation_and_by_seed(evidence):
     assert sources != {f.source for f in other}
     with pytest.raises(ValueError, match="300 there"):
         data.draw("methanol", 290, 0)
+
+
+@pytest.mark.parametrize("name", ["acac", "ethanol"])
+def test_labels_are_none_of_the_frames_of_the_base_model(evidence, name):
+    data = evidence("data")
+    path = shared_file(str(data.SETS[name].train.relative_to(SHARED)))
+    of_base = {f.source for f in read_frames(path)[-data.BASE_FRAMES :]}
+    assert len(of_base) == data.BASE_FRAMES
+    train, valid = data.draw(name, 100, 0, "cheap level")
+    assert not of_base & {f.source for f in (*train, *valid)}
 
 
 def test_reduced_weak_losses_pay_for_direct_forces(evidence):

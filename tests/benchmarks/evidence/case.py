@@ -23,7 +23,7 @@ Found = dict[str, Any]
 
 def run(case: dict[str, Any]) -> dict[str, Any]:
     """Train and evaluate one model; what is not in the case is what `ase-ws finetune` ships."""
-    train, valid = data.draw(case["set"], case["n"], case["seed"])
+    train, valid = data.draw(case["set"], case["n"], case["seed"], case.get("start", "scratch"))
     try:
         potential, found = (untrained if case["method"] == BASE else trained)(case, train, valid)
     except DivergedError as error:

@@ -60,8 +60,10 @@ SETS = {
     },
     "methanol": Set(METHANOL_TRAIN, {"test": METHANOL_TEST}),
 }
-#: Sets that have a base model of a cheaper level.
-CHEAP_LEVEL = ("ethanol", "uracil", "aspirin")
+#: Sets that have a base model of a cheaper level, and whether its frames are kept from every run,
+#: so that runs from it and from scratch see the same labels, or, where frames are few, from those
+#: that start from it.
+CHEAP_LEVEL = {"ethanol": True, "uracil": True, "aspirin": True, "acac": False, "3bpa": False}
 
 
 def missing(start: str, name: str) -> str | None:
@@ -73,15 +75,17 @@ def missing(start: str, name: str) -> str | None:
     return next((str(path) for path in files if not path.is_file()), None)
 
 
-def draw(name: str, n: int, seed: int) -> tuple[list[Frame], list[Frame]]:
+def draw(name: str, n: int, seed: int, start: str = "scratch") -> tuple[list[Frame], list[Frame]]:
     """Give n labelled frames and those for validation: a tenth as many, 10 at least, 50 at most.
 
     Every seed draws other frames. The last `BASE_FRAMES` of sets that have a base model of a
-    cheaper level are left to that where the rest suffices.
+    cheaper level are left to that where the rest suffices; runs that start from it have no choice.
     """
     frames = _read(SETS[name].train)
     n_valid = min(50, max(10, n // 10))
-    if name in CHEAP_LEVEL and len(frames) - BASE_FRAMES >= n + n_valid:
+    from_base = start == "cheap level"
+    others_suffice = len(frames) - BASE_FRAMES >= n + n_valid
+    if from_base or (CHEAP_LEVEL.get(name, False) and others_suffice):
         frames = frames[:-BASE_FRAMES]
     if len(frames) < n + n_valid:
         raise ValueError(f"{name}: {n} + {n_valid} frames wanted, {len(frames)} there")

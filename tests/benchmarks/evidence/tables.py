@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from design import Case, Group
+from design import MAIN_TESTS, Case, Group
 from spreads import QUANTITIES, Result, ratio, spread, values
 
 #: What a method is compared with.
@@ -116,17 +116,20 @@ Extremes = dict[str, Ends]
 
 def _complete(cells: list[Found], method: str, quantity: str) -> set[int]:
     """Seeds that every cell of the grid has."""
-    return set.intersection(
-        *(set(values(cell.get(method, []), "test", quantity)) for cell in cells)
-    )
+    return set.intersection(*(set(_on_main_test(cell.get(method, []), quantity)) for cell in cells))
 
 
 def _ends(cells: list[Found], method: str, quantity: str, seeds: set[int]) -> tuple[float, float]:
     means = []
     for cell in cells:
-        by_seed = values(cell[method], "test", quantity)
+        by_seed = _on_main_test(cell[method], quantity)
         means.append(sum(by_seed[s] for s in seeds) / len(seeds))
     return max(means), min(means)
+
+
+def _on_main_test(results: list[Result], quantity: str) -> dict[int, float]:
+    """Give a quantity by seed on the one main test that a set has."""
+    return {s: v for test in MAIN_TESTS for s, v in values(results, test, quantity).items()}
 
 
 def grid(found: list[tuple[Case, Found]], quantity: str) -> str:
