@@ -28,7 +28,8 @@ CHOSEN_AT = 2
 #: Done when an iteration changes the error of the fit by less than this part.
 CONVERGED = 0.03
 #: Energies from which on it is the default: below, neither it nor Adam is better throughout
-#: (ethanol, uracil, aspirin and methanol in `tests/benchmarks/RESULTS.md`).
+#: (six molecules in `tests/benchmarks/RESULTS.md`; on acetylacetone it was far behind with one of
+#: three draws of 20 labels).
 DEFAULT_FROM = 50
 #: Numbers that the Jacobian may hold: 1 GiB in float64, and as much again while it is projected.
 MOST_NUMBERS = 2**27
