@@ -1,12 +1,18 @@
 """The evidence: its design, its tables, and a reduced form that asserts the signs."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 from shared_data import SHARED, shared_file
 
-from ase_ws.frames import read_frames
+from ase_ws.calculators import PotentialCalculator
+from ase_ws.frames import frame_from_atoms, read_frames
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 MODULES = (
@@ -218,6 +224,42 @@ def test_results_and_readme_are_what_the_runs_on_file_give(evidence):
     readme = report.README.read_text(encoding="utf-8")
     assert report.MARK.findall(readme)
     assert report.filled(readme, design, found) == readme
+
+
+def test_what_was_trained_on_is_not_tested_on(evidence, monkeypatch, tmp_path):
+    """Nor the same turned; where no forces can be compared, the same frame alone is left out."""
+    data = evidence("data")
+    atoms = molecule("CH3OH")
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=0.1 * atoms.positions)
+    turned, other = atoms.copy(), atoms.copy()
+    turned.rotate(40, "x")
+    turned.calc = SinglePointCalculator(turned, energy=-1.0, forces=0.1 * turned.positions)
+    other.calc = SinglePointCalculator(other, energy=-1.0, forces=0.2 * other.positions)
+    bare = [atoms.copy(), turned.copy()]
+    for copy in bare:
+        copy.calc = SinglePointCalculator(copy, energy=-1.0)
+    write(tmp_path / "train.xyz", [atoms])
+    write(tmp_path / "test.xyz", [atoms, turned, other])
+    write(tmp_path / "bare.xyz", bare)
+    files = {"test": tmp_path / "test.xyz", "bare": tmp_path / "bare.xyz"}
+    monkeypatch.setitem(data.SETS, "methanol", data.Set(tmp_path / "train.xyz", files))
+    (kept,) = data.test_frames("methanol")["test"]
+    assert kept.forces == pytest.approx(0.2 * other.positions)
+    (kept,) = data.test_frames("methanol")["bare"]
+    assert kept.positions == pytest.approx(turned.positions)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_errors_are_of_molecules_or_of_atoms_of_crystals(evidence, periodic, small_mace):
+    """Energies off by 6 meV a structure of two atoms."""
+    atoms = Atoms("H2", [(0, 0, 0), (0, 0, 0.8)], cell=3 * [9.0], pbc=periodic)
+    atoms.calc = PotentialCalculator(small_mace)
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    frame = frame_from_atoms(atoms)
+    frame = replace(frame, energy=energy + 0.006, forces=forces + 0.002)
+    found = evidence("case").errors(small_mace, [frame])
+    assert found["energy_mev"] == pytest.approx(3.0 if periodic else 6.0, rel=1e-3)
+    assert found["forces_mev_per_angstrom"] == pytest.approx(2.0, rel=1e-3)
 
 
 def test_labels_are_drawn_apart_from_validation_and_by_seed(evidence):

@@ -115,7 +115,7 @@ def test_what_was_not_measured_is_said():
 
 
 @pytest.mark.parametrize(
-    ("forces", "word"), [("direct", "direct forces against"), ("conservative", "no")]
+    ("forces", "word"), [("direct", "direct forces against"), ("conservative", "no weak losses")]
 )
 def test_it_says_what_it_picked(tmp_path, forces, word):
     said = []

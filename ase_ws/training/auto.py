@@ -31,17 +31,17 @@ def choose_weak(*, conservative: bool, has_forces: bool) -> Choice:
     -----
     The rule is that of the README's page "When do the weak losses pay?": where forces are derived
     from the energy, the first-order losses say nothing about them and penalise curvature; measured
-    (`tests/benchmarks/RESULTS.md`), they cost more on ethanol and methanol than they gained on
-    uracil and aspirin.
-    Where forces are read out, such a loss is the only tie between them and the energy; of those
-    measured the gradient, partly against labelled forces, brought most for the same steps. Without
-    a labelled force it is all that trains such forces; how well was not measured.
+    (`tests/benchmarks/RESULTS.md`), they repaired badly chosen learning rates and cost about as
+    often as they gained against well chosen ones, in no way that the labels tell beforehand.
+    Where forces are read out, supervised training does not tie them to the energy. Of the losses
+    measured that do, the gradient, partly against labelled forces, brought most for the same steps.
+    Without a labelled force it is all that trains such forces; how well was not measured.
     """
     if conservative:
         return Choice(
             "none",
-            "no weak losses: with forces -dE/dr they carry no information on forces, and cost more "
-            "than they gained where we measured",
+            "no weak losses: with forces -dE/dr they carry no information on forces, and did not "
+            "gain reliably where we measured",
         )
     if not has_forces:
         return Choice(
@@ -51,6 +51,6 @@ def choose_weak(*, conservative: bool, has_forces: bool) -> Choice:
         )
     return Choice(
         "gradient",
-        "direct forces against -dE/dr (the limit of PITC for small displacements): nothing else "
-        "ties them to the energy",
+        "direct forces against -dE/dr (the limit of PITC for small displacements): supervised "
+        "training does not tie them to the energy",
     )

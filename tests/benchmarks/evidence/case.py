@@ -85,6 +85,7 @@ def config_of(case: dict[str, Any], labels: str) -> dict[str, Any]:
     return {
         "data": {"labels": labels},
         "model": {"forces": case["forces"], "r_max": data.SETS[case["set"]].r_max},
+        "loss": method.loss,
         "weak": method.settings(case.get("strength")),
         "optimizer": {
             # By name: what is left to the package must not be named, or it is a choice.

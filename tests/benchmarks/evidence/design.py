@@ -29,10 +29,11 @@ Case = dict[str, Any]
 
 
 class Method(BaseModel):
-    """Settings of `weak` (one number, the strength, sets some of them) and of `optimizer`."""
+    """Settings of `weak` (one number, the strength, sets some of them), `loss`, `optimizer`."""
 
     model_config = ConfigDict(extra="forbid")
     weak: dict[str, Any] = Field(default_factory=dict)
+    loss: dict[str, Any] = Field(default_factory=dict)
     optimizer: dict[str, Any] = Field(default_factory=dict)
     strength: list[str] = Field(default_factory=list)
 

@@ -11,7 +11,7 @@ import claims
 import figures
 import tables
 from design import Case, Design, Group, key
-from selection import belongs, chosen
+from selection import belongs, chosen, tuning
 
 from ase_ws.atomic import write_text
 
@@ -66,11 +66,14 @@ def results_page(
     """Give RESULTS.md."""
     hours = tables.hours(done.values())
     versions = sorted({f"{k} {v}" for r in done.values() for k, v in r["versions"].items()})
+    others = unplanned(design, done)
     parts = [
         "# Do the weak losses pay? Results",
         f"Written by `{COMMAND} --report` from `results/evidence.jsonl`; `{COMMAND}` makes the "
         f"runs ({len(done)} of them so far, {hours:.1f} core-hours, one thread each"
-        f"{tables.elsewhere(done.values())}; "
+        f"{tables.elsewhere(done.values())}"
+        f"; {len(others)} of them, {tables.hours(others):.1f} hours, are of earlier designs and in no "
+        "table; "
         f"{', '.join(versions)}). Nothing here is typed by hand. Means over seeds (other frames, "
         "other weights, other order; of 950 in 1,000 and 450 in 500 nearly the same ones), "
         "smallest and largest in brackets. Labels are training structures; a tenth as many, 10 at "
@@ -96,6 +99,16 @@ def results_page(
         if gpus := tables.elsewhere(runs):
             parts.append(f"{len(runs)} runs{gpus}.")
     return "\n\n".join(parts) + "\n"
+
+
+def unplanned(design: Design, done: dict[str, Any]) -> list[Any]:
+    """Give the results on file that no group asks for any more."""
+    planned = {
+        key(case)
+        for group in design.groups.values()
+        for case in (*tuning(group), *chosen(group, done.values()))
+    }
+    return [r for r in done.values() if key(r["case"]) not in planned]
 
 
 def group_table(group: Group, found: list[tuple[Case, tables.Found]]) -> str:

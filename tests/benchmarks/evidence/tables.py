@@ -134,10 +134,11 @@ def _on_main_test(results: list[Result], quantity: str) -> dict[int, float]:
 
 def grid(found: list[tuple[Case, Found]], quantity: str) -> str:
     """Give worst and best of the grid, beside supervised."""
+    names = {m: method_name(m, results) for _, by in found for m, results in by.items()}
     lines = [
         [
             f"{problem[0]}, {problem[-1]} labels",
-            method,
+            names[method],
             str(ends.n_seeds),
             f"{ends.worst:.0f}",
             f"{ends.best:.0f}",
