@@ -71,9 +71,8 @@ def results_page(
         "# Do the weak losses pay? Results",
         f"Written by `{COMMAND} --report` from `results/evidence.jsonl`; `{COMMAND}` makes the "
         f"runs ({len(done)} of them so far, {hours:.1f} core-hours, one thread each"
-        f"{tables.elsewhere(done.values())}"
-        f"; {len(others)} of them, {tables.hours(others):.1f} hours, are of earlier designs and in no "
-        "table; "
+        f"{tables.elsewhere(done.values())}; {len(others)} of them, {tables.hours(others):.1f} "
+        "hours, are of earlier designs and in no table; "
         f"{', '.join(versions)}). Nothing here is typed by hand. Means over seeds (other frames, "
         "other weights, other order; of 950 in 1,000 and 450 in 500 nearly the same ones), "
         "smallest and largest in brackets. Labels are training structures; a tenth as many, 10 at "
