@@ -2,14 +2,18 @@
 
 import importlib.util
 import json
+import os
+import signal
 import statistics
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from shared_data import shared_file
 
 from ase_ws import PotentialCalculator
+from ase_ws.errors import UserError
 from ase_ws.frames import read_frames
 from ase_ws.training import evaluate_potential, finetune
 
@@ -90,8 +94,51 @@ def test_a_line_that_a_kill_cut_short_is_run_again(benchmark, monkeypatch, tmp_p
     assert len((tmp_path / "toy.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_killed_worker_is_no_endless_wait(benchmark, monkeypatch, tmp_path):
+    module = benchmark("runner")
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    with pytest.raises(UserError, match=r"toy was killed .* the same command again"):
+        module.run_cases("toy", _die, [{"x": 1}])
+    assert module.read_results("toy") == {}
+
+
+def test_a_run_that_fails_ends_the_benchmark_and_what_was_done_is_kept(
+    benchmark, monkeypatch, tmp_path
+):
+    module = benchmark("runner")
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0})
+    start = time.monotonic()
+    with pytest.raises(ZeroDivisionError):
+        module.run_cases("toy", _divide, [{"x": 1}, {"x": 0}, {"x": -1}])
+    assert time.monotonic() - start < 60
+    assert [r["case"]["x"] for r in module.read_results("toy").values()] == [1]
+
+
+def test_when_its_time_is_over_a_benchmark_gives_up_what_is_running(
+    benchmark, monkeypatch, tmp_path
+):
+    module = benchmark("runner")
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    start = time.monotonic()
+    found = module.run_cases("toy", _divide, [{"x": -1}], until=start + 2)
+    assert found == []
+    assert time.monotonic() - start < 60
+
+
 def _double(case):
     return {"double": 2 * case["x"]}
+
+
+def _die(_case):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _divide(case):
+    """Give 1/x; negative ones take ten minutes."""
+    if case["x"] < 0:
+        time.sleep(600)
+    return {"inverse": 1 / case["x"]}
 
 
 def test_md_is_faster_than_upstreams(benchmark, monkeypatch):

@@ -120,7 +120,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     before = {name: os.environ.get(name) for name in _WORKER_ENVIRONMENT}
     os.environ.update(_WORKER_ENVIRONMENT)
     try:
-        with ProcessPoolExecutor(workers, context, initializer=_leave_with_parent) as pool:
+        with ProcessPoolExecutor(workers, context, initializer=leave_with_parent) as pool:
             yield pool
     finally:
         for name, value in before.items():
@@ -130,7 +130,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
                 os.environ[name] = value
 
 
-def _leave_with_parent() -> None:
+def leave_with_parent() -> None:
     """End this worker when its parent is gone: a killed parent cannot tell it to."""
     parent = multiprocessing.parent_process()
     if parent is None:

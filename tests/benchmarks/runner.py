@@ -10,6 +10,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import TimeoutError as OutOfTime
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +37,14 @@ def run_cases(
     """Run what is not done yet; give every result, each with its case, in the order of the cases.
 
     A killed run goes on where it was: results stand in `results/NAME.jsonl`, one line each with
-    command, versions and wall time. Delete the file to start anew. After `until` (as of
+    command, versions and wall time. Delete the file to start anew. A run that fails, or whose
+    process is killed, ends the others; what was done stays. After `until` (as of
     `time.monotonic`) nothing more is begun and what is running is given up; what is missing then
     is missing in what comes back.
     """
+    from ase_ws.errors import UserError
     from ase_ws.progress import step_progress
+    from ase_ws.reference.workers import leave_with_parent
 
     done = read_results(name)
     # The same case may belong to several questions.
@@ -52,26 +58,40 @@ def run_cases(
     workers = max(1, min(len(todo), len(os.sched_getaffinity(0))))
     RESULTS.mkdir(exist_ok=True)
     with (
-        context.Pool(workers) as pool,
+        ProcessPoolExecutor(workers, context, initializer=leave_with_parent) as pool,
         _journal(name).open("a") as file,
         step_progress(name) as report,
     ):
-        results = pool.imap_unordered(_Timed(run), todo)
-        for k in range(len(todo)):
-            report(k, len(todo), "")
-            try:
-                result = results.next(None if until is None else max(0.0, until - time.monotonic()))
-            except multiprocessing.TimeoutError:
-                break
-            done[_key(result["case"])] = result
-            file.write(json.dumps(result) + "\n")
-            file.flush()
-            report(k + 1, len(todo), "")
-        else:
-            # Nobody works any more: let them end by themselves, and tidy up.
-            pool.close()
-            pool.join()
+        futures = [pool.submit(_Timed(run), case) for case in todo]
+        report(0, len(todo), "")
+        left = None if until is None else max(0.0, until - time.monotonic())
+        try:
+            for k, future in enumerate(as_completed(futures, left)):
+                result = future.result()
+                done[_key(result["case"])] = result
+                file.write(json.dumps(result) + "\n")
+                file.flush()
+                report(k + 1, len(todo), "")
+        except OutOfTime:
+            _give_up(pool)
+            if until is None or time.monotonic() < until:  # of a run, not of `until`
+                raise
+        except BrokenProcessPool:
+            raise UserError(
+                f"a worker of {name} was killed (out of memory?): what was done is on file, "
+                "give the same command again"
+            ) from None
+        except BaseException:
+            _give_up(pool)
+            raise
     return [done[_key(case)] for case in cases if _key(case) in done]
+
+
+def _give_up(pool: ProcessPoolExecutor) -> None:
+    """Begin nothing more, and end what is running: a run may take an hour."""
+    pool.shutdown(wait=False, cancel_futures=True)
+    for worker in multiprocessing.active_children():
+        worker.terminate()
 
 
 def read_results(name: str) -> dict[str, dict[str, Any]]:

@@ -33,6 +33,8 @@ from runner import read_results, run_cases
 from selection import chosen, tuning
 from tables import hours as hours_of
 
+from ase_ws.errors import UserError
+
 NAME = "evidence"
 
 
@@ -100,4 +102,8 @@ def _each_once(cases: list[Case]) -> list[Case]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
