@@ -70,58 +70,52 @@ def test_steps_cost_what_their_parts_cost(benchmark, monkeypatch):
     assert found["lists rebuilt / kept"] > 0.8
 
 
-def test_a_killed_benchmark_goes_on(benchmark, monkeypatch, tmp_path):
+@pytest.fixture
+def runner(benchmark, monkeypatch, tmp_path):
+    """Give the runner, with its results in a folder of the test's own."""
     module = benchmark("runner")
     monkeypatch.setattr(module, "RESULTS", tmp_path)
+    return module
+
+
+def test_a_killed_benchmark_goes_on(runner, tmp_path):
     cases = [{"x": k} for k in range(3)]
     done = {"case": {"x": 1}, "double": -1, "seconds": 0.0, "versions": {}}
     (tmp_path / "toy.jsonl").write_text(json.dumps(done) + "\n")
-    found = module.run_cases("toy", _double, cases)
+    found = runner.run_cases("toy", _double, cases)
     # What was done is not done again: its odd value stands.
     assert [r["double"] for r in found] == [0, -1, 4]
     assert len((tmp_path / "toy.jsonl").read_text().splitlines()) == 3
     assert all("torch" in r["versions"] for r in found if r["case"]["x"] != 1)
 
 
-def test_a_line_that_a_kill_cut_short_is_run_again(benchmark, monkeypatch, tmp_path):
-    module = benchmark("runner")
-    monkeypatch.setattr(module, "RESULTS", tmp_path)
+def test_a_line_that_a_kill_cut_short_is_run_again(runner, tmp_path):
     done = {"case": {"x": 1}, "double": -1, "seconds": 0.0, "versions": {}}
     (tmp_path / "toy.jsonl").write_text(json.dumps(done) + "\n" + '{"case": {"x": 2}, "dou')
-    assert len(module.read_results("toy")) == 1
-    found = module.run_cases("toy", _double, [{"x": 1}, {"x": 2}])
+    assert len(runner.read_results("toy")) == 1
+    found = runner.run_cases("toy", _double, [{"x": 1}, {"x": 2}])
     assert [r["double"] for r in found] == [-1, 4]
     assert len((tmp_path / "toy.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_killed_worker_is_no_endless_wait(benchmark, monkeypatch, tmp_path):
-    module = benchmark("runner")
-    monkeypatch.setattr(module, "RESULTS", tmp_path)
+def test_a_killed_worker_is_no_endless_wait(runner):
     with pytest.raises(UserError, match=r"toy was killed .* the same command again"):
-        module.run_cases("toy", _die, [{"x": 1}])
-    assert module.read_results("toy") == {}
+        runner.run_cases("toy", _die, [{"x": 1}])
+    assert runner.read_results("toy") == {}
 
 
-def test_a_run_that_fails_ends_the_benchmark_and_what_was_done_is_kept(
-    benchmark, monkeypatch, tmp_path
-):
-    module = benchmark("runner")
-    monkeypatch.setattr(module, "RESULTS", tmp_path)
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0})
+def test_a_run_that_fails_ends_the_benchmark_and_what_was_done_is_kept(runner, monkeypatch):
+    monkeypatch.setattr(runner.os, "sched_getaffinity", lambda _: {0})
     start = time.monotonic()
     with pytest.raises(ZeroDivisionError):
-        module.run_cases("toy", _divide, [{"x": 1}, {"x": 0}, {"x": -1}])
+        runner.run_cases("toy", _divide, [{"x": 1}, {"x": 0}, {"x": -1}])
     assert time.monotonic() - start < 60
-    assert [r["case"]["x"] for r in module.read_results("toy").values()] == [1]
+    assert [r["case"]["x"] for r in runner.read_results("toy").values()] == [1]
 
 
-def test_when_its_time_is_over_a_benchmark_gives_up_what_is_running(
-    benchmark, monkeypatch, tmp_path
-):
-    module = benchmark("runner")
-    monkeypatch.setattr(module, "RESULTS", tmp_path)
+def test_when_its_time_is_over_a_benchmark_gives_up_what_is_running(runner):
     start = time.monotonic()
-    found = module.run_cases("toy", _divide, [{"x": -1}], until=start + 2)
+    found = runner.run_cases("toy", _divide, [{"x": -1}], until=start + 2)
     assert found == []
     assert time.monotonic() - start < 60
 

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -69,18 +70,16 @@ def run_tasks(
     missing = [key for key in tasks if key not in results]
     bar = progress.add_task(description, total=len(tasks), completed=len(tasks) - len(missing))
     if missing:
-        with journal.open("a", encoding="utf-8") as file, _pool(workers) as pool:
+        with (
+            journal.open("a", encoding="utf-8") as file,
+            one_core_pool(description, workers) as pool,
+        ):
             futures = {pool.submit(function, *tasks[key]): key for key in missing}
-            try:
-                for future in as_completed(futures):
-                    key = futures[future]
-                    results[key] = future.result()
-                    _append(file, {"key": key, "result": results[key]})
-                    progress.advance(bar)
-            except BaseException:
-                # Also on Ctrl-C: do not work through the rest of the queue before leaving.
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            for future in as_completed(futures):
+                key = futures[future]
+                results[key] = future.result()
+                _append(file, {"key": key, "result": results[key]})
+                progress.advance(bar)
     return {key: results[key] for key in tasks}
 
 
@@ -114,14 +113,42 @@ def _append(file: TextIO, record: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+def one_core_pool(
+    what: str, workers: int, environment: Mapping[str, str] = _WORKER_ENVIRONMENT
+) -> Iterator[ProcessPoolExecutor]:
+    """Give processes of one thread each, which end with this one.
+
+    An error, Ctrl-C among them, ends the block without working through the rest of the queue.
+
+    Parameters
+    ----------
+    what : str
+        Is worked on, for the error.
+    workers : int
+    environment : mapping of str to str
+        Of the workers; the caller's is as before when the block is left.
+
+    Raises
+    ------
+    UserError
+        A worker was killed.
+    """
     # Spawned, not forked: a fresh process reads its environment before it loads a library.
     context = multiprocessing.get_context("spawn")
-    before = {name: os.environ.get(name) for name in _WORKER_ENVIRONMENT}
-    os.environ.update(_WORKER_ENVIRONMENT)
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
     try:
-        with ProcessPoolExecutor(workers, context, initializer=leave_with_parent) as pool:
-            yield pool
+        with ProcessPoolExecutor(workers, context, initializer=_leave_with_parent) as pool:
+            try:
+                yield pool
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    except BrokenProcessPool:
+        raise UserError(
+            f"a worker of {what} was killed (out of memory?): what was done is on file, "
+            "give the same command again"
+        ) from None
     finally:
         for name, value in before.items():
             if value is None:
@@ -130,7 +157,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
                 os.environ[name] = value
 
 
-def leave_with_parent() -> None:
+def _leave_with_parent() -> None:
     """End this worker when its parent is gone: a killed parent cannot tell it to."""
     parent = multiprocessing.parent_process()
     if parent is None:

@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from runner import run_cases
+from runner import one_line_errors, run_cases
 
 SEEDS = (0, 1, 2)
 STEPS, N_VALID, N_TEST = 2500, 50, 500
@@ -154,4 +154,5 @@ if __name__ == "__main__":
         {"molecule": arguments.molecule, "labels": arguments.labels, "seed": s, "method": m}
         for s, m in itertools.product(seeds, methods)
     ]
-    print(table(run_cases("direct_forces", run, cases)))
+    with one_line_errors():
+        print(table(run_cases("direct_forces", run, cases)))

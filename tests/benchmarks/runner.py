@@ -9,10 +9,10 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as OutOfTime
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +42,18 @@ def run_cases(
     `time.monotonic`) nothing more is begun and what is running is given up; what is missing then
     is missing in what comes back.
     """
-    from ase_ws.errors import UserError
     from ase_ws.progress import step_progress
-    from ase_ws.reference.workers import leave_with_parent
+    from ase_ws.reference.workers import one_core_pool
 
     done = read_results(name)
     # The same case may belong to several questions.
     todo = list({_key(case): case for case in cases if _key(case) not in done}.values())
     if not todo:
         return [done[_key(case)] for case in cases]
-    # Before torch is imported by the workers: one thread each, or they fight for the cores.
-    os.environ["OMP_NUM_THREADS"] = "1"
-    os.environ.update(KEEP_MEMORY)
-    context = multiprocessing.get_context("spawn")
     workers = max(1, min(len(todo), len(os.sched_getaffinity(0))))
     RESULTS.mkdir(exist_ok=True)
     with (
-        ProcessPoolExecutor(workers, context, initializer=leave_with_parent) as pool,
+        one_core_pool(name, workers, {"OMP_NUM_THREADS": "1", **KEEP_MEMORY}) as pool,
         _journal(name).open("a") as file,
         step_progress(name) as report,
     ):
@@ -72,26 +67,26 @@ def run_cases(
                 file.write(json.dumps(result) + "\n")
                 file.flush()
                 report(k + 1, len(todo), "")
-        except OutOfTime:
-            _give_up(pool)
-            if until is None or time.monotonic() < until:  # of a run, not of `until`
+        except BaseException as error:
+            # End what is running, too: it may take an hour.
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            time_is_over = until is not None and time.monotonic() >= until
+            if not (isinstance(error, OutOfTime) and time_is_over):
                 raise
-        except BrokenProcessPool:
-            raise UserError(
-                f"a worker of {name} was killed (out of memory?): what was done is on file, "
-                "give the same command again"
-            ) from None
-        except BaseException:
-            _give_up(pool)
-            raise
     return [done[_key(case)] for case in cases if _key(case) in done]
 
 
-def _give_up(pool: ProcessPoolExecutor) -> None:
-    """Begin nothing more, and end what is running: a run may take an hour."""
-    pool.shutdown(wait=False, cancel_futures=True)
-    for worker in multiprocessing.active_children():
-        worker.terminate()
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what the user can mend into one line and exit code 2."""
+    from ase_ws.errors import UserError
+
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def read_results(name: str) -> dict[str, dict[str, Any]]:

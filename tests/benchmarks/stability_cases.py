@@ -13,24 +13,25 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import multiprocessing
-import os
 import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from runner import one_line_errors
 from stability_bad import BAD
 from stability_blind import BLIND_BAD, BLIND_GOOD
 from stability_case import Case
 from stability_good import GOOD
 
 from ase_ws.errors import UserError
+from ase_ws.reference.workers import one_core_pool
 from ase_ws.stability import check_stability
 
 RESULTS = Path(__file__).parent / "results" / "stability_cases.jsonl"
@@ -107,13 +108,12 @@ def run_cases(
 
 
 def _in_workers(names: Sequence[str], workers: int):
-    # Before torch is imported by the workers: one thread each, or they fight for the cores.
-    os.environ["OMP_NUM_THREADS"] = "1"
     if workers == 1 or len(names) < 2:
         yield from map(_run_named, names)
         return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap_unordered(_run_named, names)
+    with one_core_pool(RESULTS.stem, workers, {"OMP_NUM_THREADS": "1"}) as pool:
+        for future in as_completed([pool.submit(_run_named, name) for name in names]):
+            yield future.result()
 
 
 def _run_named(name: str) -> dict[str, Any]:
@@ -209,4 +209,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

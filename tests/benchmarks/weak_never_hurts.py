@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from runner import run_cases
+from runner import one_line_errors, run_cases
 
 SEEDS = (0, 1, 2)
 #: name: (training file, test file, labelled frames, held out for validation, settings)
@@ -127,4 +127,5 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    print(table(run_cases("weak_never_hurts", run, all_cases())))
+    with one_line_errors():
+        print(table(run_cases("weak_never_hurts", run, all_cases())))

@@ -29,11 +29,9 @@ import data
 import report
 from case import run
 from design import Case, Design, Group, key, load_design, plain
-from runner import read_results, run_cases
+from runner import one_line_errors, read_results, run_cases
 from selection import chosen, tuning
 from tables import hours as hours_of
-
-from ase_ws.errors import UserError
 
 NAME = "evidence"
 
@@ -102,8 +100,5 @@ def _each_once(cases: list[Case]) -> list[Case]:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
