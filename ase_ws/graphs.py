@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -12,6 +13,11 @@ from torch import Tensor
 
 from ase_ws.errors import UserError
 from ase_ws.typing import GraphBatch, Labels
+
+#: A lattice vector shorter than this (Å) is none.
+SHORTEST_VECTOR = 1e-3
+#: More pairs than this in one structure are a mistake in its cell (2 GiB for the list alone).
+MOST_EDGES = 5e7
 
 
 def edges(
@@ -37,16 +43,62 @@ def edges(
         Whole cell vectors crossed; zero along non-periodic directions.
     """
     check_periodicity(cell, pbc)
-    box, origin = _tight_box(positions, cell, pbc)
-    i, j, shifts = neighbour_list(
-        "ijS", cutoff=cutoff, positions=positions, cell=box, pbc=pbc, cell_origin=origin
-    )
-    return np.stack([i, j]).astype(np.int64), shifts.astype(np.float64)
+    images = _images(positions, cell, pbc)
+    inside = positions - images @ cell
+    box, origin = _tight_box(inside, cell, pbc)
+    _require_room(len(positions), box, pbc, cutoff)
+    with warnings.catch_warnings():
+        # Of boxes with much vacuum, which take it seconds at worst.
+        warnings.filterwarnings("ignore", message="Ratio of simulation cell")
+        i, j, shifts = neighbour_list(
+            "ijS", cutoff=cutoff, positions=inside, cell=box, pbc=pbc, cell_origin=origin
+        )
+    return np.stack([i, j]).astype(np.int64), shifts + images[i] - images[j]
+
+
+def _images(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """Whole lattice vectors from the home cell to each atom, (n_atoms, 3); 0 where not periodic.
+
+    MD does not wrap positions, and a neighbour list takes the longer the farther out they are.
+    """
+    if not np.any(pbc):
+        return np.zeros_like(positions)
+    box = np.array(cell, dtype=float)
+    box[~pbc] = _orthonormal_complement(box[pbc])
+    return np.where(pbc, np.floor(np.linalg.solve(box.T, positions.T).T), 0.0)
+
+
+def near_origin(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """Wrap into the cell where it is periodic, and put the centre at the origin, (n_atoms, 3), Å.
+
+    The same structure to a potential. float32 has steps of 8e-6 Å at 100 Å from the origin: what
+    is to be rounded goes through here before.
+    """
+    inside = positions - _images(positions, cell, pbc) @ cell
+    return inside - inside.mean(axis=0)
+
+
+def _require_room(n_atoms: int, box: np.ndarray, pbc: np.ndarray, cutoff: float) -> None:
+    """Refuse cells that are so small that the list of pairs would not fit into memory."""
+    volume = abs(float(np.linalg.det(box)))
+    area = np.linalg.norm(np.cross(np.roll(box, -1, axis=0), np.roll(box, -2, axis=0)), axis=1)
+    # Images in reach along each periodic direction; distances between the faces of the cell.
+    reach = np.where(pbc, 1 + 2 * cutoff * area / max(volume, 1e-300), 1.0)
+    # Written so that NaN is refused.
+    if not n_atoms**2 * float(np.prod(reach)) <= MOST_EDGES and not (
+        n_atoms**2 * 4.2 * cutoff**3 <= MOST_EDGES * volume
+    ):
+        raise UserError(
+            f"{n_atoms} atoms in a cell of {volume:.3g} Å³ have too many neighbours within "
+            f"{cutoff:g} Å; expected lattice vectors in Å"
+        )
 
 
 def check_periodicity(cell: np.ndarray, pbc: np.ndarray) -> None:
     """Raise a `UserError` where a periodic direction has no lattice vector of its own."""
-    if np.linalg.matrix_rank(cell[pbc]) < np.count_nonzero(pbc):
+    periodic = np.asarray(cell)[pbc]
+    short = not (np.linalg.norm(periodic, axis=1) > SHORTEST_VECTOR).all()
+    if short or np.linalg.matrix_rank(periodic) < len(periodic):
         raise UserError(
             f"periodic (pbc {np.asarray(pbc).tolist()}) along a lattice vector that is zero or "
             "depends on the others; set the cell, or pbc to False"
@@ -90,8 +142,13 @@ def graph(
     cutoff: float,
     labels: Labels | None = None,
     frame_id: int | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> GraphBatch:
-    """One structure as a `GraphBatch` in float64, with every pair up to `cutoff` (Å)."""
+    """One structure as a `GraphBatch` in float64, with every pair up to `cutoff` (Å).
+
+    `dtype` is the precision that it will be evaluated in: where that is less, the positions are
+    those of `near_origin`.
+    """
     # Copies: the graph must not follow when the caller moves the atoms.
     positions = np.array(positions, dtype=float)
     cell = np.array(cell, dtype=float)
@@ -100,6 +157,9 @@ def graph(
         # A NaN compares false with every cutoff: the model would see atoms without neighbours
         # and answer with a finite energy.
         raise UserError("positions or cell hold NaN or infinity: expected finite numbers in Å")
+    if dtype != torch.float64:
+        check_periodicity(cell, pbc)
+        positions = near_origin(positions, cell, pbc)
     edge_index, shifts = edges(positions, cell, pbc, cutoff)
     return GraphBatch(
         positions=torch.from_numpy(positions),
@@ -218,6 +278,14 @@ def nearest_neighbour_distance(batch: GraphBatch) -> Tensor:
     lengths = edge_vectors(batch).detach().norm(dim=1)
     out = lengths.new_full((len(batch.positions),), torch.inf)
     return out.scatter_reduce(0, batch.edge_index[0], lengths, reduce="amin")
+
+
+def closest_pair(batch: GraphBatch) -> tuple[float, int, int] | None:
+    """Shortest edge: its length (Å) and its atoms; None where there is no edge."""
+    if batch.edge_index.shape[1] == 0:
+        return None
+    length, edge = edge_vectors(batch).detach().norm(dim=1).min(dim=0)
+    return float(length), int(batch.edge_index[0, edge]), int(batch.edge_index[1, edge])
 
 
 def rebuilt(batch: GraphBatch, cutoff: float) -> GraphBatch:

@@ -206,9 +206,22 @@ def test_frames_do_not_share_memory_with_atoms():
 
 
 def test_isolated_atoms():
-    assert frame_from_atoms(Atoms("H")).is_isolated_atom
-    assert not frame_from_atoms(Atoms("H", cell=[5, 5, 5], pbc=True)).is_isolated_atom
-    assert not frame_from_atoms(molecule("H2")).is_isolated_atom
+    def alone(*arguments, cutoff=5.5, **options):
+        atoms = Atoms(*arguments, **options)
+        return frame_from_atoms(atoms).is_isolated_atom(cutoff)
+
+    assert alone("H")
+    assert not alone("H2", [[0, 0, 0], [0, 0, 0.7]])
+    # The images of a crystal of one atom are its neighbours, those of an atom in a wide box are
+    # out of reach.
+    assert not alone("H", cell=[5, 5, 5], pbc=True)
+    assert alone("H", cell=[5, 5, 5], pbc=True, cutoff=4.9)
+    assert alone("H", cell=[15, 15, 15], pbc=True)
+    assert not alone("H", cell=[15, 15, 5], pbc=(False, False, True))
+    assert alone("H", cell=[5, 5, 5], pbc=True, info={"config_type": "IsolatedAtom"})
+    assert alone("H", cell=[5, 5, 5], pbc=True, info={"config_type": "isolated_atom"})
+    with pytest.raises(UserError, match="config_type=IsolatedAtom, but it has 2 atoms"):
+        alone("H2", info={"config_type": "IsolatedAtom"})
 
 
 def test_reference_energies_are_recovered_exactly():

@@ -229,8 +229,8 @@ PROGRAMS = {
 # FHI-aims' reader will move out of ASE; ORCA's doubts every run that is no relaxation.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:FHI-aims IO is moving"),
-    pytest.mark.filterwarnings("ignore:Geometry optimization did not converge"),
-    pytest.mark.filterwarnings("ignore:Calculation did not finish"),
+    pytest.mark.filterwarnings("ignore:.*Geometry optimization did not converge"),
+    pytest.mark.filterwarnings("ignore:.*Calculation did not finish"),
 ]
 
 

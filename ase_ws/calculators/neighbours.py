@@ -34,7 +34,8 @@ class SkinnedGraph:
             raise ValueError(f"skin must not be negative (Å): {skin}")
         self.cutoff, self.skin, self.device, self.dtype = cutoff, skin, device, dtype
         self.builds = 0
-        self._centre = np.zeros(3)
+        #: From the graph's positions to the structure's, (n_atoms, 3), Å.
+        self._offset = np.zeros((0, 3))
         self._graph: GraphBatch | None = None
         self._built_for: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
 
@@ -43,16 +44,14 @@ class SkinnedGraph:
         positions = atoms.positions
         if self._graph is None or self._outdated(atoms):
             cell, pbc = np.array(atoms.cell), atoms.pbc.copy()
-            # float32 has steps of 8e-6 Å at 100 Å from the origin: take the centre off before.
-            if self.dtype == torch.float32:
-                self._centre = positions.mean(axis=0)
-            self._graph = graph(
-                atoms.numbers, positions - self._centre, cell, pbc, cutoff=self.cutoff + self.skin
-            ).to(self.device, self.dtype)
+            cutoff = self.cutoff + self.skin
+            built = graph(atoms.numbers, positions, cell, pbc, cutoff=cutoff, dtype=self.dtype)
+            self._offset = positions - built.positions.numpy()
+            self._graph = built.to(self.device, self.dtype)
             self._built_for = (atoms.numbers.copy(), positions.copy(), cell, pbc)
             self.builds += 1
             return self._graph
-        moved = torch.as_tensor(positions - self._centre, dtype=self.dtype, device=self.device)
+        moved = torch.as_tensor(positions - self._offset, dtype=self.dtype, device=self.device)
         return replace(self._graph, positions=moved)
 
     def forget(self) -> None:
@@ -60,13 +59,18 @@ class SkinnedGraph:
         self._graph = None
 
     def joined(self, structures: Sequence[Atoms]) -> GraphBatch:
-        """Graph of many structures, each about its own centre; nothing is kept."""
-        graphs = []
-        for atoms in structures:
-            positions = atoms.positions - atoms.positions.mean(axis=0)
-            graphs.append(
-                graph(atoms.numbers, positions, np.array(atoms.cell), atoms.pbc, cutoff=self.cutoff)
+        """Graph of many structures; nothing is kept."""
+        graphs = [
+            graph(
+                a.numbers,
+                a.positions,
+                np.array(a.cell),
+                a.pbc,
+                cutoff=self.cutoff,
+                dtype=self.dtype,
             )
+            for a in structures
+        ]
         return collate(graphs).to(self.device, self.dtype)
 
     def _outdated(self, atoms: Atoms) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import TyperException
@@ -37,17 +39,44 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one line and exit code 2."""
+    """Run the command line; a mistake, or a full disk, ends in one line and exit code 2."""
+    warnings.showwarning = _one_line
     try:
         code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
     except (UserError, TyperException) as error:
-        text = getattr(error, "format_message", error.__str__)()
-        err_console.print(f"[bold red]error:[/] {plain(text)}", soft_wrap=True)
-        sys.exit(2)
+        _end(getattr(error, "format_message", error.__str__)())
+    except OSError as error:
+        _end(_of_the_system(error))
     except (KeyboardInterrupt, typer.Abort):
         err_console.print("interrupted", style="yellow")
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end(text: str) -> NoReturn:
+    err_console.print(f"[bold red]error:[/] {plain(text)}", soft_wrap=True)
+    sys.exit(2)
+
+
+#: What can be done about errors of the operating system.
+_REMEDIES = {
+    errno.ENOSPC: "free some space; what was written before is whole, --resume goes on where the "
+    "command has it",
+    errno.EACCES: "look at the permissions, or choose another folder",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def _of_the_system(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    remedy = _REMEDIES.get(error.errno or 0, "look at the file and its folder")
+    return f"{where}{error.strerror or error}; {remedy}"
+
+
+def _one_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Print a warning as users read it, without the line of code that it came from."""
+    err_console.print(f"[yellow]note:[/] {plain(str(message))}", highlight=False, soft_wrap=True)
 
 
 def _version(value: bool) -> None:

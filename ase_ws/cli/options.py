@@ -70,9 +70,17 @@ ModelArgument = Annotated[
 StructureArgument = Annotated[
     Path, typer.Argument(help="Structure to start from (any file that ASE reads; last frame).")
 ]
+EnergyKey = Annotated[str | None, typer.Option(help="Key of the energy labels. Default 'energy'.")]
+ForcesKey = Annotated[
+    str | None,
+    typer.Option(
+        help="Key of the force labels. Default: of the energies' level, 'REF_forces' beside "
+        "'REF_energy', else 'forces'."
+    ),
+]
 Dtype = Annotated[str | None, typer.Option(help="float32 or float64; default: as saved.")]
 Threads = Annotated[
-    int | None, typer.Option(help="CPU threads; default 1 for structures of few atoms.")
+    int | None, typer.Option(min=1, help="CPU threads; default 1 for structures of few atoms.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]

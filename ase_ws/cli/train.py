@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -13,7 +14,9 @@ from ase_ws.atomic import write_text
 from ase_ws.cli.options import (
     Device,
     Dtype,
+    EnergyKey,
     Forces,
+    ForcesKey,
     Labels,
     ModelArgument,
     Optimizer,
@@ -21,19 +24,27 @@ from ase_ws.cli.options import (
     Threads,
     Weak,
 )
-from ase_ws.cli.output import command, err_console, number, out_console, text_of
+from ase_ws.cli.output import command, err_console, number, out_console, plain, text_of
 from ase_ws.errors import UserError
+from ase_ws.folders import require_writable
 from ase_ws.progress import step_progress
+
+if TYPE_CHECKING:
+    from ase_ws.frames import Frame
 
 
 def finetune(
     out: Annotated[Path | None, typer.Option(help="Folder to write the run to.")] = None,
     train: Annotated[
-        Path | None,
-        typer.Option(help="Training frames with labels; FILE@:100 takes the first 100."),
+        list[str] | None,
+        typer.Option(
+            help="Training frames with labels; may be repeated, or a pattern in quotes; FILE@:100 "
+            "takes the first 100."
+        ),
     ] = None,
     valid: Annotated[
-        Path | None, typer.Option(help="Validation frames; default: a tenth of the training ones.")
+        list[str] | None,
+        typer.Option(help="Validation frames, likewise; default: a tenth of the training ones."),
     ] = None,
     model: Annotated[
         Path | None, typer.Option(help="Base model to start from; default: a new small MACE.")
@@ -63,6 +74,8 @@ def finetune(
     labels: Annotated[
         Labels | None, typer.Option(help="Labels to use; 'energy' ignores forces.")
     ] = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML with any setting; the options here win over it.")
     ] = None,
@@ -94,9 +107,11 @@ def finetune(
         config,
         set_ or (),
         {
-            "data.train": text_of(train),
-            "data.valid": text_of(valid),
+            "data.train": _one_or_all(train),
+            "data.valid": _one_or_all(valid),
             "data.labels": labels.value if labels else None,
+            "data.energy_key": energy_key,
+            "data.forces_key": forces_key,
             "model.base": text_of(model),
             "model.forces": forces.value if forces else None,
             "weak.kind": weak.value if weak else None,
@@ -116,9 +131,7 @@ def finetune(
                 overwrite=overwrite,
                 progress=lambda done, total, row: report(done, total, _errors(row)),
                 notes={"command": command()},
-                announce=None
-                if quiet
-                else lambda line: err_console.print(line, highlight=False, soft_wrap=True),
+                announce=None if quiet else lambda line: _say([line]),
             )
     except KeyboardInterrupt:
         if (out / "last.ckpt").is_file():
@@ -126,6 +139,10 @@ def finetune(
         raise typer.Exit(130) from None
     if not quiet:
         _print_finetune(result)
+
+
+def _one_or_all(names: list[str] | None) -> str | list[str] | None:
+    return names[0] if names and len(names) == 1 else names or None
 
 
 def _print_finetune(result: Any) -> None:
@@ -153,30 +170,44 @@ def _print_finetune(result: Any) -> None:
 
 def evaluate(
     model: ModelArgument,
-    data: Annotated[Path, typer.Argument(help="Labelled frames.")],
+    data: Annotated[
+        list[str], typer.Argument(help="Labelled frames: files, or a pattern in quotes.")
+    ],
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the errors to this file as well.")
     ] = None,
-    energy_key: Annotated[str, typer.Option(help="Key of the energy labels.")] = "energy",
-    forces_key: Annotated[str, typer.Option(help="Key of the force labels.")] = "forces",
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
     dtype: Dtype = None,
     device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Compare a model with labelled frames."""
-    from ase_ws.frames import LabelKeys, read_frames
+    from ase_ws.frames import (
+        LabelKeys,
+        check_elements,
+        name_of,
+        present,
+        read_frames,
+        require_labels,
+    )
     from ase_ws.potentials.files import load_potential
     from ase_ws.training.evaluate import evaluate_potential
 
-    if json_file is not None and not json_file.parent.is_dir():
-        raise UserError(f"{json_file}: its folder does not exist; make it first")
+    if json_file is not None:
+        require_writable(json_file)
     potential = load_potential(model, dtype=dtype, device=device or "cpu")
-    frames = read_frames(data, LabelKeys(energy_key, forces_key))
+    keys = LabelKeys(energy_key or "energy", forces_key)
+    frames = read_frames(data, keys)
+    require_labels(frames, keys, name_of(data), ["energy", "forces"])
     if all(f.energy is None and f.forces is None for f in frames):
         raise UserError(
-            f"{data}: no frame has an energy under '{energy_key}' or forces under '{forces_key}'; "
-            "name the right keys with --energy-key and --forces-key"
+            f"{name_of(data)}: no frame has an energy or forces ({present(frames)}); name the "
+            "right keys with --energy-key and --forces-key"
         )
+    check_elements(frames, potential.atomic_numbers)
+    if not quiet:
+        _say(_summary(frames, potential.r_max))
     with step_progress("evaluating", quiet=quiet) as report:
         evaluation = evaluate_potential(
             potential,
@@ -184,20 +215,43 @@ def evaluate(
             device=potential.device,
             progress=lambda done, total: report(done, total, ""),
         )
-    text = json.dumps(evaluation.metrics, indent=1)
+    text = json.dumps(evaluation.metrics, indent=1, allow_nan=False)
+    if not quiet:
+        out_console.print_json(text)
+        rest = evaluation.energy_rmse_of_another_level()
+        if rest is not None:
+            _say(
+                [
+                    "energies are off by a constant for each element (another level of theory): "
+                    f"{rest:.4g} meV/atom are left once it is fitted, which `ase-ws finetune` does "
+                    "to begin with"
+                ]
+            )
     if json_file is not None:
         write_text(json_file, text + "\n")
-    if quiet:
-        return
-    out_console.print_json(text)
-    rest = evaluation.energy_rmse_of_another_level(frames)
-    if rest is not None:
-        err_console.print(
-            f"energies are off by a constant for each element (another level of theory): {rest:.4g}"
-            " meV/atom are left once it is fitted, which `ase-ws finetune` does to begin with",
-            highlight=False,
-            soft_wrap=True,
-        )
+
+
+def _summary(frames: Sequence[Frame], cutoff: float) -> Iterator[str]:
+    """Say what is compared, and what is not."""
+    from ase_ws.frames.summary import (
+        describe_atoms,
+        describe_forces,
+        describe_frames,
+        describe_rest,
+        separate_isolated_atoms,
+    )
+
+    structures, lone = separate_isolated_atoms(frames, cutoff)
+    yield describe_frames("compared", structures or lone)
+    if structures:
+        yield from describe_atoms(lone)
+    yield from describe_forces(structures)
+    yield from describe_rest(frames)
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        err_console.print(plain(line), highlight=False, soft_wrap=True)
 
 
 def _errors(row: dict[str, Any]) -> str:

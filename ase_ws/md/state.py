@@ -84,7 +84,7 @@ class State:
             moved = (self.positions - self._built_at).square().sum(dim=1).max()
             # Written so that NaN counts as outdated.
             if bool(moved <= (0.5 * self.skin) ** 2):
-                local = (self.positions - self._centres).to(self.calculator.graph.dtype)
+                local = (self.positions - self._offset).to(self.calculator.graph.dtype)
                 return self._graph.displaced(local - self._graph.positions)
         return self._new_graph()
 
@@ -93,15 +93,16 @@ class State:
         # A system with NaN gets a list at its last good place: its forces are NaN already, and
         # the observers will say so.
         positions = np.where(np.isfinite(positions), positions, 0.0)
-        centres = (self.sum(self.positions) / self.sum(torch.ones_like(self.masses)))[self.owner]
-        self._centres = torch.nan_to_num(centres)
-        local = np.split(positions - self._centres.cpu().numpy(), np.cumsum(self.sizes)[:-1])
+        apart = np.split(positions, np.cumsum(self.sizes)[:-1])
         cutoff = self.calculator.potential.r_max + self.skin
+        dtype = self.calculator.graph.dtype
         graphs = [
-            graph(a.numbers, p, np.array(a.cell), a.pbc, cutoff=cutoff)
-            for a, p in zip(self.systems, local, strict=True)
+            graph(a.numbers, p, np.array(a.cell), a.pbc, cutoff=cutoff, dtype=dtype)
+            for a, p in zip(self.systems, apart, strict=True)
         ]
-        self._graph = collate(graphs).to(self.device, self.calculator.graph.dtype)
+        built = collate(graphs)
+        self._offset = self._tensor(positions) - built.positions.to(self.device)
+        self._graph = built.to(self.device, dtype)
         self._built_at = self.positions.clone()
         return self._graph
 

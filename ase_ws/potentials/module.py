@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -92,6 +94,13 @@ class PotentialModule(torch.nn.Module):
     def tensors(self) -> dict[str, Tensor]:
         """Weights and buffers by name, without E0."""
         raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """Hash of everything that decides what it answers: architecture, weights, E0."""
+        digest = hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode())
+        for name, value in [*sorted(self.tensors().items()), ("e0", self.e0)]:
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @classmethod
     def rebuild(

@@ -44,8 +44,10 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """Which files, and which keys hold the labels."""
 
-    train: str | None = Field(default=None, description="training frames (any file that ASE reads)")
-    valid: str | None = Field(
+    train: str | list[str] | None = Field(
+        default=None, description="training frames: any file that ASE reads, a pattern, or a list"
+    )
+    valid: str | list[str] | None = Field(
         default=None, description="validation frames; default: a part of train"
     )
     valid_fraction: float = Field(
@@ -55,8 +57,13 @@ class DataConfig(_Section):
         default="energy+forces", description="'energy' ignores forces even where a frame has them"
     )
     energy_key: str = "energy"
-    forces_key: str = "forces"
-    stress_key: str = "stress"
+    forces_key: str | None = Field(
+        default=None, description="default: of the energies' level, REF_forces beside REF_energy"
+    )
+    stress_key: str | None = Field(
+        default=None,
+        description="default as forces_key; a virial in eV where the key says 'virial'",
+    )
     e0s: Literal["fit", "atoms", "keep"] = Field(
         default="fit",
         description="fit: isolated atoms of the training file where there are all and they suit "
@@ -297,7 +304,7 @@ class FinetuneConfig(_Section):
                     f"'{weak.kind}': leave it out, or change the kind"
                 )
         _default(new.loss, "energy_weight", 10.0 if has_forces and conservative else 100.0)
-        _default(new.loss, "forces_weight", 1.0)
+        _default(new.loss, "forces_weight", 1.0 if has_forces else 0.0)
         squares = new.loss.metric == "square" and new.loss.stress_weight == 0
         energies_only = tuned and conservative and not has_forces and squares and not weak.active
         if new.optimizer.kind == "gauss-newton" and not energies_only:

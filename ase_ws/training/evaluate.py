@@ -18,7 +18,8 @@ from ase_ws.frames import (
     elements_of,
     fit_reference_energies,
 )
-from ase_ws.graphs import collate
+from ase_ws.frames.summary import separate_isolated_atoms
+from ase_ws.graphs import collate, sum_by_graph
 from ase_ws.potentials.derivatives import energy_forces
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
@@ -98,6 +99,8 @@ class Evaluation:
     energy_ref, energy_pred : ndarray, (n_labelled,), eV
         Total energies of the structures with an energy label.
     forces_ref, forces_pred : ndarray, (n_components,), eV/Å
+    frames : sequence of Frame
+        The structures that were evaluated.
     """
 
     metrics: dict[str, Any]
@@ -105,13 +108,14 @@ class Evaluation:
     energy_pred: np.ndarray
     forces_ref: np.ndarray
     forces_pred: np.ndarray
+    frames: Sequence[Frame] = ()
 
-    def energy_rmse_of_another_level(self, frames: Sequence[Frame]) -> float | None:
+    def energy_rmse_of_another_level(self) -> float | None:
         """RMSE in meV/atom once a constant for each element is fitted, where that explains it.
 
         None where it does not: the errors are small, or a fit leaves more than a tenth of them.
         """
-        numbers = [f.numbers for f in frames if f.energy is not None]
+        numbers = [f.numbers for f in self.frames if f.energy is not None]
         whole = self.metrics["energy_rmse_mev_per_atom"]
         elements = elements_of(numbers)
         if whole is None or whole < ANOTHER_LEVEL or len(numbers) < len(elements) + 2:
@@ -137,7 +141,8 @@ def evaluate_potential(
     ----------
     potential : Potential
     frames : sequence of Frame
-        Frames without any label are an error: nothing could be compared.
+        Frames without any label are an error: nothing could be compared. Isolated atoms beside
+        structures are left out: their energies are reference energies.
     batch_size : int
     device : str
     progress : callable, optional
@@ -150,8 +155,11 @@ def evaluate_potential(
     Raises
     ------
     UserError
-        No labels at all, or an element that the potential does not know (named, with its frame).
+        No labels at all, an element that the potential does not know, or a frame that it answers
+        with NaN (named).
     """
+    structures, lone = separate_isolated_atoms(frames, potential.r_max)
+    frames = structures or lone
     if not any(f.energy is not None or f.forces is not None for f in frames):
         raise UserError("no frame has an energy or forces label: there is nothing to compare with")
     check_elements(frames, potential.atomic_numbers)
@@ -159,12 +167,15 @@ def evaluate_potential(
     errors = Errors()
     energy, forces = ([], []), ([], [])
     with torch.no_grad():
-        for batch in batches(frames, potential.r_max, batch_size):
+        for batch in batches(frames, potential.r_max, batch_size, dtype):
             moved = batch.to(device, dtype)
             assert moved.labels is not None
             # Direct forces are looked at even without labels: they can be held against -dE/dr.
             direct = not potential.conservative
             prediction = potential(moved, forces=direct or bool(moved.labels.has_forces.any()))
+            require_finite_predictions(
+                frames[errors.n_frames :], finite_by_graph(moved, prediction)
+            )
             errors.add(moved, prediction, energy_forces(potential, moved) if direct else None)
             has = moved.labels.has_energy
             energy[0].append(moved.labels.energy[has].cpu().numpy())
@@ -179,11 +190,40 @@ def evaluate_potential(
         errors.metrics(),
         *(_joined(part) for part in energy),
         *(_joined(part) for part in forces),
+        frames=frames,
     )
 
 
-def batches(frames: Sequence[Frame], cutoff: float, batch_size: int) -> Iterable[GraphBatch]:
-    """Graphs of the frames, in order, `batch_size` at a time."""
+def finite_by_graph(batch: GraphBatch, prediction: Prediction) -> np.ndarray:
+    """Tell which structures have finite energies and forces, (n_graphs,), bool."""
+    finite = torch.isfinite(prediction.energy)
+    if prediction.forces is not None:
+        bad = (~torch.isfinite(prediction.forces)).any(dim=1)
+        finite = finite & (sum_by_graph(bad.to(batch.positions.dtype), batch) == 0)
+    return finite.cpu().numpy()
+
+
+def require_finite_predictions(frames: Sequence[Frame], finite: np.ndarray) -> None:
+    """Raise a `UserError` that names the first frame that the model answered with NaN.
+
+    Parameters
+    ----------
+    frames : sequence of Frame
+    finite : ndarray, (n,), bool
+        Of the first n of them.
+    """
+    for frame, fine in zip(frames, finite, strict=False):
+        if not fine:
+            raise UserError(
+                f"{frame.source or 'a frame'} ({frame.formula}): the model's energy or forces are "
+                "NaN or infinite; look at the structure, or at the model on another one"
+            )
+
+
+def batches(
+    frames: Sequence[Frame], cutoff: float, batch_size: int, dtype: torch.dtype
+) -> Iterable[GraphBatch]:
+    """Graphs of the frames, in order, `batch_size` at a time, to be evaluated in `dtype`."""
     for start in range(0, len(frames), batch_size):
         chunk = frames[start : start + batch_size]
-        yield collate([f.graph(cutoff, start + k) for k, f in enumerate(chunk)])
+        yield collate([f.graph(cutoff, start + k, dtype) for k, f in enumerate(chunk)])

@@ -22,10 +22,8 @@ from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 
 from ase_ws._version import __version__
 from ase_ws.devices import resolve_device, sensible_threads, threads
-from ase_ws.frames import (
-    Frame,
-    FrameSource,
-)
+from ase_ws.folders import require_writable
+from ase_ws.frames import Frame, FrameSource
 from ase_ws.losses import (
     CurlLoss,
     EnergyLoss,
@@ -100,7 +98,7 @@ def finetune(
 
     Parameters
     ----------
-    train : path, sequence of Atoms, or sequence of Frame
+    train : path, or sequence of path, of Atoms, or of Frame
         Default: `config.data.train`.
     valid : likewise, optional
         Default: `config.data.valid`, else a part of the training frames is held out.
@@ -118,8 +116,8 @@ def finetune(
     notes : mapping, optional
         JSON-able facts for the model file, such as the command.
     announce : callable, optional
-        Called, before training, with a line about each choice that was left to us and changes what
-        is done.
+        Called, before training, with lines about what was taken from the frames and what was not,
+        and about each choice that was left to us and changes what is done.
 
     Returns
     -------
@@ -131,6 +129,7 @@ def finetune(
         Bad input, before anything is written.
     """
     out = Path(out)
+    require_writable(out, folder=True)
     with _reproducible(config := _as_config(config)):
         plan = prepare(config, train, valid, model)
     config, potential = plan.config, plan.potential
@@ -140,29 +139,36 @@ def finetune(
     notes = dict(notes or {})
     checkpoint, first_step = None, 0
     if resume:
-        checkpoint, first_step = checkpoint_of(out, config)
+        checkpoint, first_step = checkpoint_of(out, config, plan.inputs)
         if "command" in notes:
             notes["command"] = " && ".join(filter(None, [earlier_command(out), notes["command"]]))
     provenance = _provenance(plan, notes)
+    # Frames that make no graph are found before anything is written, too.
+    skin = loss.skin if potential.skin_safe else 0.0
+    valid_batches = valid_loader(plan.valid, potential.r_max, potential.dtype)
+    train_batches = (
+        train_loader(plan.train, potential.r_max + skin, config, first_step)
+        if config.optimizer.kind == "adam"
+        else None
+    )
     if not resume:
         new_folder(out, overwrite=overwrite)
     if announce is not None:
-        for line in plan.choices:
+        for line in (*plan.summary, *plan.choices):
             announce(line)
     config.write(out / "config.yaml")
     history = History(out, provenance, config.optimizer.select or "best")
-    skin = loss.skin if potential.skin_safe else 0.0
-    module = FinetuneModule(potential, loss, valid_loss, config)
-    valid_batches = valid_loader(plan.valid, potential.r_max)
+    module = FinetuneModule(
+        potential, loss, valid_loss, config, frames=plan.train, inputs=plan.inputs
+    )
     n_atoms = sum(len(f.numbers) for f in plan.train) / len(plan.train)
     number = config.threads or sensible_threads(n_atoms * (config.optimizer.batch_size or 1))
     with _reproducible(config), _quiet_lightning(), threads(number):
         trainer = _trainer(config, out, history, progress)
-        if config.optimizer.kind == "gauss-newton":
+        if train_batches is None:
             with _keyboard_interrupt(trainer):
                 _solve(trainer, module, plan, valid_batches, history, progress)
             return _result(out, history)
-        train_batches = train_loader(plan.train, potential.r_max + skin, config, first_step)
         if checkpoint is None:
             # The first row is the model before training: with a base model it may stay the best.
             trainer.validate(module, valid_batches, verbose=False)
@@ -384,10 +390,8 @@ def _quiet_lightning() -> Iterator[None]:
 
 def _provenance(plan: Plan, notes: Mapping[str, Any]) -> dict[str, Any]:
     """Give what the model file says of how the model was made."""
-    from ase.formula import Formula
-
     train, model = plan.train, plan.model
-    formulas = sorted({str(Formula.from_list(_symbols(f)).format("hill")) for f in train})
+    formulas = sorted({frame.formula for frame in train})
     base = None
     if isinstance(model, str | os.PathLike) and str(model).endswith(".safetensors"):
         base = read_header(model).get("provenance", {}).get("notes")
@@ -408,9 +412,3 @@ def _provenance(plan: Plan, notes: Mapping[str, Any]) -> dict[str, Any]:
         "base_notes": base,
         "notes": dict(notes),
     }
-
-
-def _symbols(frame: Frame) -> list[str]:
-    from ase.data import chemical_symbols
-
-    return [chemical_symbols[z] for z in frame.numbers]

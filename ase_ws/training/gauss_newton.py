@@ -221,7 +221,7 @@ def _jacobian(
     rows = torch.empty(len(frames), sum(w.numel() for w in weights), dtype=torch.float64)
     energies = torch.empty(len(frames), dtype=torch.float64)
     with torch.enable_grad():
-        for k, batch in enumerate(batches(frames, potential.r_max, 1)):
+        for k, batch in enumerate(batches(frames, potential.r_max, 1, potential.dtype)):
             moved = batch.to(potential.device, potential.dtype)
             energy = potential(moved, forces=False).energy.sum()
             gradients = torch.autograd.grad(energy, weights, allow_unused=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from ase_ws.devices import resolve_dtype
 from ase_ws.errors import DivergedError
 from ase_ws.frames import Frame
 from ase_ws.graphs import collate
@@ -20,6 +21,9 @@ from ase_ws.potentials.module import PotentialModule
 from ase_ws.training.config import FinetuneConfig
 from ase_ws.training.evaluate import Errors
 from ase_ws.typing import GraphBatch
+
+#: Where a checkpoint keeps the fingerprints of its inputs.
+INPUTS = "ase_ws_inputs"
 
 
 class FinetuneModule(L.LightningModule):
@@ -32,6 +36,10 @@ class FinetuneModule(L.LightningModule):
         The second is supervised only: what a model is chosen by.
     config : FinetuneConfig
         Resolved.
+    frames : sequence of Frame
+        Training frames, for messages.
+    inputs : mapping of str to str
+        Fingerprints of the inputs, kept in the checkpoint for a run that goes on.
     """
 
     def __init__(
@@ -40,8 +48,12 @@ class FinetuneModule(L.LightningModule):
         loss: TotalLoss,
         valid_loss: TotalLoss,
         config: FinetuneConfig,
+        *,
+        frames: Sequence[Frame] = (),
+        inputs: Mapping[str, str] | None = None,
     ):
         super().__init__()
+        self.frames, self.inputs = frames, dict(inputs or {})
         self.potential = potential
         self.loss = loss
         self.valid_loss = valid_loss
@@ -89,15 +101,26 @@ class FinetuneModule(L.LightningModule):
         )
         if not bool(torch.isfinite(value.total)):
             raise DivergedError(
-                f"the loss became NaN or infinite at step {self.global_step}: lower the learning "
-                "rate (--set optimizer.learning_rate=...) or look for wrong labels; the best "
-                "model so far was kept"
+                f"the loss became NaN or infinite at step {self.global_step}, on "
+                f"{self._sources(batch)}: lower the learning rate (--set "
+                "optimizer.learning_rate=...) or look for wrong labels; the best model so far was "
+                "kept"
             )
         self.log_dict(
             {"train_loss": value.total, **{f"train_{k}": v for k, v in value.raw.items()}},
             batch_size=batch.n_graphs,
         )
         return value.total
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note what the run was made from."""
+        checkpoint[INPUTS] = self.inputs
+
+    def _sources(self, batch: GraphBatch) -> str:
+        ids = [] if batch.frame_ids is None or not self.frames else batch.frame_ids.tolist()
+        names = [self.frames[k].source for k in ids[:3] if self.frames[k].source]
+        more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+        return (", ".join(names) + more) if names else "this batch"
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""
@@ -182,7 +205,7 @@ def train_loader(
     frames: Sequence[Frame], cutoff: float, config: FinetuneConfig, first_step: int = 0
 ) -> DataLoader[GraphBatch]:
     """Batches for training. Graphs are built once; a step only joins them."""
-    graphs = [f.graph(cutoff, k) for k, f in enumerate(frames)]
+    graphs = [f.graph(cutoff, k, resolve_dtype(config.dtype)) for k, f in enumerate(frames)]
     settings = config.optimizer
     batches = StepBatches(
         len(graphs), settings.batch_size or 1, settings.max_steps or 1, config.seed, first_step
@@ -191,7 +214,9 @@ def train_loader(
     return DataLoader(graphs, batch_sampler=batches, collate_fn=collate)  # pyright: ignore[reportArgumentType]
 
 
-def valid_loader(frames: Sequence[Frame], cutoff: float) -> DataLoader[GraphBatch]:
-    """Batches for validation, in order."""
-    graphs = [f.graph(cutoff, k) for k, f in enumerate(frames)]
+def valid_loader(
+    frames: Sequence[Frame], cutoff: float, dtype: torch.dtype
+) -> DataLoader[GraphBatch]:
+    """Batches for validation, in order, to be evaluated in `dtype`."""
+    graphs = [f.graph(cutoff, k, dtype) for k, f in enumerate(frames)]
     return DataLoader(graphs, batch_size=32, collate_fn=collate)  # pyright: ignore[reportArgumentType]

@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.errors import UserError
@@ -15,8 +15,23 @@ from ase_ws.frames import (
     FrameSource,
     LabelKeys,
     check_elements,
+    content_hash,
+    has_label,
+    name_of,
+    paths_of,
+    present,
     read_frames,
+    require_labels,
     split_frames,
+)
+from ase_ws.frames.summary import (
+    atom_energies,
+    describe_atoms,
+    describe_forces,
+    describe_frames,
+    describe_overlap,
+    describe_rest,
+    separate_isolated_atoms,
 )
 from ase_ws.potentials.files import load_potential
 from ase_ws.potentials.module import PotentialModule
@@ -29,7 +44,6 @@ from ase_ws.training.start import (
     given_by_atoms,
     new_potential,
     refit_e0,
-    separate_isolated_atoms,
     with_forces,
 )
 
@@ -51,8 +65,12 @@ class Plan:
         Of both.
     model : path, PotentialModule or None
         The base model as it was given.
+    summary : list of str
+        What was taken from the frames, and what was not.
     choices : list of str
         A line about each choice that was left to us and changes what is done.
+    inputs : dict of str to str
+        Fingerprints of what a resumed run must have in common with the one before.
     """
 
     config: FinetuneConfig
@@ -62,7 +80,9 @@ class Plan:
     base: PotentialModule | None
     references: ReferenceEnergies
     model: str | os.PathLike[str] | PotentialModule | None
+    summary: list[str]
     choices: list[str]
+    inputs: dict[str, str]
 
 
 def prepare(
@@ -86,10 +106,17 @@ def prepare(
     valid = config.data.valid if valid is None else valid
     model = config.model.base if model is None else model
     asked = _record_inputs(config, train, valid, model)
-    train_frames, valid_frames, isolated = _load_frames(asked, train, valid)
+    given = _base_model(asked, model)
+    data = _load_frames(asked, train, valid, asked.model.r_max if given is None else given.r_max)
+    train_frames, valid_frames = data.train, data.valid
+    inputs = {
+        "training frames": content_hash(train_frames),
+        "validation frames": content_hash(valid_frames),
+        "base model": "" if given is None else given.fingerprint(),
+    }
     n_with_forces = sum(f.forces is not None for f in train_frames)
     has_forces = n_with_forces > 0
-    potential, base, references = _starting_point(asked, model, train_frames, isolated)
+    potential, base, references = _starting_point(asked, given, train_frames, data.isolated)
     refusal = unsolvable(potential, train_frames, free_e0=references.source == "fit")
     # Those that were given: what is held out of them counts.
     n_given = len(train_frames) + (len(valid_frames) if valid is None else 0)
@@ -105,7 +132,16 @@ def prepare(
     check_elements(valid_frames, potential.atomic_numbers, asked.model.base or "")
     choices = _choices(asked, resolved, references, has_forces=has_forces, n_given=n_given)
     return Plan(
-        resolved, train_frames, valid_frames, potential, base, references, model, list(choices)
+        config=resolved,
+        train=train_frames,
+        valid=valid_frames,
+        potential=potential,
+        base=base,
+        references=references,
+        model=model,
+        summary=data.summary,
+        choices=list(choices),
+        inputs=inputs,
     )
 
 
@@ -153,10 +189,10 @@ def _record_inputs(
 ) -> FinetuneConfig:
     """Note paths in the configuration, so that the written one can be run again."""
     new = config.model_copy(deep=True)
-    if isinstance(train, str | os.PathLike):
-        new.data.train = str(train)
-    if isinstance(valid, str | os.PathLike):
-        new.data.valid = str(valid)
+    for name, source in (("train", train), ("valid", valid)):
+        paths = paths_of(source)
+        if paths is not None:
+            setattr(new.data, name, paths[0] if len(paths) == 1 else paths)
     if isinstance(model, str | os.PathLike):
         new.model.base = str(model)
     elif model is not None:
@@ -164,49 +200,120 @@ def _record_inputs(
     return new
 
 
+class _Data(NamedTuple):
+    train: list[Frame]
+    valid: list[Frame]
+    isolated: dict[int, float]
+    summary: list[str]
+
+
 def _load_frames(
-    config: FinetuneConfig, train: FrameSource, valid: FrameSource | None
-) -> tuple[list[Frame], list[Frame], dict[int, float]]:
-    data = config.data
-    keys = LabelKeys(data.energy_key, data.forces_key, data.stress_key)
-    train_frames, isolated = separate_isolated_atoms(read_frames(train, keys))
-    name = str(train) if isinstance(train, str | os.PathLike) else "the training frames"
+    config: FinetuneConfig, train: FrameSource, valid: FrameSource | None, cutoff: float
+) -> _Data:
+    """Read, part and check the frames; `cutoff` (Å) tells which atoms are alone."""
+    name = name_of(train, "the training frames")
+    train_frames, lone = _read(config, train, name, cutoff)
     if not train_frames:
         raise UserError(f"{name}: only isolated atoms; expected structures to train on")
+    _require_any(train_frames, name, config, ["energy"])
+    _require_weighted(config, train_frames, name)
+    rest = list(describe_rest(train_frames))
     if valid is None:
-        train_frames, valid_frames = split_frames(train_frames, data.valid_fraction, config.seed)
-        valid_name = name
+        train_frames, valid_frames = split_frames(
+            train_frames, config.data.valid_fraction, config.seed
+        )
+        overlap = []
     else:
-        valid_frames, _ = separate_isolated_atoms(read_frames(valid, keys))
-        valid_name = str(valid) if isinstance(valid, str | os.PathLike) else "the validation frames"
-    if data.labels == "energy":
-        train_frames = [_energy_only(f) for f in train_frames]
-        valid_frames = [_energy_only(f) for f in valid_frames]
-    _require_energies(train_frames, name, keys)
-    _require_energies(valid_frames, valid_name, keys)
-    return train_frames, valid_frames, isolated
+        valid_frames, _ = _read(config, valid, name_of(valid, "the validation frames"), cutoff)
+        overlap = list(describe_overlap(train_frames, valid_frames))
+    if not valid_frames:
+        raise UserError(
+            f"{name_of(valid)}: no frames for validation; expected at least one structure"
+        )
+    summary = [
+        describe_frames("training", train_frames),
+        describe_frames("validation", valid_frames),
+        *describe_atoms(lone),
+        *describe_forces(train_frames),
+        *rest,
+        *overlap,
+    ]
+    if has_label(train_frames, "stress") and not config.loss.stress_weight:
+        summary.append("stress: there and not used (loss.stress_weight is 0)")
+    return _Data(train_frames, valid_frames, atom_energies(lone), summary)
+
+
+def _read(
+    config: FinetuneConfig, source: FrameSource, name: str, cutoff: float
+) -> tuple[list[Frame], list[Frame]]:
+    """Read structures and isolated atoms, with the labels that are wanted."""
+    data = config.data
+    keys = LabelKeys(data.energy_key, data.forces_key, data.stress_key)
+    frames, lone = separate_isolated_atoms(read_frames(source, keys), cutoff)
+    energies_only = data.labels == "energy"
+    require_labels(
+        frames, keys, name, ["energy"] if energies_only else ["energy", "forces", "stress"]
+    )
+    if energies_only:
+        frames = [_energy_only(f) for f in frames]
+    if frames:
+        _require_any(frames, name, config, ["energy", "forces"])
+    for frame in frames:
+        if frame.energy is None and frame.forces is None:
+            raise UserError(f"{frame.source}: neither energy nor forces; remove the frame")
+    return frames, lone
+
+
+def _require_any(frames: list[Frame], name: str, config: FinetuneConfig, labels: list[str]) -> None:
+    if not any(has_label(frames, label) for label in labels):
+        raise UserError(
+            f"{name}: no frame has an energy under the key '{config.data.energy_key}' "
+            f"({present(frames)}); name the right one with --set data.energy_key=KEY"
+        )
+
+
+def _require_weighted(config: FinetuneConfig, frames: list[Frame], name: str) -> None:
+    """Refuse a weight on labels that are nowhere: it was given for a reason."""
+    for label, weight in (
+        ("forces", config.loss.forces_weight),
+        ("stress", config.loss.stress_weight),
+    ):
+        if not weight or has_label(frames, label):
+            continue
+        if config.data.labels == "energy":
+            if label == "forces":
+                # What a run with forces wrote, run again without them.
+                continue
+            raise UserError(
+                f"loss.{label}_weight is {weight:g} and --labels energy leaves the {label} out: "
+                "give one of them"
+            )
+        raise UserError(
+            f"{name}: no frame has {label}, and loss.{label}_weight is {weight:g} "
+            f"({present(frames)}); name their key with --set data.{label}_key=KEY, or leave the "
+            "weight out"
+        )
 
 
 def _energy_only(frame: Frame) -> Frame:
     return replace(frame, forces=None, stress=None)
 
 
-def _require_energies(frames: list[Frame], name: str, keys: LabelKeys) -> None:
-    if not frames:
-        raise UserError(f"{name}: no frames for validation; expected at least one")
-    if not any(f.energy is not None for f in frames):
-        raise UserError(
-            f"{name}: no frame has an energy under the key '{keys.energy}'; "
-            "name the right one with --set data.energy_key=KEY"
-        )
-    for frame in frames:
-        if frame.energy is None and frame.forces is None:
-            raise UserError(f"{frame.source}: neither energy nor forces; remove the frame")
+def _base_model(
+    config: FinetuneConfig, model: str | os.PathLike[str] | PotentialModule | None
+) -> PotentialModule | None:
+    """Load or copy the base model, as it was given; None from scratch."""
+    device = resolve_device(config.device)
+    if model is None:
+        return None
+    if isinstance(model, PotentialModule):
+        return copy.deepcopy(model).to(resolve_dtype(config.dtype)).to(device)
+    return load_potential(model, dtype=config.dtype, device=device, head=config.model.head)
 
 
 def _starting_point(
     config: FinetuneConfig,
-    model: str | os.PathLike[str] | PotentialModule | None,
+    given: PotentialModule | None,
     frames: list[Frame],
     isolated: dict[int, float],
 ) -> tuple[PotentialModule, PotentialModule | None, ReferenceEnergies]:
@@ -214,19 +321,13 @@ def _starting_point(
 
     From scratch there is no base model.
     """
-    device = resolve_device(config.device)
     insist = config.data.e0s == "atoms"
-    if model is None:
-        given = given_by_atoms(frames, isolated, insist=insist)
-        references = ReferenceEnergies("atoms") if given else fitted_references(frames, isolated)
-        return new_potential(config, frames, isolated).to(device), None, references
-
-    def load() -> PotentialModule:
-        if isinstance(model, PotentialModule):
-            return copy.deepcopy(model).to(resolve_dtype(config.dtype)).to(device)
-        return load_potential(model, dtype=config.dtype, device=device, head=config.model.head)
-
-    potential, base = load(), load()
+    if given is None:
+        by_atoms = given_by_atoms(frames, isolated, insist=insist)
+        references = ReferenceEnergies("atoms") if by_atoms else fitted_references(frames, isolated)
+        potential = new_potential(config, frames, isolated).to(resolve_device(config.device))
+        return potential, None, references
+    potential, base = given, copy.deepcopy(given)
     if config.model.kind == "painn" and potential.kind != "painn":
         raise UserError(
             f"model.kind=painn is for new models, and the base model is a {potential.kind}: leave "

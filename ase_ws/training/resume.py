@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,16 @@ from ase_ws.errors import UserError
 from ase_ws.folders import make_clear, require_free
 from ase_ws.potentials.files import read_header
 from ase_ws.training.config import FinetuneConfig, load_config
+from ase_ws.training.module import INPUTS
 
 #: What a run leaves in its folder.
 FILES = ("model.safetensors", "metrics.csv", "config.yaml", "last.ckpt")
-#: Settings that may differ when a run goes on: how far and where, but not what is trained.
+#: Settings that may differ when a run goes on: how far and where, but not what is trained. Of
+#: files, the content counts.
 FREE = (
+    "data.train",
+    "data.valid",
+    "model.base",
     "optimizer.max_steps",
     "optimizer.valid_interval",
     "optimizer.patience",
@@ -31,14 +37,16 @@ def new_folder(out: Path, *, overwrite: bool) -> None:
     make_clear(out, FILES)
 
 
-def checkpoint_of(out: Path, config: FinetuneConfig) -> tuple[Path, int]:
+def checkpoint_of(out: Path, config: FinetuneConfig, inputs: Mapping[str, str]) -> tuple[Path, int]:
     """Give the checkpoint to go on from, and its step.
+
+    `inputs` are the fingerprints of frames and base model, which must be those of the run.
 
     Raises
     ------
     UserError
-        There is none, it is damaged, the run was set up otherwise than `config`, or it is beyond
-        `optimizer.max_steps`.
+        There is none, it is damaged, the run was set up otherwise than `config` or made from other
+        inputs, or it is beyond `optimizer.max_steps`.
     """
     checkpoint = out / "last.ckpt"
     if not checkpoint.is_file():
@@ -46,9 +54,15 @@ def checkpoint_of(out: Path, config: FinetuneConfig) -> tuple[Path, int]:
             f"{out}: nothing to resume (no last.ckpt; gauss-newton leaves none); start without "
             "--resume"
         )
-    step = _global_step(checkpoint)
+    step, before = _step_and_inputs(checkpoint)
     if (out / "config.yaml").is_file():
         _require_same(out, load_config(out / "config.yaml"), config)
+    for name, fingerprint in inputs.items():
+        if before.get(name) != fingerprint:
+            raise UserError(
+                f"{out}: the {name} have changed since the run began (their content, whatever the "
+                "name of the file): put back what it began with, or start anew in another folder"
+            )
     if step > (config.optimizer.max_steps or step):
         raise UserError(
             f"{out}: the run is at step {step} already, beyond optimizer.max_steps = "
@@ -57,9 +71,10 @@ def checkpoint_of(out: Path, config: FinetuneConfig) -> tuple[Path, int]:
     return checkpoint, step
 
 
-def _global_step(checkpoint: Path) -> int:
+def _step_and_inputs(checkpoint: Path) -> tuple[int, dict[str, str]]:
     try:
-        return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        return int(content["global_step"]), dict(content[INPUTS])
     except (RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError) as error:
         detail = " ".join(str(error).split())
         raise UserError(

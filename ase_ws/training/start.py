@@ -18,25 +18,7 @@ from ase_ws.potentials.direct import DirectPotential, ReadoutSettings
 from ase_ws.potentials.mace import MACEPotential, build_mace
 from ase_ws.potentials.module import PotentialModule
 from ase_ws.training.config import FinetuneConfig
-from ase_ws.training.evaluate import batches
-
-
-def separate_isolated_atoms(frames: Sequence[Frame]) -> tuple[list[Frame], dict[int, float]]:
-    """Take single atoms with an energy out of the frames: their energies are E0, not labels.
-
-    Returns
-    -------
-    frames : list of Frame
-    e0 : dict of int to float
-        Atomic number to eV.
-    """
-    e0 = {
-        int(f.numbers[0]): float(f.energy)
-        for f in frames
-        if f.is_isolated_atom and f.energy is not None
-    }
-    return [f for f in frames if not f.is_isolated_atom], e0
-
+from ase_ws.training.evaluate import batches, require_finite_predictions
 
 #: Isolated atoms that leave a base model further off than this (eV/atom), and by that many times
 #: what a fit leaves, do not belong to it: its own reference energies are not those of atoms.
@@ -186,10 +168,12 @@ def predicted_energies(potential: PotentialModule, frames: Sequence[Frame]) -> n
     """Total energies of the frames, (n_frames,), eV."""
     out = []
     with torch.no_grad():
-        for batch in batches(frames, potential.r_max, 32):
+        for batch in batches(frames, potential.r_max, 32, potential.dtype):
             moved = batch.to(potential.device, potential.dtype)
             out.append(potential(moved, forces=False).energy.cpu().numpy())
-    return np.concatenate(out)
+    energies = np.concatenate(out)
+    require_finite_predictions(frames, np.isfinite(energies))
+    return energies
 
 
 def new_potential(
