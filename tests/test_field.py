@@ -10,7 +10,7 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
-from ase_ws import finetune
+from ase_ws import PotentialCalculator, finetune
 from ase_ws.data import BASE_MODEL
 from ase_ws.errors import UserError
 from ase_ws.frames import read_frames
@@ -297,6 +297,21 @@ def test_training_and_evaluation_do_not_depend_on_where_the_atoms_are(
     ]
     losses = [run.history[-1]["train_loss"] for run in runs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_fragments_that_float32_cannot_place_are_told():
+    atoms = molecule("CH3OH") + far(molecule_with_energy("CH3OH"), 15_000.0)
+    atoms.calc = PotentialCalculator(BASE_MODEL, dtype="float32")
+    with pytest.warns(UserWarning, match="use float64"):
+        rounded = atoms.get_forces()
+    exact = atoms.calc.in_float64().get_property("forces", atoms)
+    assert abs(rounded - exact).max() < 0.05
+
+
+def molecule_with_energy(name):
+    atoms = molecule(name)
+    atoms.calc = SinglePointCalculator(atoms, energy=0.0)
+    return atoms
 
 
 def test_edges_of_unwrapped_atoms_are_those_of_wrapped_ones(labelled):

@@ -20,8 +20,8 @@ from ase.io.formats import (
     filetype,
     ioformats,
     open_with_compression,
-    string2index,
 )
+from ase.utils import string2index
 
 from ase_ws.errors import UserError
 

@@ -5,38 +5,17 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.errors import UserError
-from ase_ws.frames import (
-    Frame,
-    FrameSource,
-    LabelKeys,
-    check_elements,
-    content_hash,
-    has_label,
-    name_of,
-    paths_of,
-    present,
-    read_frames,
-    require_labels,
-    split_frames,
-)
-from ase_ws.frames.summary import (
-    atom_energies,
-    describe_atoms,
-    describe_forces,
-    describe_frames,
-    describe_overlap,
-    describe_rest,
-    separate_isolated_atoms,
-)
+from ase_ws.frames import Frame, FrameSource, check_elements, content_hash, paths_of
 from ase_ws.potentials.files import load_potential
 from ase_ws.potentials.module import PotentialModule
 from ase_ws.training.auto import choose_weak
 from ase_ws.training.config import FinetuneConfig
+from ase_ws.training.data import load_data
 from ase_ws.training.gauss_newton import DEFAULT_FROM, unsolvable
 from ase_ws.training.start import (
     ReferenceEnergies,
@@ -107,7 +86,7 @@ def prepare(
     model = config.model.base if model is None else model
     asked = _record_inputs(config, train, valid, model)
     given = _base_model(asked, model)
-    data = _load_frames(asked, train, valid, asked.model.r_max if given is None else given.r_max)
+    data = load_data(asked, train, valid, asked.model.r_max if given is None else given.r_max)
     train_frames, valid_frames = data.train, data.valid
     inputs = {
         "training frames": content_hash(train_frames),
@@ -198,105 +177,6 @@ def _record_inputs(
     elif model is not None:
         new.model.base = "(in memory)"
     return new
-
-
-class _Data(NamedTuple):
-    train: list[Frame]
-    valid: list[Frame]
-    isolated: dict[int, float]
-    summary: list[str]
-
-
-def _load_frames(
-    config: FinetuneConfig, train: FrameSource, valid: FrameSource | None, cutoff: float
-) -> _Data:
-    """Read, part and check the frames; `cutoff` (Å) tells which atoms are alone."""
-    name = name_of(train, "the training frames")
-    train_frames, lone = _read(config, train, name, cutoff)
-    if not train_frames:
-        raise UserError(f"{name}: only isolated atoms; expected structures to train on")
-    _require_any(train_frames, name, config, ["energy"])
-    _require_weighted(config, train_frames, name)
-    rest = list(describe_rest(train_frames))
-    if valid is None:
-        train_frames, valid_frames = split_frames(
-            train_frames, config.data.valid_fraction, config.seed
-        )
-        overlap = []
-    else:
-        valid_frames, _ = _read(config, valid, name_of(valid, "the validation frames"), cutoff)
-        overlap = list(describe_overlap(train_frames, valid_frames))
-    if not valid_frames:
-        raise UserError(
-            f"{name_of(valid)}: no frames for validation; expected at least one structure"
-        )
-    summary = [
-        describe_frames("training", train_frames),
-        describe_frames("validation", valid_frames),
-        *describe_atoms(lone),
-        *describe_forces(train_frames),
-        *rest,
-        *overlap,
-    ]
-    if has_label(train_frames, "stress") and not config.loss.stress_weight:
-        summary.append("stress: there and not used (loss.stress_weight is 0)")
-    return _Data(train_frames, valid_frames, atom_energies(lone), summary)
-
-
-def _read(
-    config: FinetuneConfig, source: FrameSource, name: str, cutoff: float
-) -> tuple[list[Frame], list[Frame]]:
-    """Read structures and isolated atoms, with the labels that are wanted."""
-    data = config.data
-    keys = LabelKeys(data.energy_key, data.forces_key, data.stress_key)
-    frames, lone = separate_isolated_atoms(read_frames(source, keys), cutoff)
-    energies_only = data.labels == "energy"
-    require_labels(
-        frames, keys, name, ["energy"] if energies_only else ["energy", "forces", "stress"]
-    )
-    if energies_only:
-        frames = [_energy_only(f) for f in frames]
-    if frames:
-        _require_any(frames, name, config, ["energy", "forces"])
-    for frame in frames:
-        if frame.energy is None and frame.forces is None:
-            raise UserError(f"{frame.source}: neither energy nor forces; remove the frame")
-    return frames, lone
-
-
-def _require_any(frames: list[Frame], name: str, config: FinetuneConfig, labels: list[str]) -> None:
-    if not any(has_label(frames, label) for label in labels):
-        raise UserError(
-            f"{name}: no frame has an energy under the key '{config.data.energy_key}' "
-            f"({present(frames)}); name the right one with --set data.energy_key=KEY"
-        )
-
-
-def _require_weighted(config: FinetuneConfig, frames: list[Frame], name: str) -> None:
-    """Refuse a weight on labels that are nowhere: it was given for a reason."""
-    for label, weight in (
-        ("forces", config.loss.forces_weight),
-        ("stress", config.loss.stress_weight),
-    ):
-        if not weight or has_label(frames, label):
-            continue
-        if config.data.labels == "energy":
-            if label == "forces":
-                # What a run with forces wrote, run again without them.
-                continue
-            raise UserError(
-                f"loss.{label}_weight is {weight:g} and --labels energy leaves the {label} out: "
-                "give one of them"
-            )
-        raise UserError(
-            f"{name}: no frame has {label}, and loss.{label}_weight is {weight:g} "
-            f"({present(frames)}); name their key with --set data.{label}_key=KEY, or leave the "
-            "weight out"
-        )
-
-
-def _energy_only(frame: Frame) -> Frame:
-    return replace(frame, forces=None, stress=None)
 
 
 def _base_model(
