@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ from pathlib import Path
 @contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `target`, moved onto it when the block ends without an error.
+
+    Where `target` is a link, the file that it points to is replaced; into what is no plain file
+    (a pipe, `/dev/stdout`) the result is written when it is whole.
 
     Parameters
     ----------
@@ -25,6 +29,14 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         writers which guess a format from the name guess the right one.
     """
     target = Path(target)
+    if target.exists() and not target.is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / target.name
+            yield temporary
+            with temporary.open("rb") as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+        return
+    target = Path(os.path.realpath(target))
     handle, name = tempfile.mkstemp(
         dir=target.parent, prefix=f".{target.stem}.", suffix="".join(target.suffixes)
     )

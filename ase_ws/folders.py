@@ -57,7 +57,8 @@ def require_writable(path: Path, *, folder: bool = False) -> None:
         if path.is_dir():
             raise UserError(f"{path}: is a folder; expected the name of a file to write")
         if path.exists() and not path.is_file():
-            raise UserError(f"{path}: is no plain file; expected the name of a file to write")
+            # A pipe or a device: whoever reads it decides.
+            return
         if not path.parent.is_dir():
             raise UserError(f"{path}: its folder does not exist; make it first")
         # As `ase_ws.atomic` names its files: a little longer than the name itself.

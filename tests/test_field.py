@@ -1,6 +1,11 @@
 """What people bring to `finetune` and `evaluate`: named and taken, or refused in one line."""
 
 import json
+import os
+import stat
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -11,11 +16,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from ase_ws import PotentialCalculator, finetune
+from ase_ws.atomic import write_text
 from ase_ws.data import BASE_MODEL
 from ase_ws.errors import UserError
 from ase_ws.frames import read_frames
 from ase_ws.graphs import edges
-from ase_ws.potentials.files import load_potential
+from ase_ws.potentials.files import load_potential, read_header
 from ase_ws.testing import Morse, tiny_mace
 from ase_ws.training.evaluate import evaluate_potential
 from ase_ws.training.start import predicted_energies
@@ -68,7 +74,7 @@ def test_forces_under_another_name_are_told(work, cli):
     code, _, err = tune(cli, "--train", "mixed.xyz")
     assert code == 0
     assert "there and not used: REF_forces (6 of 6 frames)" in err
-    assert "data.forces_key" in err
+    assert "--forces-key" in err
     code, _, err = tune(cli, "--train", "mixed.xyz", "--forces-key", "REF_forces", "--overwrite")
     assert code == 0
     assert "5 with energies, 5 with forces" in err
@@ -331,6 +337,63 @@ def test_cells_in_another_unit_are_refused_by_frame(size):
     atoms.info["energy"] = 1.0
     with pytest.raises(UserError, match=r"frame 0: .*(set the cell|lattice vectors in Å)"):
         read_frames([atoms])[0].graph(5.0)
+
+
+def test_stress_is_compared_where_there_are_labels(labelled):
+    silicon = labelled(3, kind="Si", stress=True)
+    morse = Morse(r_max=3.5, r0=2.2)
+    found = evaluate_potential(morse, read_frames(silicon)).metrics
+    assert found["stress_rmse_mev_per_angstrom3"] == pytest.approx(0, abs=1e-3)
+    for atoms in silicon:
+        atoms.calc.results["stress"] = -atoms.calc.results["stress"]
+    mirrored = evaluate_potential(morse, read_frames(silicon)).metrics
+    expected = 2e3 * np.sqrt(np.mean([a.get_stress(voigt=False) ** 2 for a in silicon]))
+    assert mirrored["stress_rmse_mev_per_angstrom3"] == pytest.approx(expected, rel=1e-3)
+    mixed = read_frames([*silicon[:1], *labelled(1, kind="Si")])
+    assert np.isfinite(evaluate_potential(morse, mixed).metrics["stress_rmse_mev_per_angstrom3"])
+    assert "stress_rmse_mev_per_angstrom3" not in evaluate_potential(morse, mixed[1:]).metrics
+
+
+def test_elements_that_no_label_has_are_told(work, cli, labelled):
+    write("ch4.xyz", labelled(6, kind="CH4", forces=False))
+    code, _, err = tune(cli, "--train", "ch4.xyz", "--model", BASE_MODEL, "--device", "cpu")
+    assert code == 0
+    assert "no label has O: reference energies of these stay at the base model's level" in err
+    provenance = read_header("out/model.safetensors")["provenance"]
+    assert provenance["e0"]["not_among_the_labels"] == ["O"]
+
+
+# Where results go -------------------------------------------------------------------------------
+
+
+def test_a_link_stays_a_link(work, cli):
+    (work / "kept.json").write_text("old")
+    (work / "link.json").symlink_to("kept.json")
+    assert cli("evaluate", BASE_MODEL, "train.xyz", "--json", "link.json")[0] == 0
+    assert (work / "link.json").is_symlink()
+    assert json.loads((work / "kept.json").read_text())["n_frames"] == 6
+
+
+def test_a_pipe_gets_the_whole_file(work):
+    os.mkfifo("pipe")
+    found = []
+    reader = threading.Thread(target=lambda: found.append((work / "pipe").read_text()))
+    reader.start()
+    write_text("pipe", "all of it\n")
+    reader.join(10)
+    assert found == ["all of it\n"]
+    assert stat.S_ISFIFO((work / "pipe").stat().st_mode)
+
+
+def test_json_is_plain_whatever_the_terminal(work):
+    environment = {**os.environ, "FORCE_COLOR": "1", "PYTHONIOENCODING": "ascii"}
+    run = subprocess.run(
+        [sys.executable, "-m", "ase_ws.cli", "evaluate", str(BASE_MODEL), "train.xyz"],
+        env=environment,
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(run.stdout)["n_frames"] == 6
 
 
 # Resume -----------------------------------------------------------------------------------------

@@ -91,8 +91,8 @@ def test_what_is_not_taken_is_named():
     assert frame.unused == ("REF_forces", "charge", "config_weight", "head", "virials")
     told = "\n".join(describe_rest([frame, frame_from_atoms(water(energy=1.0))]))
     assert "REF_forces (1 of 2 frames)" in told
-    assert "data.forces_key" in told
-    assert "data.stress_key" in told
+    assert "--forces-key" in told
+    assert "--stress-key" in told
     # Neutral, of weight one, and text: nothing that changes anything.
     quiet = {"config_weight": 1.0, "charge": 0, "spin": 0, "multiplicity": 1, "energy_unit": "eV"}
     assert not_used([frame_from_atoms(water(quiet, energy=1.0))]) == []
@@ -290,6 +290,55 @@ def test_atoms_at_one_place_are_named():
         frame.graph(3.0)
     atoms.positions[2] += [0.05, 0, 0]
     read_frames([atoms])[0].graph(3.0)
+
+
+def test_the_name_says_xyz_whatever_else_it_says(three):
+    for name in ("POSCARs.xyz", "OUTCAR_all.xyz", "from_CONTCAR.extxyz", "vasp.XYZ", "x.xml.xyz"):
+        three.with_name(name).write_text(three.read_text())
+        assert energies(three.with_name(name)) == [0, 1, 2]
+
+
+def test_types_of_a_lammps_dump_are_no_elements(tmp_path):
+    head = "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n2\nITEM: BOX BOUNDS pp pp pp\n"
+    box = "0 5\n0 5\n0 5\n"
+    dump = tmp_path / "a.lammpstrj"
+    dump.write_text(f"{head}{box}ITEM: ATOMS id type x y z\n1 1 0 0 0\n2 2 1 1 1\n")
+    with pytest.raises(UserError, match="LAMMPS dump without elements"):
+        read_structure(dump)
+    dump.write_text(f"{head}{box}ITEM: ATOMS id element x y z\n1 C 0 0 0\n2 O 1 1 1\n")
+    assert read_structure(dump).get_chemical_symbols() == ["C", "O"]
+
+
+def test_the_placeholder_cell_of_a_pdb_file_is_none(tmp_path):
+    atom = "ATOM      1  C   MOL     1       0.000   0.000   0.000  1.00  0.00           C  \n"
+    cell = "CRYST1 {0:8.3f} {0:8.3f} {0:8.3f}  90.00  90.00  90.00 P 1\n"
+    for size, periodic in ((1.0, False), (9.0, True)):
+        (tmp_path / "a.pdb").write_text(cell.format(size) + atom)
+        structure = read_structure(tmp_path / "a.pdb")
+        assert structure.pbc.all() == periodic
+        assert structure.cell.rank == (3 if periodic else 0)
+
+
+def test_partly_occupied_sites_are_refused(tmp_path):
+    from ase.spacegroup import crystal
+
+    atoms = crystal(
+        ["Na", "Cl"],
+        [(0, 0, 0), (0.5, 0.5, 0.5)],
+        spacegroup=225,
+        cellpar=[5.6] * 3 + [90] * 3,
+        occupancies=[0.5, 1.0],
+    )
+    write(tmp_path / "a.cif", atoms)
+    with pytest.raises(UserError, match=r"partly occupied \(Na\)"):
+        read_structure(tmp_path / "a.cif")
+
+
+def test_two_labels_for_one_structure_are_refused():
+    atoms = water({"energy": -1.0}, energy=-2.0)
+    with pytest.raises(UserError, match="stands there twice and differs"):
+        frame_from_atoms(atoms)
+    assert frame_from_atoms(water({"energy": -2.0}, energy=-2.0)).energy == -2.0
 
 
 # What is said -----------------------------------------------------------------------------------

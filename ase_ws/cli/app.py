@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
 import warnings
 from typing import Annotated, NoReturn
@@ -41,6 +42,10 @@ for command in (
 def main() -> None:
     """Run the command line; a mistake, or a full disk, ends in one line and exit code 2."""
     warnings.showwarning = _one_line
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that has no Å gets a question mark in its place.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
     except (UserError, TyperException) as error:

@@ -78,6 +78,10 @@ ForcesKey = Annotated[
         "'REF_energy', else 'forces'."
     ),
 ]
+StressKey = Annotated[
+    str | None,
+    typer.Option(help="Key of the stress labels, likewise; a virial in eV where it says 'virial'."),
+]
 Dtype = Annotated[str | None, typer.Option(help="float32 or float64; default: as saved.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads; default 1 for structures of few atoms.")

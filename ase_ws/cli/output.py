@@ -18,6 +18,11 @@ def plain(text: str) -> str:
     return escape(" ".join(text.split()))
 
 
+def say_json(text: str) -> None:
+    """Print JSON for programs: without colours, whatever the terminal."""
+    out_console.print(text, markup=False, highlight=False, soft_wrap=True, style=None)
+
+
 def number(value: float | None) -> str:
     """Four digits, or a dash."""
     return "–" if value is None else f"{value:.4g}"

@@ -21,10 +21,11 @@ from ase_ws.cli.options import (
     ModelArgument,
     Optimizer,
     Quiet,
+    StressKey,
     Threads,
     Weak,
 )
-from ase_ws.cli.output import command, err_console, number, out_console, plain, text_of
+from ase_ws.cli.output import command, err_console, number, out_console, plain, say_json, text_of
 from ase_ws.errors import UserError
 from ase_ws.folders import require_writable
 from ase_ws.progress import step_progress
@@ -76,6 +77,7 @@ def finetune(
     ] = None,
     energy_key: EnergyKey = None,
     forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML with any setting; the options here win over it.")
     ] = None,
@@ -112,6 +114,7 @@ def finetune(
             "data.labels": labels.value if labels else None,
             "data.energy_key": energy_key,
             "data.forces_key": forces_key,
+            "data.stress_key": stress_key,
             "model.base": text_of(model),
             "model.forces": forces.value if forces else None,
             "weak.kind": weak.value if weak else None,
@@ -165,7 +168,7 @@ def _print_finetune(result: Any) -> None:
             "optimizer.learning_rate, or check that the labels belong to the frames.",
             style="yellow",
         )
-    out_console.print(f"model: {result.path / 'model.safetensors'}", soft_wrap=True)
+    out_console.print(f"model: {plain(str(result.path / 'model.safetensors'))}", soft_wrap=True)
 
 
 def evaluate(
@@ -178,6 +181,7 @@ def evaluate(
     ] = None,
     energy_key: EnergyKey = None,
     forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
     dtype: Dtype = None,
     device: Device = None,
     quiet: Quiet = False,
@@ -197,9 +201,9 @@ def evaluate(
     if json_file is not None:
         require_writable(json_file)
     potential = load_potential(model, dtype=dtype, device=device or "cpu")
-    keys = LabelKeys(energy_key or "energy", forces_key)
+    keys = LabelKeys(energy_key or "energy", forces_key, stress_key)
     frames = read_frames(data, keys)
-    require_labels(frames, keys, name_of(data), ["energy", "forces"])
+    require_labels(frames, keys, name_of(data), ["energy", "forces", "stress"])
     if all(f.energy is None and f.forces is None for f in frames):
         raise UserError(
             f"{name_of(data)}: no frame has an energy or forces ({present(frames)}); name the "
@@ -217,7 +221,7 @@ def evaluate(
         )
     text = json.dumps(evaluation.metrics, indent=1, allow_nan=False)
     if not quiet:
-        out_console.print_json(text)
+        say_json(text)
         rest = evaluation.energy_rmse_of_another_level()
         if rest is not None:
             _say(

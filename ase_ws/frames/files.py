@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ase.io
+import numpy as np
 from ase import Atoms
 from ase.io.formats import (
     UnknownFileTypeError,
@@ -27,6 +28,7 @@ from ase_ws.errors import UserError
 
 #: Formats whose frames are found and counted here: ASE's reader stops at a blank line.
 _XYZ = ("extxyz", "xyz")
+_PACKED = (".gz", ".bz2", ".xz")
 
 
 def expand(names: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -81,6 +83,7 @@ def iterate(path: Path, *, last: bool = False) -> Iterator[tuple[int, Atoms]]:
             )
             numbered = zip(_numbers(selection), _with_notes(several, file), strict=False)
             for number, atoms in [*numbered][-1:] if last else numbered:
+                _require_real(atoms, file, number, format_)
                 yield number, atoms
                 number += 1  # noqa: PLW2901 - where the next one fails
     except UserError:
@@ -95,6 +98,38 @@ def iterate(path: Path, *, last: bool = False) -> Iterator[tuple[int, Atoms]]:
             f"{file}, frame {number}: cannot be read ({detail:.200}); expected a file that ASE can "
             "read, such as extended XYZ"
         ) from error
+
+
+def _require_real(atoms: Atoms, file: Path, number: int, format_: str) -> None:
+    """Refuse, or mend, what a format says that is no structure."""
+    where = f"{file}, frame {number}"
+    partial = [
+        symbol
+        for site in (atoms.info.get("occupancy") or {}).values()
+        for symbol, part in dict(site).items()
+        if not part >= 1.0
+    ]
+    if partial:
+        raise UserError(
+            f"{where}: sites that are partly occupied ({', '.join(sorted(set(partial)))}); "
+            "expected every atom to be there: choose an ordered structure"
+        )
+    lammps = format_.startswith("lammps-dump")
+    if lammps and (format_ != "lammps-dump-text" or not _names_elements(file)):
+        raise UserError(
+            f"{where}: a LAMMPS dump without elements, whose atom types would be read as atomic "
+            "numbers; write it with 'element' among its columns (dump_modify element)"
+        )
+    # What the PDB format has for "no cell".
+    if format_ == "proteindatabank" and np.allclose(atoms.cell.cellpar(), [1, 1, 1, 90, 90, 90]):
+        atoms.set_cell(None)
+        atoms.pbc = False
+
+
+def _names_elements(file: Path) -> bool:
+    with open_with_compression(str(file), "r") as text:
+        columns = next((str(line) for line in text if "ITEM: ATOMS" in str(line)), "")
+    return "element" in columns.split()
 
 
 def _numbers(selection: slice | int | str) -> Iterator[int]:
@@ -122,7 +157,7 @@ def _with_notes(frames: Iterator[Atoms], file: Path) -> Iterator[Atoms]:
 @contextmanager
 def _unpacked(file: Path) -> Iterator[Path]:
     """Give the file itself, or its unpacked content under the inner name, which ASE goes by."""
-    if file.suffix not in (".gz", ".bz2", ".xz"):
+    if file.suffix not in _PACKED:
         yield file
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -162,6 +197,9 @@ def _selection(path: Path) -> tuple[Path, slice | int | str]:
 
 def _format(file: Path) -> str:
     """Give ASE's name of the format: by the name of the file and its first lines."""
+    packed = file.suffix in _PACKED
+    if (file.with_suffix("") if packed else file).suffix.lower() in (".xyz", ".extxyz"):
+        return "extxyz"
     try:
         guess = filetype(str(file))
     except UnknownFileTypeError:

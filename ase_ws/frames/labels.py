@@ -119,6 +119,11 @@ def _label(atoms: Atoms, keys: LabelKeys, name: str, source: str) -> np.ndarray 
             f"{source}: {label} stands in a comment of CP2K (i, time, E), which is in Hartree, and "
             "its forces in Hartree/Bohr; convert to eV (times 27.2114) under a name of your own"
         )
+    if value is _TWICE:
+        raise UserError(
+            f"{source}: {label} stands there twice and differs, in the structure and in its "
+            f"calculator ({type(atoms.calc).__name__}); take one of them off (atoms.calc = None)"
+        )
     try:
         array = np.asarray(value)
         # A flag or a word that could be read as a number is no label.
@@ -133,7 +138,17 @@ def _label(atoms: Atoms, keys: LabelKeys, name: str, source: str) -> np.ndarray 
     return array
 
 
+#: Stands for a label that a calculator and the structure itself give differently.
+_TWICE = object()
+
+
+def _alike(one: Any, other: Any) -> bool:
+    one, other = np.asarray(one), np.asarray(other)
+    return one.shape == other.shape and bool(np.all(one == other))
+
+
 def _value(atoms: Atoms, key: str) -> Any:
+    beside = atoms.arrays.get(key, atoms.info.get(key))
     if key in all_properties and atoms.calc is not None:
         try:
             # Never triggers a calculation: only what the file (or a past run) left there.
@@ -141,8 +156,8 @@ def _value(atoms: Atoms, key: str) -> Any:
         except PropertyNotImplementedError:
             value = None
         if value is not None:
-            return value
-    return atoms.arrays.get(key, atoms.info.get(key))
+            return value if beside is None or _alike(value, beside) else _TWICE
+    return beside
 
 
 def _require_finite(value: np.ndarray, source: str, what: str, atoms: Atoms | None = None) -> None:

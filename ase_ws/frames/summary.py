@@ -92,14 +92,14 @@ def describe_rest(frames: Sequence[Frame]) -> Iterator[str]:
         return
     yield f"there and not used: {', '.join(rest)}"
     if not has_label(frames, "forces") and any("force" in key.lower() for key in rest):
-        yield "  for forces, name their key: data.forces_key (evaluate: --forces-key)"
+        yield "  for forces, name their key: --forces-key"
     if has_label(frames, "forces") and any(key.startswith("free_energy ") for key in rest):
         yield (
             "  free_energy differs from energy (smearing), and the forces are its gradient: "
-            "data.energy_key=free_energy takes it (evaluate: --energy-key)"
+            "--energy-key free_energy takes it"
         )
     if not has_label(frames, "stress") and any("virial" in key.lower() for key in rest):
-        yield "  data.stress_key takes a virial in eV, too: σ = −W/V"
+        yield "  --stress-key takes a virial in eV, too: σ = −W/V"
 
 
 def describe_forces(frames: Sequence[Frame]) -> Iterator[str]:

@@ -115,7 +115,7 @@ def _require_any(frames: list[Frame], name: str, config: FinetuneConfig, labels:
     if not any(has_label(frames, label) for label in labels):
         raise UserError(
             f"{name}: no frame has an energy under the key '{config.data.energy_key}' "
-            f"({present(frames)}); name the right one with --set data.energy_key=KEY"
+            f"({present(frames)}); name the right one with --energy-key"
         )
 
 
@@ -137,7 +137,7 @@ def _require_weighted(config: FinetuneConfig, frames: list[Frame], name: str) ->
             )
         raise UserError(
             f"{name}: no frame has {label}, and loss.{label}_weight is {weight:g} "
-            f"({present(frames)}); name their key with --set data.{label}_key=KEY, or leave the "
+            f"({present(frames)}); name their key with --{label}-key, or leave the "
             "weight out"
         )
 

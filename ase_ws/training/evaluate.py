@@ -38,6 +38,7 @@ class Errors:
     forces: list[np.ndarray] = field(default_factory=list)
     forces_per_frame: list[float] = field(default_factory=list)
     consistency: list[np.ndarray] = field(default_factory=list)
+    stress: list[np.ndarray] = field(default_factory=list)
     n_frames: int = 0
 
     def add(
@@ -58,12 +59,19 @@ class Errors:
             atoms = labels.has_forces[batch.batch]
             difference = (prediction.forces[atoms] - labels.forces[atoms]).detach().cpu().double()
             self.forces.append(difference.numpy().ravel())
+        if prediction.stress is not None and bool(labels.has_stress.any()):
+            difference = (prediction.stress - labels.stress)[labels.has_stress]
+            self.stress.append(difference.detach().cpu().double().numpy().ravel())
         if prediction.forces is not None and energy_forces is not None:
             difference = (prediction.forces - energy_forces).detach().cpu().double()
             self.consistency.append(difference.numpy().ravel())
 
     def metrics(self) -> dict[str, Any]:
-        """Give what `ase-ws evaluate` promises: meV/atom, meV/Å, None where labels are absent."""
+        """Give what `ase-ws evaluate` promises: meV/atom, meV/Å, None where labels are absent.
+
+        Of stress (meV/Å³) only where there are labels.
+        """
+        stress = _rmse(_joined(self.stress))
         energy, forces = _joined(self.energy), _joined(self.forces)
         consistency = _joined(self.consistency)
         return {
@@ -73,6 +81,7 @@ class Errors:
             "forces_rmse_mev_per_angstrom": _rmse(forces),
             "forces_mae_mev_per_angstrom": _mae(forces),
             "force_consistency_rmse_mev_per_angstrom": _rmse(consistency),
+            **({} if stress is None else {"stress_rmse_mev_per_angstrom3": stress}),
         }
 
 
@@ -172,7 +181,11 @@ def evaluate_potential(
             assert moved.labels is not None
             # Direct forces are looked at even without labels: they can be held against -dE/dr.
             direct = not potential.conservative
-            prediction = potential(moved, forces=direct or bool(moved.labels.has_forces.any()))
+            prediction = potential(
+                moved,
+                forces=direct or bool(moved.labels.has_forces.any()),
+                stress=bool(moved.labels.has_stress.any()),
+            )
             require_finite_predictions(
                 frames[errors.n_frames :], finite_by_graph(moved, prediction)
             )

@@ -408,7 +408,11 @@ def _provenance(plan: Plan, notes: Mapping[str, Any]) -> dict[str, Any]:
             (float(abs(f.forces).max()) for f in train if f.forces is not None), default=None
         ),
         "trained_on": formulas[:50],
-        "e0": {"source": plan.references.source, "separable": plan.references.separable},
+        "e0": {
+            "source": plan.references.source,
+            "separable": plan.references.separable,
+            "not_among_the_labels": list(plan.references.absent),
+        },
         "base_notes": base,
         "notes": dict(notes),
     }

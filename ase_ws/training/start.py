@@ -38,11 +38,14 @@ class ReferenceEnergies:
         compositions to tell the elements apart.
     remark : str
         What a user should know of the choice, in a line; empty where there is nothing to say.
+    absent : tuple of str
+        Elements of a base model that no label has: they stay at its level.
     """
 
     source: Literal["fit", "atoms", "kept"]
     separable: bool = True
     remark: str = ""
+    absent: tuple[str, ...] = ()
 
 
 def refit_e0(
@@ -101,7 +104,28 @@ def refit_e0(
     else:
         references = fitted_references(labelled, isolated)
     potential.e0 += torch.from_numpy(shift).to(potential.e0.device)
-    return references
+    return _with_absent(references, potential, numbers, shift)
+
+
+def _with_absent(
+    references: ReferenceEnergies,
+    potential: PotentialModule,
+    numbers: Sequence[np.ndarray],
+    shift: np.ndarray,
+) -> ReferenceEnergies:
+    """Name the elements that no label has, where the others moved away from them."""
+    there = set(elements_of(numbers))
+    absent = tuple(chemical_symbols[z] for z in potential.atomic_numbers if z not in there)
+    if not absent or not np.abs(shift).max() > MISFIT:
+        return references
+    some = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+    remark = (
+        f"no label has {some}: reference energies of these stay at the base model's level, the "
+        f"others moved by up to {np.abs(shift).max():.3g} eV; do not use the model on structures "
+        "that mix them"
+    )
+    remarks = [r for r in (references.remark, remark) if r]
+    return replace(references, remark="; ".join(remarks), absent=absent)
 
 
 def _shift_to_atoms(potential: PotentialModule, isolated: dict[int, float]) -> np.ndarray:
