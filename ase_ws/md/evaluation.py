@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -26,12 +26,14 @@ CALCULATOR_FAILURES = (
 )
 
 
-def potential_energy(atoms: Atoms) -> float:
+def potential_energy(atoms: Atoms, *, apply_constraint: bool = True) -> float:
     """Energy in eV that the forces derive from: "free_energy" where there is one, else "energy"."""
     try:
-        return float(atoms.get_potential_energy(force_consistent=True))
+        return float(
+            atoms.get_potential_energy(force_consistent=True, apply_constraint=apply_constraint)
+        )
     except PropertyNotImplementedError:
-        return float(atoms.get_potential_energy())
+        return float(atoms.get_potential_energy(apply_constraint=apply_constraint))
 
 
 class Evaluation(NamedTuple):
@@ -40,7 +42,7 @@ class Evaluation(NamedTuple):
     Attributes
     ----------
     energy : float
-        In eV, see `potential_energy`.
+        In eV, see `potential_energy`, without constraints.
     forces : (n_atoms, 3) array
         In eV/Å, without constraints.
     stress : (6,) array or None
@@ -53,6 +55,19 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(atoms: Atoms) -> Evaluation:
+    """Read what `_results` gives; forces of another shape, which NumPy would stretch, raise."""
+    found = _results(atoms)
+    require_shape(found.forces, len(atoms), 3)
+    return found
+
+
+def require_shape(values: Any, *shape: int, name: str = "forces") -> None:
+    """Raise a ValueError for results of another shape."""
+    if np.shape(values) != shape:
+        raise ValueError(f"{name} of shape {np.shape(values)}, expected {shape}")
+
+
+def _results(atoms: Atoms) -> Evaluation:
     """Read energy, forces and stress right after an integrator has asked for the forces.
 
     Through `atoms` each of these costs a comparison of the whole state (some 80 µs), so where
@@ -61,13 +76,13 @@ def evaluate(atoms: Atoms) -> Evaluation:
     calculator = atoms.calc
     results = getattr(calculator, "results", {})
     stress = results.get("stress")
-    # Constraints may add to the energy, so these go the long way.
-    if isinstance(calculator, Calculator) and not atoms.constraints and _plain(calculator):
+    if isinstance(calculator, Calculator) and _plain(calculator):
         known = results.keys() & set(calculator.implemented_properties)
         if {"energy", "forces"} <= known:
             energy = results["free_energy" if "free_energy" in known else "energy"]
             return Evaluation(float(energy), np.array(results["forces"]), stress)
-    return Evaluation(potential_energy(atoms), atoms.get_forces(apply_constraint=False), stress)
+    energy = potential_energy(atoms, apply_constraint=False)
+    return Evaluation(energy, atoms.get_forces(apply_constraint=False), stress)
 
 
 def _plain(calculator: Calculator) -> bool:
@@ -90,7 +105,7 @@ def check_start(atoms: Atoms, *, stress: bool = False) -> None:
         # Overflows and NaN are left to the checks, with or without NumPy's warnings as errors.
         with np.errstate(all="ignore"):
             potential_energy(atoms)
-            atoms.get_forces()
+            require_shape(atoms.get_forces(apply_constraint=False), len(atoms), 3)
             if stress:
                 atoms.get_stress()
     except UserError:

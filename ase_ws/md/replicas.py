@@ -103,7 +103,8 @@ def run_replicas(
     Raises
     ------
     UserError
-        Bad arguments; constraints, which only `run_md` knows.
+        Bad arguments; constraints, which only `run_md` knows. What the potential raises after
+        the start ends the replicas that it raises for, `stopped_by` names it.
 
     Notes
     -----
@@ -228,6 +229,10 @@ def _look(
         replica.watch.steps_done = step
         if suspicious[place]:
             snapshot = _snapshot(replica, frames[place], heats[place], step)
+            if place in state.errors:
+                replica.watch.steps_done = step - 1
+                replica.watch.calculator_failed(state.errors[place])
+                continue
             stopped = replica.watch.look(snapshot) if due or not recorded else False
             if recorded or stopped:
                 replica.record.write(snapshot)

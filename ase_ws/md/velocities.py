@@ -6,6 +6,8 @@ import numpy as np
 from ase import Atoms, units
 
 from ase_ws.errors import UserError
+from ase_ws.md.constraints import with_md_constraints
+from ase_ws.md.freedom import Freedom, constrained_freedom
 
 # A moment of inertia below this (amu Å²) belongs to the axis of a linear molecule. The smallest
 # real one, about the axis of a strongly bent H2O-like molecule, is of order 0.1.
@@ -20,18 +22,23 @@ def degrees_of_freedom(atoms: Atoms) -> int:
     ========================================  ==============================================
     periodic in at least one direction        3N − 3 (the centre of mass rests)
     isolated                                  3N − 6, linear: 3N − 5 (it does not rotate either)
-    with constraints                          3N − what they remove (ASE's convention)
+    with constraints                          what they leave, of which rests what nothing holds
     ========================================  ==============================================
 
     Every temperature, thermostat and threshold of this package uses this one number.
+
+    Raises
+    ------
+    UserError
+        A constraint that does not go with MD, see `ase_ws.md.constraints`.
     """
     if atoms.constraints:
-        return int(atoms.get_number_of_degrees_of_freedom())
+        working = with_md_constraints(atoms)
+        freedom = constrained_freedom(working)
+        turns = _axes(atoms) if freedom.rotations and not atoms.pbc.any() else 0
+        return freedom.momenta - len(freedom.translations) - turns
     n_dof = 3 * len(atoms) - 3
-    if not atoms.pbc.any():
-        moments = np.linalg.eigvalsh(_inertia(atoms))
-        n_dof -= int((moments > _ZERO_INERTIA).sum())
-    return n_dof
+    return n_dof if atoms.pbc.any() else n_dof - _axes(atoms)
 
 
 def kinetic_temperature(kinetic_energy: float, n_dof: int) -> float:
@@ -42,9 +49,9 @@ def kinetic_temperature(kinetic_energy: float, n_dof: int) -> float:
 def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
     """Give `atoms` Maxwell–Boltzmann velocities of exactly this temperature.
 
-    The centre of mass is brought to rest, and an isolated molecule stops rotating; with
-    constraints neither is touched, because they decide what may move. Then all velocities are
-    scaled so that 2K = n_dof k_B T holds exactly.
+    The centre of mass is brought to rest, and an isolated molecule stops rotating, where no
+    constraint or tether holds the whole to a place. Then all velocities are scaled so that
+    2K = n_dof k_B T holds exactly.
 
     Parameters
     ----------
@@ -62,23 +69,31 @@ def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) 
             "atom(s) has none: build a supercell or free some atoms"
         )
     sigma = np.sqrt(atoms.get_masses() * units.kB * temperature)
-    atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * sigma[:, None])
-    if not atoms.constraints:
-        rest(atoms)
-    actual = kinetic_temperature(atoms.get_kinetic_energy(), n_dof)
-    atoms.set_momenta(atoms.get_momenta() * np.sqrt(temperature / actual))
+    working = with_md_constraints(atoms) if atoms.constraints else atoms
+    working.set_momenta(rng.standard_normal((len(atoms), 3)) * sigma[:, None])
+    rest(working, constrained_freedom(working) if atoms.constraints else None)
+    actual = kinetic_temperature(working.get_kinetic_energy(), n_dof)
+    scale = np.sqrt(temperature / actual)
+    atoms.set_momenta(working.get_momenta() * scale, apply_constraint=False)
 
 
-def rest(atoms: Atoms) -> None:
-    """Bring the centre of mass to rest, and stop an isolated molecule from rotating."""
-    _stop_translation(atoms)
-    if not atoms.pbc.any():
+def rest(atoms: Atoms, freedom: Freedom | None = None) -> None:
+    """Bring the centre of mass to rest, and stop an isolated molecule from rotating.
+
+    With constraints, what they leave free of that, see `constrained_freedom`.
+    """
+    momenta, masses = atoms.get_momenta(), atoms.get_masses()
+    net = momenta.sum(axis=0)
+    if freedom is not None:
+        net = net @ freedom.translations.T @ freedom.translations
+    atoms.set_momenta(momenta - np.outer(masses, net / masses.sum()))
+    if not atoms.pbc.any() and (freedom is None or freedom.rotations):
         _stop_rotation(atoms)
 
 
-def _stop_translation(atoms: Atoms) -> None:
-    momenta, masses = atoms.get_momenta(), atoms.get_masses()
-    atoms.set_momenta(momenta - np.outer(masses, momenta.sum(axis=0) / masses.sum()))
+def _axes(atoms: Atoms) -> int:
+    """Axes that a molecule can turn about: two where it is linear."""
+    return int((np.linalg.eigvalsh(_inertia(atoms)) > _ZERO_INERTIA).sum())
 
 
 def _stop_rotation(atoms: Atoms) -> None:
