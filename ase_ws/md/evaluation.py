@@ -91,6 +91,21 @@ def _plain(calculator: Calculator) -> bool:
     return all(getattr(type(calculator), name) is getattr(Calculator, name) for name in getters)
 
 
+def check_structure(atoms: Atoms) -> None:
+    """Raise a `UserError` where no MD can start: no atoms, NaN, masses that are none."""
+    if len(atoms) == 0:
+        raise UserError("the structure has no atoms: give one with at least two")
+    if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
+        raise UserError("the starting positions or cell hold NaN or infinity: mend the structure")
+    masses = atoms.get_masses()
+    wrong = np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))
+    if len(wrong):
+        raise UserError(
+            f"atom {wrong[0]} ({atoms.symbols[wrong[0]]}) has a mass of {masses[wrong[0]]:g} amu: "
+            "MD needs positive masses, set them"
+        )
+
+
 def check_start(atoms: Atoms, *, stress: bool = False) -> None:
     """Evaluate the starting structure once, so that a bad set-up is told apart from a bad run.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.errors import UserError
+from ase_ws.md.evaluation import check_structure
 from ase_ws.md.finite import FiniteGuard
 from ase_ws.md.integrators_batched import BussiBatched, LangevinBAOAB, VelocityVerletBatched
 from ase_ws.md.observer import Observer, RunContext, Snapshot
@@ -293,8 +294,7 @@ def _replicas(
     for structure, kelvin, seed in zip(several, temperatures, seeds, strict=True):
         if structure.constraints:
             raise UserError("replicas do not know constraints: use run_md")
-        if not np.isfinite(structure.positions).all():
-            raise UserError("the starting positions hold NaN or infinity: mend the structure")
+        check_structure(structure)
         atoms = structure.copy()
         # As in `run_md`: the same seed draws the same velocities.
         velocity_seed, noise_seed = np.random.SeedSequence(seed).spawn(2)

@@ -14,7 +14,7 @@ from ase.calculators.calculator import BaseCalculator
 from ase_ws.errors import UserError
 from ase_ws.md.checkpoint import Checkpoint, Restart, forget_lists
 from ase_ws.md.constraints import constraint_energy, with_md_constraints
-from ase_ws.md.evaluation import CALCULATOR_FAILURES, check_start, evaluate
+from ase_ws.md.evaluation import CALCULATOR_FAILURES, check_start, check_structure, evaluate
 from ase_ws.md.files import SUMMARY
 from ase_ws.md.integrators import Baths, Dynamics, Thermostat, build_dynamics
 from ase_ws.md.observer import Ensemble, Observer, RunContext, Snapshot
@@ -277,10 +277,7 @@ def _working_copy(atoms: Atoms, calculator: BaseCalculator | None) -> Atoms:
     calculator = calculator if calculator is not None else atoms.calc
     if calculator is None:
         raise UserError("no calculator: give one, or attach one to the atoms (atoms.calc = ...)")
-    if len(atoms) == 0:
-        raise UserError("the structure has no atoms: give one with at least two")
-    if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
-        raise UserError("the starting positions or cell hold NaN or infinity: mend the structure")
+    check_structure(atoms)
     working = with_md_constraints(atoms)
     if working.constraints and working.has("momenta"):
         # What the constraints do not allow comes off momenta that go on.
