@@ -67,6 +67,17 @@ def require_shape(values: Any, *shape: int, name: str = "forces") -> None:
         raise ValueError(f"{name} of shape {np.shape(values)}, expected {shape}")
 
 
+def misshapen(atoms: Atoms) -> ValueError | None:
+    """Say that the calculator's last forces have another shape, which NumPy says less clearly."""
+    forces = getattr(atoms.calc, "results", {}).get("forces")
+    try:
+        if forces is not None:
+            require_shape(forces, len(atoms), 3)
+    except ValueError as error:
+        return error
+    return None
+
+
 def _results(atoms: Atoms) -> Evaluation:
     """Read energy, forces and stress right after an integrator has asked for the forces.
 

@@ -122,11 +122,11 @@ def run_replicas(
         thermostat_time,
         [np.random.default_rng(r.noise_seed) for r in replicas],
     )
-    for number, replica in enumerate(replicas):
-        replica.begin([] if observers is None else observers(), out, number, interval)
-    started = time.perf_counter()
     active = list(range(len(replicas)))
     try:
+        for number, replica in enumerate(replicas):
+            replica.begin([] if observers is None else observers(), out, number, interval)
+        started = time.perf_counter()
         for step in range(steps + 1):
             if step:
                 integrator.step()

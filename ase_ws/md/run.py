@@ -14,7 +14,13 @@ from ase.calculators.calculator import BaseCalculator
 from ase_ws.errors import UserError
 from ase_ws.md.checkpoint import Checkpoint, Restart, forget_lists
 from ase_ws.md.constraints import constraint_energy, with_md_constraints
-from ase_ws.md.evaluation import CALCULATOR_FAILURES, check_start, check_structure, evaluate
+from ase_ws.md.evaluation import (
+    CALCULATOR_FAILURES,
+    check_start,
+    check_structure,
+    evaluate,
+    misshapen,
+)
 from ase_ws.md.files import SUMMARY
 from ase_ws.md.integrators import Baths, Dynamics, Thermostat, build_dynamics
 from ase_ws.md.observer import Ensemble, Observer, RunContext, Snapshot
@@ -229,7 +235,7 @@ def _loop(
         try:
             snapshot = next(snapshots, None)
         except CALCULATOR_FAILURES as error:
-            watch.calculator_failed(error)
+            watch.calculator_failed(misshapen(atoms) or error)
             return
         if snapshot is None:
             return
