@@ -124,7 +124,7 @@ class _Mode(_Gradients, FixedMode):
         newpositions -= self._normal(atoms, step) / atoms.get_masses()[:, None]
 
 
-class _Triatomic(_Gradients, FixLinearTriatomic):
+class _Triatomic(_Gradients, FixLinearTriatomic):  # pyright: ignore - ASE calls momenta p here
     """Length of each molecule, and its middle atom on the line: four quantities of each."""
 
     def gradients(self, atoms: Atoms) -> np.ndarray:
@@ -178,7 +178,9 @@ class _Pull(ExternalForce):
 
 
 def _shortest(atoms: Atoms, to: np.ndarray, start: np.ndarray) -> np.ndarray:
-    return find_mic(atoms.positions[to] - atoms.positions[start], atoms.cell, atoms.pbc)[0]
+    between: Any = atoms.positions[to] - atoms.positions[start]
+    periodic: Any = atoms.pbc
+    return find_mic(between, atoms.cell, periodic)[0]
 
 
 _FORMS: dict[type, type] = {
@@ -204,11 +206,11 @@ def _for_md(constraint: Any, atoms: Atoms) -> Any:
 
 
 def _unscaled(constraint: FixScaled, atoms: Atoms) -> FixConstraint:
-    held = np.flatnonzero(constraint.mask)
+    held, cell = np.flatnonzero(constraint.mask), atoms.cell
     if len(held) == 1:
-        return FixedPlane(constraint.index, atoms.cell.reciprocal()[held[0]])
+        return FixedPlane(constraint.index, cell.reciprocal().array[held[0]])
     if len(held) == 2:
-        return FixedLine(constraint.index, atoms.cell[3 - held.sum()])
+        return FixedLine(constraint.index, cell.array[3 - held.sum()])
     return FixAtoms(constraint.index if len(held) else [])
 
 

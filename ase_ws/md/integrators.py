@@ -178,7 +178,7 @@ class _NoseHoover(VelocityVerlet):
             tdamp=tdamp,
         )
 
-    def step(self, forces: np.ndarray | None = None) -> np.ndarray:
+    def step(self, forces: np.ndarray | None = None) -> Any:
         self._heat()
         forces = super().step(forces)
         self._heat()

@@ -89,7 +89,7 @@ class Start:
 
 def _described(constraint: Any) -> Any:
     """Give a constraint as plain data; by its name where it cannot say more."""
-    said = constraint.todict() or {"name": type(constraint).__name__}
+    said: dict[str, Any] = constraint.todict() or {"name": type(constraint).__name__}
     # The whole structure that FixSymmetry keeps says no more than the start itself.
     kwargs = {k: v for k, v in said.get("kwargs", {}).items() if not isinstance(v, Atoms)}
     return json.loads(encode({"name": said["name"], **kwargs}))
