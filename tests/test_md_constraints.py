@@ -26,7 +26,7 @@ from ase.constraints import (
     MirrorForce,
     MirrorTorque,
 )
-from test_md_toys import ethanol
+from test_md_toys import Springs, ethanol
 
 from ase_ws.errors import UserError
 from ase_ws.md import degrees_of_freedom, draw_velocities, run_md
@@ -175,6 +175,38 @@ def test_degrees_of_freedom_and_velocities(name):
     assert degrees_of_freedom(atoms) == n_dof
     draw_velocities(atoms, 300.0, np.random.default_rng(0))
     assert 2 * atoms.get_kinetic_energy() == pytest.approx(n_dof * 300 * 8.617333e-5, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "expected"),
+    [
+        # What is held within a molecule leaves its six ways to move as a whole, which rest.
+        (FixBondLengths([(0, 1), (1, -1)]), 27 - 6 - 2),
+        (FixInternals(angles_deg=[[None, [0, 1, 2]]]), 27 - 6 - 1),
+        (ExternalForce(0, 2, 0.1), 27 - 6),
+        (Hookean(0, 2, rt=1.0, k=1.0), 27 - 6),
+        (FixCom(), 27 - 3),
+        (FixAtoms([]), 27 - 6),
+        (FixAtoms([0]), 27 - 3),
+        (Hookean(0, (0.0, 0.0, 0.0), rt=1.0, k=1.0), 27),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_degrees_of_freedom_of_a_molecule(constraint, expected):
+    atoms = ethanol()
+    atoms.set_constraint(constraint)
+    assert degrees_of_freedom(atoms) == expected
+
+
+@pytest.mark.parametrize("thermostat", THERMOSTATS)
+def test_a_molecule_with_rigid_bonds_rests(thermostat):
+    atoms = ethanol()
+    atoms.set_constraint(FixBondLengths([(0, 1), (1, 2), (2, 3)]))
+    options = {"ensemble": "nve"} if thermostat == "nve" else {"thermostat": thermostat}
+    result = run_md(atoms, Springs(ethanol()), temperature=300, steps=300, seed=1, **options)
+    assert abs(result.atoms.get_momenta().sum(axis=0)).max() < 1e-9
+    assert abs(result.atoms.get_angular_momentum()).max() < (0.05 if thermostat != "bussi" else 0.1)
+    assert np.ptp(result.traces["conserved_ev_per_atom"]) < 3e-4
 
 
 @pytest.mark.parametrize("thermostat", THERMOSTATS)

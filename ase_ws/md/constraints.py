@@ -49,7 +49,7 @@ from ase.constraints import (
 from ase.geometry import find_mic
 
 from ase_ws.errors import UserError
-from ase_ws.md.evaluation import describe
+from ase_ws.md.evaluation import CALCULATOR_FAILURES, describe
 from ase_ws.md.freedom import fault
 
 _REFUSED = (MirrorForce, MirrorTorque, FixParametricRelations)
@@ -232,7 +232,7 @@ def _check(atoms: Atoms, constraints: Sequence[Any]) -> None:
     names = " and ".join(dict.fromkeys(map(_name, constraints)))
     try:
         found = fault(atoms, constraints)
-    except (ArithmeticError, LookupError, NotImplementedError, RuntimeError, ValueError) as error:
+    except CALCULATOR_FAILURES as error:
         raise UserError(f"{names}: cannot be applied to the start ({describe(error)})") from error
     if found:
         raise UserError(f"{names}: {found}")

@@ -22,6 +22,7 @@ from ase_ws.md.evaluation import (
     misshapen,
 )
 from ase_ws.md.files import SUMMARY
+from ase_ws.md.freedom import constrained_freedom
 from ase_ws.md.integrators import Baths, Dynamics, Thermostat, build_dynamics
 from ase_ws.md.observer import Ensemble, Observer, RunContext, Snapshot
 from ase_ws.md.result import MDResult, Record
@@ -122,9 +123,11 @@ def run_md(
     baths = _checked_baths(
         working, ensemble, Baths(thermostat_time, barostat_time, flexible_cell, thermostat)
     )
+    freedom = constrained_freedom(working) if working.constraints else None
     velocity_seed, bath_seed = np.random.SeedSequence(seed).spawn(2)
     if not keep_velocities:
-        draw_velocities(working, temperature, np.random.default_rng(velocity_seed))
+        velocity_rng = np.random.default_rng(velocity_seed)
+        draw_velocities(working, temperature, velocity_rng, freedom)
     elif not (working.get_kinetic_energy() > 0):
         raise UserError(
             "keep_velocities is set, but the atoms have none: set their momenta or draw new ones"
@@ -135,7 +138,7 @@ def run_md(
         temperature=float(temperature),
         timestep=float(timestep),
         steps=int(steps),
-        n_dof=degrees_of_freedom(working),
+        n_dof=degrees_of_freedom(working) if freedom is None else freedom.n_dof,
         pressure=float(pressure) if ensemble == "npt" else None,
     )
     rng = np.random.default_rng(bath_seed)

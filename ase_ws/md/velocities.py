@@ -7,11 +7,7 @@ from ase import Atoms, units
 
 from ase_ws.errors import UserError
 from ase_ws.md.constraints import with_md_constraints
-from ase_ws.md.freedom import Freedom, constrained_freedom
-
-# A moment of inertia below this (amu Å²) belongs to the axis of a linear molecule. The smallest
-# real one, about the axis of a strongly bent H2O-like molecule, is of order 0.1.
-_ZERO_INERTIA = 1e-3
+from ase_ws.md.freedom import Freedom, constrained_freedom, inertia, turning_axes
 
 
 def degrees_of_freedom(atoms: Atoms) -> int:
@@ -33,12 +29,9 @@ def degrees_of_freedom(atoms: Atoms) -> int:
         A constraint that does not go with MD, see `ase_ws.md.constraints`.
     """
     if atoms.constraints:
-        working = with_md_constraints(atoms)
-        freedom = constrained_freedom(working)
-        turns = _axes(atoms) if freedom.rotations and not atoms.pbc.any() else 0
-        return freedom.momenta - len(freedom.translations) - turns
+        return constrained_freedom(with_md_constraints(atoms)).n_dof
     n_dof = 3 * len(atoms) - 3
-    return n_dof if atoms.pbc.any() else n_dof - _axes(atoms)
+    return n_dof if atoms.pbc.any() else n_dof - turning_axes(atoms)
 
 
 def kinetic_temperature(kinetic_energy: float, n_dof: int) -> float:
@@ -46,7 +39,12 @@ def kinetic_temperature(kinetic_energy: float, n_dof: int) -> float:
     return 2.0 * kinetic_energy / (n_dof * units.kB)
 
 
-def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
+def draw_velocities(
+    atoms: Atoms,
+    temperature: float,
+    rng: np.random.Generator,
+    freedom: Freedom | None = None,
+) -> None:
     """Give `atoms` Maxwell–Boltzmann velocities of exactly this temperature.
 
     The centre of mass is brought to rest, and an isolated molecule stops rotating, where no
@@ -61,17 +59,22 @@ def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) 
         Temperature in K.
     rng : numpy.random.Generator
         Source of the random numbers.
+    freedom : Freedom, optional
+        What the constraints leave, of `atoms` that `with_md_constraints` gave. Default: measured.
     """
-    n_dof = degrees_of_freedom(atoms)
+    working = atoms
+    if atoms.constraints and freedom is None:
+        working = with_md_constraints(atoms)
+        freedom = constrained_freedom(working)
+    n_dof = degrees_of_freedom(atoms) if freedom is None else freedom.n_dof
     if n_dof < 1:
         raise UserError(
             f"MD needs at least one internal degree of freedom, this structure of {len(atoms)} "
             "atom(s) has none: build a supercell or free some atoms"
         )
     sigma = np.sqrt(atoms.get_masses() * units.kB * temperature)
-    working = with_md_constraints(atoms) if atoms.constraints else atoms
     working.set_momenta(rng.standard_normal((len(atoms), 3)) * sigma[:, None])
-    rest(working, constrained_freedom(working) if atoms.constraints else None)
+    rest(working, freedom)
     actual = kinetic_temperature(working.get_kinetic_energy(), n_dof)
     scale = np.sqrt(temperature / actual)
     atoms.set_momenta(working.get_momenta() * scale, apply_constraint=False)
@@ -91,21 +94,8 @@ def rest(atoms: Atoms, freedom: Freedom | None = None) -> None:
         _stop_rotation(atoms)
 
 
-def _axes(atoms: Atoms) -> int:
-    """Axes that a molecule can turn about: two where it is linear."""
-    return int((np.linalg.eigvalsh(_inertia(atoms)) > _ZERO_INERTIA).sum())
-
-
 def _stop_rotation(atoms: Atoms) -> None:
     # The pseudo-inverse leaves out the axis of a linear molecule, which has no inertia.
-    omega = np.linalg.pinv(_inertia(atoms), rcond=1e-10) @ atoms.get_angular_momentum()
+    omega = np.linalg.pinv(inertia(atoms), rcond=1e-10) @ atoms.get_angular_momentum()
     arms = atoms.positions - atoms.get_center_of_mass()
     atoms.set_momenta(atoms.get_momenta() - atoms.get_masses()[:, None] * np.cross(omega, arms))
-
-
-def _inertia(atoms: Atoms) -> np.ndarray:
-    """Tensor of inertia about the centre of mass, (3, 3), in amu Å²."""
-    arms = atoms.positions - atoms.get_center_of_mass()
-    masses = atoms.get_masses()
-    squares = (masses * (arms**2).sum(axis=1)).sum()
-    return squares * np.eye(3) - (masses[:, None] * arms).T @ arms
