@@ -1,17 +1,21 @@
 """A run that is killed at any step goes on to the same numbers."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
+from ase.constraints import FixAtoms, FixBondLengths, FixInternals
+from test_md_toys import Springs, ethanol
 
 from ase_ws import PotentialCalculator
 from ase_ws.errors import UserError
 from ase_ws.md import run_md
 from ase_ws.md.checkpoint import NAME
 from ase_ws.stability.observers import default_checks
-from ase_ws.testing import Morse
+from ase_ws.testing import Morse, tiny_mace
 
 SETTINGS = {"temperature": 300.0, "steps": 60, "interval": 5, "checkpoint_every": 7, "seed": 3}
 FILES = ("trajectory.extxyz", "md.csv")
@@ -129,13 +133,199 @@ def test_another_run_is_refused(change, message, tmp_path):
         run(lambda: molecule("H2O"), Morse(), tmp_path / "run", resume=True)
 
 
-def test_a_broken_checkpoint(tmp_path):
-    run(CASES["nvt"][0], Morse(), tmp_path / "run")
-    (tmp_path / "run" / NAME).write_bytes(b"PK not one")
-    with pytest.raises(UserError, match="not a checkpoint"):
-        run(CASES["nvt"][0], Morse(), tmp_path / "run", resume=True)
+# ---------------------------------------------------------------- other inputs
+
+
+def changed(key, value):
+    def change(atoms):
+        atoms.arrays[key][-1] = value
+
+    return change
+
+
+def swapped(atoms):
+    order = [0, 1, 2, 5, 4, 3]
+    atoms.positions = atoms.positions[order]
+    atoms.numbers = atoms.numbers[order]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.set_masses([2.014 if z == 1 else None for z in a.numbers]), "other masses"),
+        (changed("positions", [0.0, 1.2, 0.5]), "other positions: atom 5"),
+        (lambda a: a.set_constraint(FixAtoms([0])), "constraints"),
+        (lambda a: a.set_atomic_numbers([6, 8, 1, 1, 1, 1][::-1]), "other numbers: atom 0"),
+        (swapped, "other positions"),
+        (lambda a: a.set_pbc((True, False, False)) or a.set_cell([9, 0, 0]), "pbc"),
+    ],
+)
+def test_another_start_is_refused(change, message, tmp_path, listing):
+    run(CASES["nvt"][0], Morse(), tmp_path)
+    before = listing(tmp_path)
+    other = molecule("CH3OH")
+    change(other)
+    with pytest.raises(UserError, match=message) as caught:
+        run(lambda: other, Morse(), tmp_path, resume=True)
+    assert "\n" not in str(caught.value)
+    assert NAME in str(caught.value)
+    assert listing(tmp_path) == before
+
+
+def test_another_potential_is_refused(tmp_path):
+    make, potential = CASES["nvt"][0], tiny_mace((1, 6, 8), seed=1)
+    run(make, potential, tmp_path)
+    for other in (tiny_mace((1, 6, 8), seed=2), tiny_mace((1, 6, 8), seed=1).float(), Morse()):
+        with pytest.raises(UserError, match="potential"):
+            run(make, other, tmp_path, resume=True)
+    assert run(make, tiny_mace((1, 6, 8), seed=1), tmp_path, resume=True).steps_done == 60
+
+
+def test_the_file_of_the_potential_may_move(small_mace, model_file, tmp_path):
+    shutil.copy(model_file, tmp_path / "elsewhere.safetensors")
+    run(CASES["nvt"][0], str(model_file), tmp_path)
+    run(CASES["nvt"][0], str(tmp_path / "elsewhere.safetensors"), tmp_path, resume=True, steps=70)
+
+
+def test_a_foreign_calculator_is_known_by_name_and_parameters(tmp_path):
+    def go(calculator, **options):
+        return run_md(ethanol(), calculator, out=tmp_path, **SETTINGS, **options)
+
+    first = Springs(ethanol())
+    first.set(cutoff=3.0)
+    go(first)
+    # It has counted its calls in the meantime, which is no other potential.
+    go(first, resume=True)
+    again = Springs(ethanol())
+    again.set(cutoff=3.0)
+    go(again, resume=True)
+    again.set(cutoff=4.0)
+    with pytest.raises(UserError, match="potential 'Springs"):
+        go(again, resume=True)
+
+
+@pytest.mark.parametrize("thermostat", ["langevin", "nose-hoover"])
+@pytest.mark.parametrize(
+    "constraints",
+    [
+        lambda a: FixBondLengths([(0, 1), (1, 2)]),
+        lambda a: FixInternals(bonds=[[None, [0, 1]]], angles_deg=[[None, [0, 1, 2]]]),
+    ],
+)
+def test_the_same_numbers_with_constraints(constraints, thermostat, tmp_path):
+    """Also the lengths: those of the start, not those of the checkpoint."""
+
+    def make():
+        atoms = ethanol()
+        atoms.set_constraint(constraints(atoms))
+        return atoms
+
+    def go(out, *observers, **options):
+        return run_md(make(), Springs(ethanol()), out=out, observers=observers,
+                      thermostat=thermostat, **SETTINGS, **options)  # fmt: skip
+
+    whole = go(tmp_path / "whole")
+    with pytest.raises(Killed):
+        go(tmp_path / "killed", KillAt(37))
+    resumed = go(tmp_path / "killed", resume=True)
+    assert np.array_equal(resumed.atoms.positions, whole.atoms.positions)
+    for name in FILES:
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+# ---------------------------------------------------------------- damage
+
+
+def cut(path, size):
+    os.truncate(path, size)
+
+
+def rewrite(path, **changes):
+    """Change arrays of a checkpoint; None leaves one out."""
+    with np.load(path) as file:
+        arrays = {**{name: file[name] for name in file.files}, **changes}
+    with path.open("wb") as file:
+        np.savez(file, **{name: value for name, value in arrays.items() if value is not None})
+
+
+def restate(path, **changes):
+    with np.load(path) as file:
+        state = {**json.loads(str(file["state"])), **changes}
+    state = {name: value for name, value in state.items() if value is not None}
+    rewrite(path, state=np.array(json.dumps(state)))
+
+
+DAMAGE = {
+    "not one": (lambda f: (f / NAME).write_bytes(b"PK not one"), NAME),
+    "cut in half": (lambda f: cut(f / NAME, (f / NAME).stat().st_size // 2), NAME),
+    "cut at its end": (lambda f: cut(f / NAME, (f / NAME).stat().st_size - 30), NAME),
+    "empty": (lambda f: cut(f / NAME, 0), NAME),
+    "an array of numbers": (
+        lambda f: (np.save(f / "x.npy", np.ones(3)), (f / "x.npy").replace(f / NAME)),
+        NAME,
+    ),
+    "without state": (lambda f: rewrite(f / NAME, state=None), NAME),
+    "state of a list": (lambda f: rewrite(f / NAME, state=np.array("[1]")), NAME),
+    "without positions": (lambda f: rewrite(f / NAME, positions=None), NAME),
+    "other positions": (lambda f: rewrite(f / NAME, positions=np.ones((2, 3))), NAME),
+    "positions of NaN": (lambda f: rewrite(f / NAME, positions=np.full((6, 3), np.nan)), NAME),
+    "text for momenta": (lambda f: rewrite(f / NAME, momenta=np.array("p")), NAME),
+    "other rows": (lambda f: rewrite(f / NAME, rows=np.ones(4)), NAME),
+    "an integrator's part more": (lambda f: rewrite(f / NAME, **{"integrator:x": 1.0}), NAME),
+    "without random numbers": (lambda f: restate(f / NAME, rng={"state": 1}), NAME),
+    "without offsets": (lambda f: restate(f / NAME, offsets=None), NAME),
+    "without settings": (lambda f: restate(f / NAME, settings=None), NAME),
+    "of an earlier version": (lambda f: restate(f / NAME, version=None), "another version"),
+    "trajectory deleted": (lambda f: (f / FILES[0]).unlink(), "trajectory.extxyz: missing"),
+    "trajectory cut": (lambda f: cut(f / FILES[0], 200), "trajectory.extxyz: shorter"),
+    "trajectory of something else": (
+        lambda f: (f / FILES[0]).write_bytes(b"x" * (f / FILES[0]).stat().st_size),
+        "trajectory.extxyz: frame 0 is not step 0",
+    ),
+    "a frame lost": (
+        lambda f: (f / FILES[0]).write_bytes(
+            (f / FILES[0]).read_bytes().replace(b"step=10 ", b"step=11 ")
+        ),
+        "trajectory.extxyz: frame 2 is not step 10",
+    ),
+    "log deleted": (lambda f: (f / FILES[1]).unlink(), "md.csv: missing"),
+    "log cut": (lambda f: cut(f / FILES[1], 5), "md.csv: shorter"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_one_line_and_costs_nothing_more(name, tmp_path, listing):
+    damage, message = DAMAGE[name]
+    run(CASES["nvt"][0], Morse(), tmp_path)
+    damage(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=message) as caught:
+        run(CASES["nvt"][0], Morse(), tmp_path, resume=True)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_resume_without_a_folder():
     with pytest.raises(UserError, match="give out"):
         run(CASES["nvt"][0], Morse(), None, resume=True)
+
+
+def test_a_failure_right_after_a_resume_shows_the_frame_before(tmp_path):
+    """The frame before is that of the checkpoint's trajectory, not the start."""
+    from ase_ws.md import Finding
+
+    class Fails(KillAt):
+        def check(self, snapshot):
+            return [Finding("fails", "fail", "enough")] if snapshot.step > self.step else []
+
+    run(CASES["nvt"][0], Morse(), tmp_path, steps=35)
+    result = run(CASES["nvt"][0], Morse(), tmp_path, Fails(35), resume=True)
+    before, failing = result.last_frames
+    assert (before.info["step"], failing.info["step"]) == (35, 36)
+    assert abs(before.positions - failing.positions).max() < 0.05
+    whole = run(CASES["nvt"][0], Morse(), tmp_path, Fails(35))
+    np.testing.assert_allclose(before.positions, whole.last_frames[0].positions, atol=1e-7)
 
 
 def test_a_new_run_leaves_no_old_checkpoint(tmp_path):
@@ -143,10 +333,3 @@ def test_a_new_run_leaves_no_old_checkpoint(tmp_path):
     run(CASES["nvt"][0], Morse(), tmp_path / "run", steps=3)
     assert not (tmp_path / "run" / NAME).exists()
     assert json.loads((tmp_path / "run" / "md.json").read_text())["steps_done"] == 3
-
-
-def test_a_trajectory_that_was_cut(tmp_path):
-    run(CASES["nvt"][0], Morse(), tmp_path / "run")
-    (tmp_path / "run" / "md.csv").write_text("step\n")
-    with pytest.raises(UserError, match=r"md\.csv: shorter"):
-        run(CASES["nvt"][0], Morse(), tmp_path / "run", resume=True)

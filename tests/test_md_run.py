@@ -1,6 +1,9 @@
 """The MD runner: ensembles, reproducibility, files, failures."""
 
+import errno
+import io
 import json
+import os
 
 import ase.io
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.tersoff import Tersoff, TersoffParameters
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, FixCartesian
 from test_md_toys import (
     CurlSprings,
     NaNSprings,
@@ -22,6 +25,7 @@ from test_md_toys import (
 from ase_ws.errors import UserError
 from ase_ws.md import Finding, degrees_of_freedom, read_log, run_md
 from ase_ws.md.files import LogWriter, TrajectoryWriter
+from ase_ws.md.result import NotWrittenError
 from ase_ws.stability.drift import fit_slope
 
 # T3 of Tersoff, Phys. Rev. B 38, 9902 (1988).
@@ -370,3 +374,189 @@ def test_npt_refuses_constraints():
     atoms.set_constraint(FixAtoms([0]))
     with pytest.raises(UserError, match="constraints"):
         run_md(atoms, EMT(), temperature=300, steps=1, ensemble="npt")
+
+
+# ---------------------------------------------------------------- what a frame takes along
+
+
+def described():
+    atoms = ethanol()
+    atoms.set_tags(range(9))
+    atoms.set_initial_charges(np.linspace(-0.4, 0.4, 9))
+    atoms.set_initial_magnetic_moments(np.eye(9)[2])
+    atoms.set_array("residuenames", np.array(["ETH"] * 9))
+    atoms.set_array("ring", np.arange(9) > 5)
+    atoms.set_array("group", np.arange(9, dtype=np.uint8))
+    return atoms
+
+
+def test_frames_keep_what_describes_the_system(tmp_path):
+    atoms = described()
+    atoms.set_constraint([FixAtoms([0, 1]), FixCartesian([3], (True, False, False))])
+    run_md(atoms, Springs(ethanol()), temperature=300, steps=10, out=tmp_path)
+    for frame in ase.io.read(tmp_path / "trajectory.extxyz", ":"):
+        assert frame.get_tags().tolist() == list(range(9))
+        np.testing.assert_allclose(frame.get_initial_charges(), atoms.get_initial_charges())
+        assert frame.get_initial_magnetic_moments()[2] == 1
+        assert frame.arrays["residuenames"].tolist() == ["ETH"] * 9
+        assert frame.arrays["ring"].tolist() == atoms.arrays["ring"].tolist()
+        assert frame.arrays["group"].tolist() == list(range(9))
+        held = np.zeros((9, 3), dtype=bool)
+        for constraint in frame.constraints:
+            held[constraint.index] |= constraint.mask
+        assert held.tolist() == [[k in (0, 1, 3), k in (0, 1), k in (0, 1)] for k in range(9)]
+        assert frame.get_forces(apply_constraint=False)[0].any() or frame.info["step"] == 0
+    assert json.loads((tmp_path / "md.json").read_text())["constraints"] == [
+        "FixAtoms",
+        "FixCartesian",
+    ]
+
+
+def test_frames_at_a_failure_keep_it_too():
+    atoms = described()
+    atoms.set_constraint(FixAtoms([8]))
+    result = run_md(atoms, NaNSprings(ethanol()), temperature=300, steps=2000, seed=1)
+    for frame in (*result.earlier_frames, *result.last_frames):
+        assert frame.get_tags().tolist() == list(range(9))
+        assert frame.constraints[0].index.tolist() == [8]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("REF_forces", np.zeros((9, 3), dtype=int)),
+        ("forces", np.zeros((9, 3))),
+        ("dft_energy_per_atom", np.arange(9)),
+        ("some_numbers", np.linspace(0, 1, 9)),
+        ("unreadable", np.array(["a b"] * 9)),
+        ("empty", np.array([""] * 9)),
+        ("things", np.array([None] * 9, dtype=object)),
+    ],
+)
+def test_other_columns_stay_behind(name, values, tmp_path):
+    atoms = ethanol()
+    atoms.arrays[name] = values
+    run_md(atoms, Springs(ethanol()), temperature=300, steps=1, out=tmp_path)
+    frames = ase.io.read(tmp_path / "trajectory.extxyz", ":")
+    assert len(frames) == 2
+    assert name not in frames[-1].arrays
+
+
+# ---------------------------------------------------------------- full and forbidden disks
+
+
+class Sips(io.FileIO):
+    """Takes a hundred bytes at a time, as the system may."""
+
+    def write(self, data):
+        return super().write(bytes(data)[:100])
+
+
+class Small(Sips):
+    """On a disk that is full after 5000 bytes of each file."""
+
+    def write(self, data):
+        room = max(5000, os.fstat(self.fileno()).st_size) - self.tell()
+        if room == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(bytes(data)[:room])
+
+
+def test_short_writes_are_completed(tmp_path, monkeypatch):
+    monkeypatch.setattr("ase_ws.md.files.io.FileIO", Sips)
+    run_md(ethanol(), Springs(ethanol()), temperature=300, steps=30, out=tmp_path)
+    assert len(ase.io.read(tmp_path / "trajectory.extxyz", ":")) == 4
+    assert read_log(tmp_path / "md.csv")["step"].tolist() == [0, 10, 20, 30]
+
+
+def test_a_full_disk_leaves_whole_frames(tmp_path, monkeypatch):
+    monkeypatch.setattr("ase_ws.md.files.io.FileIO", Small)
+    with pytest.raises(OSError, match=r"No space left on device: '.*trajectory\.extxyz'"):
+        run_md(ethanol(), Springs(ethanol()), temperature=300, steps=99, interval=1, out=tmp_path)
+    frames = ase.io.read(tmp_path / "trajectory.extxyz", ":")
+    assert 2 < len(frames) < 10
+    assert [frame.info["step"] for frame in frames] == list(range(len(frames)))
+    size = (tmp_path / "trajectory.extxyz").stat().st_size
+    assert size < 5000  # nothing of the frame that did not fit
+
+
+def test_the_result_outlives_a_summary_that_cannot_be_written(tmp_path, monkeypatch):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("ase_ws.md.result.write_text", full)
+    with pytest.raises(NotWrittenError, match=r"No space left.*md\.json") as caught:
+        run_md(ethanol(), Springs(ethanol()), temperature=300, steps=10, out=tmp_path)
+    assert caught.value.result.steps_done == 10
+
+
+@pytest.mark.parametrize(
+    ("out", "error"),
+    [("file", FileExistsError), ("file/below", NotADirectoryError), ("n" * 300, OSError)],
+)
+def test_a_folder_that_cannot_be(out, error, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    calculator = Springs(ethanol())
+    with pytest.raises(error, match=r"file|nnn"):
+        run_md(ethanol(), calculator, temperature=300, steps=10, out=tmp_path / out)
+    assert calculator.calls == 1  # the start; not one step
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_folder_without_the_right_to_write_costs_no_earlier_run(tmp_path, monkeypatch):
+    run_md(ethanol(), Springs(ethanol()), temperature=300, steps=10, out=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def forbidden(*args, **kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "some temporary name")
+
+    monkeypatch.setattr("ase_ws.md.files.tempfile.TemporaryFile", forbidden)
+    with pytest.raises(PermissionError, match=str(tmp_path)):
+        run_md(ethanol(), Springs(ethanol()), temperature=300, steps=10, out=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+# ---------------------------------------------------------------- calculators that change
+
+
+class Shapes(NaNSprings):
+    """Forces of another shape once a bond is stretched; some that NumPy would stretch."""
+
+    def __init__(self, reference, shape):
+        super().__init__(reference)
+        self.shape = shape
+
+    def spoil(self, atoms, lengths):
+        if (lengths - self.lengths)[self.k > self.k.min()].max() > self.reach:
+            self.results = {"energy": 0.0, "forces": np.zeros(self.shape)}
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "nvt"])
+@pytest.mark.parametrize("shape", [(1, 3), (9, 1), (3,), (8, 3), (9, 3, 1), ()])
+def test_forces_of_another_shape_stop_the_run(shape, ensemble, tmp_path):
+    result = run_md(
+        ethanol(), Shapes(ethanol(), shape), temperature=300, steps=2000, seed=1,
+        ensemble=ensemble, out=tmp_path,
+    )  # fmt: skip
+    assert result.stopped_by is not None
+    assert result.stopped_by.check == "calculator"
+    assert f"forces of shape {shape}" in result.stopped_by.message
+    assert "\n" not in result.stopped_by.message
+    frames = ase.io.read(tmp_path / "trajectory.extxyz", ":")
+    assert len(frames) == result.steps_done // 10 + 1
+    assert json.loads((tmp_path / "md.json").read_text())["stopped_by"]["check"] == "calculator"
+
+
+def test_forces_of_another_shape_at_the_start_are_refused():
+    atoms = ethanol()
+    atoms.positions[0] += 0.2
+    with pytest.raises(UserError, match=r"forces of shape \(1, 3\), expected \(9, 3\)"):
+        run_md(atoms, Shapes(ethanol(), (1, 3)), temperature=300, steps=5)
+
+
+@pytest.mark.parametrize("mass", [0.0, -1.0, np.nan])
+def test_masses_that_are_none(mass):
+    atoms = ethanol()
+    atoms.set_masses([12.0] * 8 + [mass])
+    with pytest.raises(UserError, match=r"atom 8 \(H\) has a mass"):
+        run_md(atoms, Springs(ethanol()), temperature=300, steps=5)

@@ -263,3 +263,70 @@ def test_each_replica_is_handed_over_when_it_ends():
     )  # fmt: skip
     assert ended == [(1, 10), (0, 20)]
     assert [result.steps_done for result in results] == [20, 10]
+
+
+class Moody(Morse):
+    """After so many calls, or for stretched molecules, it raises, or answers otherwise."""
+
+    def __init__(self, mood, calls=10**9, beyond=np.inf):
+        super().__init__(**MORSE)
+        self.mood, self.calls_left, self.beyond = mood, calls, beyond
+
+    def __call__(self, batch, **options):
+        found = super().__call__(batch, **options)
+        self.calls_left -= 1
+        if self.calls_left >= 0 and float(batch.positions.norm(dim=1).max()) < self.beyond:
+            return found
+        if self.mood == "raises":
+            raise RuntimeError("no room\nfor two lines")
+        if self.mood == "NaN":
+            return found._replace(energy=found.energy * np.nan, forces=found.forces * np.nan)
+        return found._replace(forces=found.forces[:1])
+
+
+@pytest.mark.parametrize("mood", ["raises", "NaN", "shape"])
+@pytest.mark.parametrize("thermostat", ["bussi", "langevin"])
+def test_a_potential_that_starts_to_fail_ends_all_replicas(mood, thermostat, tmp_path):
+    results = run_replicas(
+        relaxed("CH3OH"), Moody(mood, calls=23), temperature=300, steps=60, seeds=(0, 1),
+        thermostat=thermostat, out=tmp_path, interval=5,
+    )  # fmt: skip
+    for number, result in enumerate(results):
+        failure = result.stopped_by
+        assert failure is not None
+        assert failure.check == ("finite" if mood == "NaN" else "calculator")
+        assert "\n" not in failure.message
+        assert result.steps_done == (23 if mood == "NaN" else 22)
+        log = read_log(tmp_path / f"replica_{number:03d}" / "md.csv")
+        assert log["step"].tolist()[:5] == [0, 5, 10, 15, 20]
+        assert len(result.last_frames) == 2
+
+
+@pytest.mark.parametrize("mood", ["raises", "shape"])
+def test_the_replica_that_upsets_the_potential_is_named_and_the_others_go_on(mood):
+    still = Atoms("C2", positions=[[0.6, 0, 0], [-0.6, 0, 0]])
+    fast = still.copy()
+    still.set_momenta([[0, 0.1, 0], [0, -0.1, 0]])
+    fast.set_momenta([[0, 0, 30.0], [0, 0, -30.0]])
+    results = run_replicas(
+        [still, fast, still], Moody(mood, beyond=1.5), ensemble="nve", temperature=300, steps=37,
+        timestep=1.0, seeds=(0, 1, 2), keep_velocities=True, interval=5,
+    )  # fmt: skip
+    assert [r.steps_done for r in (results[0], results[2])] == [37, 37]
+    assert results[0].stopped_by is None
+    failure = results[1].stopped_by
+    assert failure is not None
+    assert failure.check == "calculator"
+    assert failure.step == results[1].steps_done + 1
+    (alone,) = run_replicas(
+        still, Moody(mood), ensemble="nve", temperature=300, steps=37, timestep=1.0, seeds=(0,),
+        keep_velocities=True, interval=5,
+    )  # fmt: skip
+    np.testing.assert_allclose(results[2].atoms.positions, alone.atoms.positions, atol=1e-12)
+
+
+def test_a_potential_that_cannot_start_says_so():
+    with pytest.raises(RuntimeError, match="no room"):
+        run_replicas(
+            molecule("H2O"), Moody("raises", calls=0), temperature=300, steps=3, seeds=(0, 1)
+        )

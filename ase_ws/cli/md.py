@@ -47,12 +47,13 @@ def md(
     quiet: Quiet = False,
 ) -> None:
     """Run MD with the checks switched on; exit 3 if one of them stopped it."""
+    from ase_ws.md.result import NotWrittenError
     from ase_ws.md.run import run_md
     from ase_ws.stability.observers import default_checks
 
-    atoms, calculator, largest_force = attach(model, structure, dtype, device)
     if not resume:
         require_free(out, overwrite=overwrite, resume="--resume")
+    atoms, calculator, largest_force = attach(model, structure, dtype, device)
     if not calculator.conservative and not quiet:
         err_console.print(
             "[yellow]note:[/] the forces of this model are a direct readout, not the gradient of "
@@ -60,22 +61,27 @@ def md(
             soft_wrap=True,
         )
     with thread_limit(threads, len(atoms)), step_progress("md", quiet=quiet) as report:
-        result = run_md(
-            atoms,
-            calculator,
-            ensemble=ensemble.value,
-            temperature=temperature,
-            thermostat=thermostat.value,
-            steps=steps,
-            timestep=timestep,
-            pressure=pressure,
-            seed=seed,
-            interval=interval,
-            observers=default_checks(largest_training_force=largest_force),
-            out=out,
-            resume=resume,
-            progress=report,
-        )
+        try:
+            result = run_md(
+                atoms,
+                calculator,
+                ensemble=ensemble.value,
+                temperature=temperature,
+                thermostat=thermostat.value,
+                steps=steps,
+                timestep=timestep,
+                pressure=pressure,
+                seed=seed,
+                interval=interval,
+                observers=default_checks(largest_training_force=largest_force),
+                out=out,
+                resume=resume,
+                progress=report,
+            )
+        except NotWrittenError as error:
+            if not quiet:
+                _print_md(error.result, out)
+            raise
     if not quiet:
         _print_md(result, out)
     if result.stopped_by is not None:

@@ -7,12 +7,18 @@
 | `integrators_batched.py` | its integrators |
 | `result.py` | `MDResult`, and the record of a run |
 | `integrators.py` | ASE's integrators and what each of them conserves |
+| `constraints.py` | ASE's constraints, made right for MD or refused |
+| `freedom.py` | what they leave to move, measured |
 | `velocities.py` | degrees of freedom, temperature, initial velocities |
 | `observer.py` | `Observer`, `Snapshot`, `Finding`: what the checks see and say |
 | `watch.py` | the observers at work |
 | `finite.py` | the check that every run has |
 | `evaluation.py` | asking the calculator; a bad set-up against a bad geometry |
 | `files.py` | trajectory and log that survive a kill |
+| `frames.py` | what a frame takes from the starting structure |
+| `checkpoint.py` | going on after a kill, to the same numbers |
+| `start.py` | what a resumed run must have in common with the one before |
+| `fingerprint.py` | which potential it is, by content |
 """
 
 from ase_ws.md.files import read_log

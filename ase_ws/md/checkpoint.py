@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,37 @@ from ase.md.md import MolecularDynamics
 
 from ase_ws.atomic import atomic_path
 from ase_ws.errors import UserError
-from ase_ws.md.files import LOG_COLUMNS
-from ase_ws.md.integrators import Baths
+from ase_ws.md.files import LOG, LOG_COLUMNS, TRAJECTORY, naming
 from ase_ws.md.observer import RunContext, Snapshot
 from ase_ws.md.result import Record
+from ase_ws.md.start import Start
 
 NAME = "md.checkpoint.npz"
+#: Raised when an older checkpoint lacks something.
+VERSION = 2
 
 #: Parts of ASE's integrators that have a state of their own.
 _PARTS = ("_thermostat", "_barostat")
 _NOT_STATE = ("masses", "max_steps", "dt")
+
+#: What reading a file may raise that was cut, emptied or overwritten.
+_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+_ANEW = "start anew in another folder"
 
 
 class Checkpoint:
@@ -34,13 +57,14 @@ class Checkpoint:
     Parameters
     ----------
     folder : path
-    settings : dict
-        What must be the same for the run to go on: plain data.
+    start : Start
+        What must be the same for the run to go on.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], settings: dict[str, Any]):
-        self.path = Path(folder) / NAME
-        self.settings = json.loads(json.dumps(settings))
+    def __init__(self, folder: str | os.PathLike[str], start: Start):
+        self.folder = Path(folder)
+        self.path = self.folder / NAME
+        self.start = start
 
     def save(
         self, dynamics: MolecularDynamics, rng: np.random.Generator, record: Record, seconds: float
@@ -48,14 +72,16 @@ class Checkpoint:
         """Write the state after the current step, in place of the one before."""
         atoms = dynamics.atoms
         state = {
-            "settings": self.settings,
+            "version": VERSION,
+            "settings": self.start.settings,
             "step": dynamics.nsteps,
             "rng": rng.bit_generator.state,
             "offsets": record.offsets(),
             "seconds": seconds,
         }
         arrays = {f"integrator:{name}": value for name, value in _state(dynamics)}
-        with atomic_path(self.path) as temporary, temporary.open("wb") as file:
+        arrays.update({f"start:{name}": value for name, value in self.start.arrays.items()})
+        with naming(self.path), atomic_path(self.path) as temporary, temporary.open("wb") as file:
             np.savez(
                 file,
                 state=np.array(json.dumps(state)),
@@ -66,43 +92,81 @@ class Checkpoint:
                 **arrays,
             )
 
-    def load(self) -> Restart | None:
-        """Read the checkpoint; None where there is none.
+    def load(self, dynamics: MolecularDynamics) -> Restart | None:
+        """Read the checkpoint and look whether all is there to go on; None where there is none.
 
         Raises
         ------
         UserError
-            It belongs to another run, or is not a checkpoint.
+            It belongs to another run, is damaged, or a file that it needs is gone or cut.
         """
         if not self.path.exists():
             return None
+        content = self.path.read_bytes()
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             state = json.loads(str(arrays.pop("state")))
-        except (OSError, ValueError, KeyError) as error:
+            version = state.get("version", 1)
+        except _DAMAGE as error:
             raise UserError(
-                f"{self.path}: not a checkpoint of an MD run; delete it to start anew"
+                f"{self.path}: damaged, or not a checkpoint of an MD run: {_ANEW}"
             ) from error
-        for name, now in self.settings.items():
-            before = state["settings"].get(name)
-            if before != now and name != "steps":
-                raise UserError(
-                    f"{self.path}: the run had {name} {before!r}, now it is {now!r}: resume with "
-                    "the same settings, or start anew in another folder"
-                )
-        return Restart(state, arrays)
+        if version != VERSION:
+            raise UserError(
+                f"{self.path}: of another version of ase-ws, it does not say all that a run "
+                f"must go on with: {_ANEW}"
+            )
+        try:
+            saved = Start(
+                state["settings"],
+                {k.removeprefix("start:"): v for k, v in arrays.items() if k.startswith("start:")},
+            )
+            differs = self.start.differs_from(saved)
+            restart = None if differs else Restart(state, arrays, dynamics)
+        except _DAMAGE as error:
+            raise UserError(
+                f"{self.path}: damaged, it does not hold the state of this run: {_ANEW}"
+            ) from error
+        if restart is None:
+            raise UserError(f"{self.path}: {differs}: resume with the same, or {_ANEW}")
+        for key, name in (("trajectory", TRAJECTORY), ("log", LOG)):
+            self._require(self.folder / name, restart.offsets[key])
+        return restart
+
+    @staticmethod
+    def _require(path: Path, size: int) -> None:
+        if not path.is_file():
+            raise UserError(f"{path}: missing, the run cannot go on without it: {_ANEW}")
+        if path.stat().st_size < size:
+            raise UserError(f"{path}: shorter than its checkpoint says, it cannot go on: {_ANEW}")
 
 
 class Restart:
-    """A checkpoint that was read."""
+    """A checkpoint that was read, and fits `dynamics`."""
 
-    def __init__(self, state: dict[str, Any], arrays: dict[str, np.ndarray]):
+    def __init__(
+        self, state: dict[str, Any], arrays: dict[str, np.ndarray], dynamics: MolecularDynamics
+    ):
         self.step = int(state["step"])
         self.seconds = float(state["seconds"])
-        self.offsets: dict[str, int] = state["offsets"]
+        self.offsets = {name: int(state["offsets"][name]) for name in ("trajectory", "log")}
         self._rng = state["rng"]
         self._arrays = arrays
+        self._check(dynamics)
+
+    def _check(self, dynamics: MolecularDynamics) -> None:
+        np.random.default_rng().bit_generator.state = self._rng
+        shapes = {f"integrator:{name}": np.shape(value) for name, value in _state(dynamics)}
+        shapes |= {"positions": (len(dynamics.atoms), 3), "momenta": (len(dynamics.atoms), 3)}
+        shapes |= {"cell": (3, 3), "rows": (len(self.rows), len(LOG_COLUMNS))}
+        held = {k: v for k, v in self._arrays.items() if not k.startswith("start:")}
+        if {name: value.shape for name, value in held.items()} != shapes:
+            raise ValueError("other arrays than the integrator has")
+        if not all(np.isfinite(held[name]).all() for name in ("positions", "momenta", "cell")):
+            raise ValueError("not finite")
+        if self.step < 0 or min(self.offsets.values()) < 0:
+            raise ValueError("before the start")
 
     @property
     def rows(self) -> np.ndarray:
@@ -111,9 +175,7 @@ class Restart:
 
     def restore_atoms(self, atoms: Atoms) -> None:
         """Put the atoms where they were."""
-        atoms.set_cell(self._arrays["cell"])
-        atoms.set_positions(self._arrays["positions"], apply_constraint=False)
-        atoms.set_momenta(self._arrays["momenta"], apply_constraint=False)
+        _place(atoms, *(self._arrays[name] for name in ("cell", "positions", "momenta")))
 
     def restore_dynamics(self, dynamics: MolecularDynamics, rng: np.random.Generator) -> None:
         """Put integrator and random numbers where they were."""
@@ -129,41 +191,39 @@ class Restart:
                 )
 
     def snapshots(self, folder: Path, atoms: Atoms, context: RunContext) -> Iterator[Snapshot]:
-        """Read the frames on file again, for the observers."""
-        conserved = {
-            int(row[0]): row[LOG_COLUMNS.index("conserved_ev_per_atom")] for row in self.rows
-        }
-        for frame in ase.io.iread(folder / "trajectory.extxyz", index=":", format="extxyz"):
-            step = int(frame.info["step"])
-            if step > self.step:
-                return
-            live = atoms.copy()
-            live.set_cell(frame.cell)
-            live.set_positions(frame.positions, apply_constraint=False)
-            live.set_momenta(frame.get_momenta(), apply_constraint=False)
+        """Read the frames on file again, for the observers; each is put into `atoms`.
+
+        Raises
+        ------
+        UserError
+            They are not those that the checkpoint knows.
+        """
+        path = folder / TRAJECTORY
+        frames = ase.io.iread(path, index=":", format="extxyz")
+        rows = self.rows[self.rows[:, 0] <= self.step]
+        for number, row in enumerate(rows):
+            step = int(row[0])
+            try:
+                frame = next(frames)
+                if int(frame.info["step"]) != step:
+                    raise ValueError("another step")
+                energy = float(frame.get_potential_energy(apply_constraint=False))
+                forces = frame.get_forces(apply_constraint=False)
+                _place(atoms, frame.cell.array, frame.positions, frame.get_momenta())
+            except (*_DAMAGE, RuntimeError, StopIteration) as error:
+                raise UserError(
+                    f"{path}: frame {number} is not step {step}, as its checkpoint says; the run "
+                    f"cannot go on: {_ANEW}"
+                ) from error
             yield Snapshot(
                 step=step,
                 time=step * context.timestep,
-                atoms=live,
-                energy=float(frame.get_potential_energy()),
-                forces=frame.get_forces(),
-                conserved=conserved[step] * len(atoms),
+                atoms=atoms,
+                energy=energy,
+                forces=forces,
+                conserved=row[LOG_COLUMNS.index("conserved_ev_per_atom")] * len(atoms),
                 context=context,
             )
-
-
-def settings_of(
-    context: RunContext, baths: Baths, seed: int, interval: int, atoms: Atoms
-) -> dict[str, Any]:
-    """Give what a resumed run must have in common with the one before."""
-    return {
-        "structure": atoms.get_chemical_formula(mode="reduce"),
-        "pbc": atoms.pbc.tolist(),
-        **asdict(context),
-        **asdict(baths),
-        "seed": int(seed),
-        "interval": int(interval),
-    }
 
 
 def forget_lists(atoms: Atoms) -> None:
@@ -175,6 +235,12 @@ def forget_lists(atoms: Atoms) -> None:
     reset = getattr(atoms.calc, "reset", None)
     if callable(reset):
         reset()
+
+
+def _place(atoms: Atoms, cell: np.ndarray, positions: np.ndarray, momenta: np.ndarray) -> None:
+    atoms.set_cell(cell, apply_constraint=False)
+    atoms.set_positions(positions, apply_constraint=False)
+    atoms.set_momenta(momenta, apply_constraint=False)
 
 
 def _state(dynamics: MolecularDynamics) -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -26,12 +26,14 @@ CALCULATOR_FAILURES = (
 )
 
 
-def potential_energy(atoms: Atoms) -> float:
+def potential_energy(atoms: Atoms, *, apply_constraint: bool = True) -> float:
     """Energy in eV that the forces derive from: "free_energy" where there is one, else "energy"."""
     try:
-        return float(atoms.get_potential_energy(force_consistent=True))
+        return float(
+            atoms.get_potential_energy(force_consistent=True, apply_constraint=apply_constraint)
+        )
     except PropertyNotImplementedError:
-        return float(atoms.get_potential_energy())
+        return float(atoms.get_potential_energy(apply_constraint=apply_constraint))
 
 
 class Evaluation(NamedTuple):
@@ -40,7 +42,7 @@ class Evaluation(NamedTuple):
     Attributes
     ----------
     energy : float
-        In eV, see `potential_energy`.
+        In eV, see `potential_energy`, without constraints.
     forces : (n_atoms, 3) array
         In eV/Å, without constraints.
     stress : (6,) array or None
@@ -53,6 +55,30 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(atoms: Atoms) -> Evaluation:
+    """Read what `_results` gives; forces of another shape, which NumPy would stretch, raise."""
+    found = _results(atoms)
+    require_shape(found.forces, len(atoms), 3)
+    return found
+
+
+def require_shape(values: Any, *shape: int, name: str = "forces") -> None:
+    """Raise a ValueError for results of another shape."""
+    if np.shape(values) != shape:
+        raise ValueError(f"{name} of shape {np.shape(values)}, expected {shape}")
+
+
+def misshapen(atoms: Atoms) -> ValueError | None:
+    """Say that the calculator's last forces have another shape, which NumPy says less clearly."""
+    forces = getattr(atoms.calc, "results", {}).get("forces")
+    try:
+        if forces is not None:
+            require_shape(forces, len(atoms), 3)
+    except ValueError as error:
+        return error
+    return None
+
+
+def _results(atoms: Atoms) -> Evaluation:
     """Read energy, forces and stress right after an integrator has asked for the forces.
 
     Through `atoms` each of these costs a comparison of the whole state (some 80 µs), so where
@@ -61,19 +87,34 @@ def evaluate(atoms: Atoms) -> Evaluation:
     calculator = atoms.calc
     results = getattr(calculator, "results", {})
     stress = results.get("stress")
-    # Constraints may add to the energy, so these go the long way.
-    if isinstance(calculator, Calculator) and not atoms.constraints and _plain(calculator):
+    if isinstance(calculator, Calculator) and _plain(calculator):
         known = results.keys() & set(calculator.implemented_properties)
         if {"energy", "forces"} <= known:
             energy = results["free_energy" if "free_energy" in known else "energy"]
             return Evaluation(float(energy), np.array(results["forces"]), stress)
-    return Evaluation(potential_energy(atoms), atoms.get_forces(apply_constraint=False), stress)
+    energy = potential_energy(atoms, apply_constraint=False)
+    return Evaluation(energy, atoms.get_forces(apply_constraint=False), stress)
 
 
 def _plain(calculator: Calculator) -> bool:
     """Whether its getters are ASE's own, which do nothing but look into `results`."""
     getters = ("get_property", "get_potential_energy", "get_forces")
     return all(getattr(type(calculator), name) is getattr(Calculator, name) for name in getters)
+
+
+def check_structure(atoms: Atoms) -> None:
+    """Raise a `UserError` where no MD can start: no atoms, NaN, masses that are none."""
+    if len(atoms) == 0:
+        raise UserError("the structure has no atoms: give one with at least two")
+    if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
+        raise UserError("the starting positions or cell hold NaN or infinity: mend the structure")
+    masses = atoms.get_masses()
+    wrong = np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))
+    if len(wrong):
+        raise UserError(
+            f"atom {wrong[0]} ({atoms.symbols[wrong[0]]}) has a mass of {masses[wrong[0]]:g} amu: "
+            "MD needs positive masses, set them"
+        )
 
 
 def check_start(atoms: Atoms, *, stress: bool = False) -> None:
@@ -90,7 +131,7 @@ def check_start(atoms: Atoms, *, stress: bool = False) -> None:
         # Overflows and NaN are left to the checks, with or without NumPy's warnings as errors.
         with np.errstate(all="ignore"):
             potential_energy(atoms)
-            atoms.get_forces()
+            require_shape(atoms.get_forces(apply_constraint=False), len(atoms), 3)
             if stress:
                 atoms.get_stress()
     except UserError:

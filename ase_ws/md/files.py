@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import ase.io
 import numpy as np
 from ase import Atoms
 
-from ase_ws.errors import UserError
+TRAJECTORY, LOG, SUMMARY = "trajectory.extxyz", "md.csv", "md.json"
 
 LOG_COLUMNS = (
     "step",
@@ -24,20 +26,72 @@ LOG_COLUMNS = (
 )
 
 
-def _open(path: str | os.PathLike[str], offset: int | None) -> io.FileIO:
-    """Open a file anew, or to go on after its first `offset` bytes."""
-    if offset is None:
-        return io.FileIO(path, "w")
-    file = io.FileIO(path, "r+")
-    if file.seek(0, os.SEEK_END) < offset:
-        file.close()
-        raise UserError(f"{path}: shorter than its checkpoint says; it cannot go on: start anew")
-    file.truncate(offset)
-    file.seek(offset)
-    return file
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file in an error of the operating system that does not, such as a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
-class TrajectoryWriter:
+def make_writable(folder: Path) -> None:
+    """Make the folder, and see that files can be made in it, before any of them is touched.
+
+    Raises
+    ------
+    OSError
+        With the name of the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
+class _Appender:
+    """Appends whole pieces to a file, or nothing."""
+
+    def __init__(self, path: str | os.PathLike[str], offset: int | None = None):
+        self._path = path
+        with naming(path):
+            self._file = io.FileIO(path, "w" if offset is None else "r+")
+            if offset is not None:
+                self._file.truncate(offset)
+                self._file.seek(offset)
+
+    @property
+    def offset(self) -> int:
+        """Bytes written so far."""
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _append(self, data: bytes) -> None:
+        start = self.offset
+        with naming(self._path):
+            try:
+                self._write(data)
+            except BaseException:
+                # What is there of the piece would stand in the way of the next.
+                self._file.truncate(start)
+                self._file.seek(start)
+                raise
+
+    def _write(self, data: bytes) -> None:
+        """Write all of it: the system may take a part and say nothing but how much."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+
+class TrajectoryWriter(_Appender):
     """Append frames to an extended XYZ file; a half-written frame is never visible.
 
     A frame is written with a blank first line, and only then its number of atoms is put there.
@@ -47,52 +101,31 @@ class TrajectoryWriter:
 
     _WIDTH = 12
 
-    def __init__(self, path: str | os.PathLike[str], offset: int | None = None):
-        self._file = _open(path, offset)
-
-    @property
-    def offset(self) -> int:
-        """Bytes written so far."""
-        return self._file.tell()
-
     def write(self, frame: Atoms) -> None:
         """Append one frame."""
         text = io.StringIO()
         ase.io.write(text, frame, format="extxyz")
         count, rest = text.getvalue().split("\n", 1)
-        start = self._file.tell()
-        self._file.write(b" " * self._WIDTH + b"\n" + rest.encode())
-        end = self._file.tell()
+        start = self.offset
+        self._append(b" " * self._WIDTH + b"\n" + rest.encode())
+        end = self.offset
         self._file.seek(start)
-        self._file.write(count.rjust(self._WIDTH).encode())
+        self._write(count.rjust(self._WIDTH).encode())
         self._file.seek(end)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
-
-class LogWriter:
+class LogWriter(_Appender):
     """Append rows of `LOG_COLUMNS` to a CSV file, each with one system call."""
 
     def __init__(self, path: str | os.PathLike[str], offset: int | None = None):
-        self._file = _open(path, offset)
+        super().__init__(path, offset)
         if offset is None:
-            self._file.write((",".join(LOG_COLUMNS) + "\n").encode())
-
-    @property
-    def offset(self) -> int:
-        """Bytes written so far."""
-        return self._file.tell()
+            self._append((",".join(LOG_COLUMNS) + "\n").encode())
 
     def write(self, row: Sequence[float]) -> None:
         """Append one row; the first number is the step."""
         numbers = [str(int(row[0])), *(f"{value:.9g}" for value in row[1:])]
-        self._file.write((",".join(numbers) + "\n").encode())
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        self._append((",".join(numbers) + "\n").encode())
 
 
 def read_log(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

@@ -30,9 +30,10 @@ from ase import Atoms, units
 from ase.md.bussi import Bussi
 from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.md import MolecularDynamics
-from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT, NoseHooverChainNVT
+from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT, NoseHooverChainThermostat
 from ase.md.verlet import VelocityVerlet
 
+from ase_ws.md.freedom import constrained_freedom
 from ase_ws.md.observer import RunContext
 from ase_ws.md.velocities import rest
 
@@ -91,6 +92,9 @@ def _nve(atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generat
 
 
 def _bussi(atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator) -> Dynamics:
+    constraints = atoms.constraints
+    # ASE asks each constraint how much it removes; some cannot tell, and n_dof replaces it anyway.
+    atoms.set_constraint()
     bussi = Bussi(
         atoms,
         context.timestep * units.fs,
@@ -98,6 +102,7 @@ def _bussi(atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Gener
         taut=baths.thermostat_time * units.fs,
         rng=rng,
     )
+    atoms.set_constraint(constraints)
     # ASE counts 3N here, but the centre of mass rests (and a molecule does not rotate): with 3N
     # a small molecule would be held at a temperature of 3N/n_dof times the set one.
     bussi.ndof = context.n_dof
@@ -119,33 +124,70 @@ def _langevin(
 
 
 class _Langevin(LangevinBAOAB):
-    """ASE's BAOAB, with the heat counted, and nothing that moves or turns as a whole.
+    """ASE's BAOAB, with the heat counted, constraints, and nothing that moves or turns as a whole.
 
     Taking that motion off the momenta is a projection that is orthogonal in mass-weighted
-    coordinates, so the other degrees of freedom stay canonical.
+    coordinates, so the other degrees of freedom stay canonical; and so are the constraints'.
     """
 
-    heat: float = 0.0
+    def __init__(self, atoms: Atoms, *args: Any, **kwargs: Any):
+        self.heat = 0.0
+        self.freedom = constrained_freedom(atoms) if atoms.constraints else None
+        super().__init__(atoms, *args, **kwargs)
+
+    def _update_accel(self) -> None:
+        # As in ASE's other integrators: the constraints act on the momenta.
+        self.accel = self.atoms.get_forces(md=True) / self.atoms.get_masses()[:, None]
+
+    def _BAOAB_A(self) -> None:  # noqa: N802 - ASE's name
+        atoms, half = self.atoms, 0.5 * self.dt
+        if not atoms.constraints:
+            super()._BAOAB_A()
+            return
+        before = atoms.get_positions()
+        atoms.set_positions(before + half * atoms.get_velocities())
+        atoms.set_velocities((atoms.positions - before) / half)
 
     def _BAOAB_OU(self, *args: Any, **kwargs: Any) -> None:  # noqa: N802 - ASE's name
         before = self.atoms.get_kinetic_energy()
         super()._BAOAB_OU(*args, **kwargs)
-        if not self.atoms.constraints:
-            rest(self.atoms)
+        rest(self.atoms, self.freedom)
         self.heat = self.heat + float(self.atoms.get_kinetic_energy() - before)
 
 
 def _nose_hoover(
     atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator
 ) -> Dynamics:
-    # As for NPT: the chain drives 2K to 3N k_B T.
-    chain = NoseHooverChainNVT(
-        atoms,
-        context.timestep * units.fs,
-        temperature_K=context.temperature * context.n_dof / (3 * len(atoms)),
-        tdamp=baths.thermostat_time * units.fs,
-    )
+    chain = _NoseHoover(atoms, context, baths.thermostat_time * units.fs)
     return Dynamics(chain, reservoir=lambda: float(chain._thermostat.get_thermostat_energy()))
+
+
+class _NoseHoover(VelocityVerlet):
+    """ASE's chain around a step of velocity Verlet.
+
+    As in ASE's own integrator, but that one drives 2K to 3N k_B T and goes on with momenta that
+    know nothing of constraints.
+    """
+
+    def __init__(self, atoms: Atoms, context: RunContext, tdamp: float):
+        super().__init__(atoms, context.timestep * units.fs)
+        self._thermostat = NoseHooverChainThermostat(
+            num_atoms_global=context.n_dof / 3,  # type: ignore[arg-type] - counts 3 for each
+            masses=self.masses,
+            temperature_K=context.temperature,
+            tdamp=tdamp,
+        )
+
+    def step(self, forces: np.ndarray | None = None) -> Any:
+        self._heat()
+        forces = super().step(forces)
+        self._heat()
+        return forces
+
+    def _heat(self) -> None:
+        momenta = self._thermostat.integrate_nhc(self.atoms.get_momenta(), 0.5 * self.dt)
+        # All are scaled alike, which no constraint minds.
+        self.atoms.set_momenta(momenta, apply_constraint=False)
 
 
 def _npt(atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator) -> Dynamics:

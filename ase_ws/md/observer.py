@@ -15,6 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from ase_ws.md.frames import KEPT_INFO, bare_frame  # noqa: F401 - KEPT_INFO for importers
 from ase_ws.md.velocities import kinetic_temperature
 
 Ensemble = Literal["nve", "nvt", "npt"]
@@ -62,11 +63,11 @@ class Snapshot:
     atoms : Atoms
         The live atoms (positions in Å, not wrapped; momenta in ASE units).
     energy : float
-        Potential energy in eV, the one that the forces derive from.
+        Potential energy in eV, the one that the forces derive from, without constraints.
     forces : (n_atoms, 3) array
         Forces in eV/Å, without constraints.
     conserved : float
-        Conserved quantity of the integrator in eV (NVE: E + K).
+        Conserved quantity of the integrator in eV (NVE: E + K, and what constraints add to E).
     context : RunContext
         What holds for the whole run.
     stress : (6,) array or None
@@ -103,29 +104,6 @@ class Snapshot:
         frame = bare_frame(state if state is not None else self.atoms, self.step, self.time)
         frame.calc = SinglePointCalculator(frame, energy=self.energy, forces=self.forces.copy())
         return frame
-
-
-#: Entries of `atoms.info` that describe the system and hold for every frame.
-KEPT_INFO = ("charge", "spin", "multiplicity")
-
-
-def bare_frame(atoms: Atoms, step: int, time: float) -> Atoms:
-    """Copy what makes a frame: elements, positions, momenta, cell, and charge and spin.
-
-    The rest of `info` and arrays stays behind: labels of the starting structure (such as a
-    reference energy) would be wrong for every other frame, and someone might train on them.
-    """
-    frame = Atoms(
-        numbers=atoms.numbers,
-        positions=atoms.positions,
-        cell=atoms.cell,
-        pbc=atoms.pbc,
-        masses=atoms.arrays.get("masses"),
-        info={key: atoms.info[key] for key in KEPT_INFO if key in atoms.info},
-    )
-    frame.arrays["momenta"] = atoms.get_momenta()
-    frame.info.update(step=step, time_fs=time)
-    return frame
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.errors import UserError
+from ase_ws.md.evaluation import check_structure
 from ase_ws.md.finite import FiniteGuard
 from ase_ws.md.integrators_batched import BussiBatched, LangevinBAOAB, VelocityVerletBatched
 from ase_ws.md.observer import Observer, RunContext, Snapshot
@@ -103,7 +104,8 @@ def run_replicas(
     Raises
     ------
     UserError
-        Bad arguments; constraints, which only `run_md` knows.
+        Bad arguments; constraints, which only `run_md` knows. What the potential raises after
+        the start ends the replicas that it raises for, `stopped_by` names it.
 
     Notes
     -----
@@ -120,11 +122,11 @@ def run_replicas(
         thermostat_time,
         [np.random.default_rng(r.noise_seed) for r in replicas],
     )
-    for number, replica in enumerate(replicas):
-        replica.begin([] if observers is None else observers(), out, number, interval)
-    started = time.perf_counter()
     active = list(range(len(replicas)))
     try:
+        for number, replica in enumerate(replicas):
+            replica.begin([] if observers is None else observers(), out, number, interval)
+        started = time.perf_counter()
         for step in range(steps + 1):
             if step:
                 integrator.step()
@@ -228,6 +230,10 @@ def _look(
         replica.watch.steps_done = step
         if suspicious[place]:
             snapshot = _snapshot(replica, frames[place], heats[place], step)
+            if place in state.errors:
+                replica.watch.steps_done = step - 1
+                replica.watch.calculator_failed(state.errors[place])
+                continue
             stopped = replica.watch.look(snapshot) if due or not recorded else False
             if recorded or stopped:
                 replica.record.write(snapshot)
@@ -288,8 +294,7 @@ def _replicas(
     for structure, kelvin, seed in zip(several, temperatures, seeds, strict=True):
         if structure.constraints:
             raise UserError("replicas do not know constraints: use run_md")
-        if not np.isfinite(structure.positions).all():
-            raise UserError("the starting positions hold NaN or infinity: mend the structure")
+        check_structure(structure)
         atoms = structure.copy()
         # As in `run_md`: the same seed draws the same velocities.
         velocity_seed, noise_seed = np.random.SeedSequence(seed).spawn(2)

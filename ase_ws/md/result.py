@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,7 +12,17 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ase_ws.md.files import LOG_COLUMNS, LogWriter, TrajectoryWriter
+from ase_ws.atomic import write_text
+from ase_ws.md.files import (
+    LOG,
+    LOG_COLUMNS,
+    SUMMARY,
+    TRAJECTORY,
+    LogWriter,
+    TrajectoryWriter,
+    make_writable,
+    naming,
+)
 from ase_ws.md.observer import Finding, RunContext, Snapshot
 
 
@@ -76,6 +87,7 @@ class MDResult:
         return {
             "settings": {**asdict(self.context), "seed": self.seed},
             "n_atoms": len(self.atoms),
+            "constraints": [type(c).__name__ for c in self.atoms.constraints],
             "steps_done": self.steps_done,
             "time_ps": self.time_ps,
             "stopped_by": self.stopped_by.to_dict() if self.stopped_by else None,
@@ -83,6 +95,35 @@ class MDResult:
             "seconds": self.seconds,
             "ns_per_day": self.ns_per_day,
         }
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """Write `md.json`.
+
+        Raises
+        ------
+        NotWrittenError
+            With this result, so that a run is not lost for want of space on a disk.
+        """
+        path = Path(folder) / SUMMARY
+        try:
+            with naming(path):
+                write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
+        except OSError as error:
+            raise NotWrittenError(self, error) from error
+
+
+class NotWrittenError(OSError):
+    """A run is done and could not write its summary.
+
+    Attributes
+    ----------
+    result : MDResult
+        What came out of it.
+    """
+
+    def __init__(self, result: MDResult, error: OSError):
+        super().__init__(error.errno, error.strerror, error.filename)
+        self.result = result
 
 
 class Record:
@@ -102,12 +143,10 @@ class Record:
         self._log: LogWriter | None = None
         if out is not None:
             folder = Path(out)
-            folder.mkdir(parents=True, exist_ok=True)
-            self._trajectory = TrajectoryWriter(
-                folder / "trajectory.extxyz", offsets.get("trajectory")
-            )
+            make_writable(folder)
+            self._trajectory = TrajectoryWriter(folder / TRAJECTORY, offsets.get("trajectory"))
             try:
-                self._log = LogWriter(folder / "md.csv", offsets.get("log"))
+                self._log = LogWriter(folder / LOG, offsets.get("log"))
             except BaseException:
                 self._trajectory.close()
                 raise

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
-from ase_ws.atomic import write_text
 from ase_ws.errors import UserError
-from ase_ws.md.checkpoint import Checkpoint, Restart, forget_lists, settings_of
-from ase_ws.md.evaluation import CALCULATOR_FAILURES, check_start, evaluate
+from ase_ws.md.checkpoint import Checkpoint, Restart, forget_lists
+from ase_ws.md.constraints import constraint_energy, with_md_constraints
+from ase_ws.md.evaluation import (
+    CALCULATOR_FAILURES,
+    check_start,
+    check_structure,
+    evaluate,
+    misshapen,
+)
+from ase_ws.md.files import SUMMARY
+from ase_ws.md.freedom import constrained_freedom
 from ase_ws.md.integrators import Baths, Dynamics, Thermostat, build_dynamics
 from ase_ws.md.observer import Ensemble, Observer, RunContext, Snapshot
 from ase_ws.md.result import MDResult, Record
+from ase_ws.md.start import Start
 from ase_ws.md.velocities import degrees_of_freedom, draw_velocities
 from ase_ws.md.watch import Watch, with_guard
 
@@ -101,18 +108,26 @@ def run_md(
     Raises
     ------
     UserError
-        Bad arguments, or a calculator that cannot evaluate the starting structure at all. An
-        exception that it raises later counts as a failure of the potential, `stopped_by` names
-        it.
+        Bad arguments, constraints that MD cannot keep (see `ase_ws.md.constraints`), a calculator
+        that cannot evaluate the starting structure at all, or files that cannot be resumed from.
+        An exception that the calculator raises later counts as a failure of the potential,
+        `stopped_by` names it.
+    OSError
+        The folder cannot be written to, before the first step, or its disk is full: what was
+        written is whole. At the very end it is a `NotWrittenError`, which has the result.
     """
+    if resume and out is None:
+        raise UserError("resume needs the folder of the run: give out")
     _check_arguments(ensemble, temperature, steps, timestep, interval, seed)
     working = _working_copy(atoms, calculator)
     baths = _checked_baths(
         working, ensemble, Baths(thermostat_time, barostat_time, flexible_cell, thermostat)
     )
+    freedom = constrained_freedom(working) if working.constraints else None
     velocity_seed, bath_seed = np.random.SeedSequence(seed).spawn(2)
     if not keep_velocities:
-        draw_velocities(working, temperature, np.random.default_rng(velocity_seed))
+        velocity_rng = np.random.default_rng(velocity_seed)
+        draw_velocities(working, temperature, velocity_rng, freedom)
     elif not (working.get_kinetic_energy() > 0):
         raise UserError(
             "keep_velocities is set, but the atoms have none: set their momenta or draw new ones"
@@ -123,19 +138,16 @@ def run_md(
         temperature=float(temperature),
         timestep=float(timestep),
         steps=int(steps),
-        n_dof=degrees_of_freedom(working),
+        n_dof=degrees_of_freedom(working) if freedom is None else freedom.n_dof,
         pressure=float(pressure) if ensemble == "npt" else None,
     )
     rng = np.random.default_rng(bath_seed)
     dynamics = build_dynamics(working, context, baths, rng)
     watch = Watch(with_guard(observers), working, context)
-    if resume and out is None:
-        raise UserError("resume needs the folder of the run: give out")
-    checkpoint = (
-        None
-        if out is None
-        else Checkpoint(out, settings_of(context, baths, seed, interval, working))
-    )
+    checkpoint = None
+    if out is not None:
+        start = Start.of(working, context, baths, seed, interval, keep_velocities=keep_velocities)
+        checkpoint = Checkpoint(out, start)
     restart = _restart(checkpoint, dynamics, rng, watch) if resume else None
     with Record(
         out,
@@ -144,7 +156,8 @@ def run_md(
         offsets=None if restart is None else restart.offsets,
     ) as record:
         if checkpoint is not None and restart is None:
-            checkpoint.path.unlink(missing_ok=True)
+            for path in (checkpoint.path, checkpoint.folder / SUMMARY):
+                path.unlink(missing_ok=True)
         spent = 0.0 if restart is None else restart.seconds
         started = time.perf_counter() - spent
 
@@ -169,6 +182,7 @@ def run_md(
                 save_every=checkpoint_every,
             )
         seconds = time.perf_counter() - started
+    working.set_constraint(atoms.copy().constraints)
     result = MDResult(
         atoms=working,
         steps_done=watch.steps_done,
@@ -182,7 +196,7 @@ def run_md(
         seed=int(seed),
     )
     if out is not None:
-        write_text(Path(out) / "md.json", json.dumps(result.to_dict(), indent=2) + "\n")
+        result.write(out)
     return result
 
 
@@ -190,10 +204,10 @@ def _restart(
     checkpoint: Checkpoint | None, dynamics: Dynamics, rng: np.random.Generator, watch: Watch
 ) -> Restart | None:
     """Put everything back to where the checkpoint is, if there is one."""
-    restart = None if checkpoint is None else checkpoint.load()
+    restart = None if checkpoint is None else checkpoint.load(dynamics.integrator)
     if checkpoint is None or restart is None:
         return None
-    for snapshot in restart.snapshots(checkpoint.path.parent, watch.atoms, watch.context):
+    for snapshot in restart.snapshots(checkpoint.folder, watch.atoms, watch.context):
         watch.look(snapshot)
     restart.restore_atoms(watch.atoms)
     restart.restore_dynamics(dynamics.integrator, rng)
@@ -224,7 +238,7 @@ def _loop(
         try:
             snapshot = next(snapshots, None)
         except CALCULATOR_FAILURES as error:
-            watch.calculator_failed(error)
+            watch.calculator_failed(misshapen(atoms) or error)
             return
         if snapshot is None:
             return
@@ -254,13 +268,14 @@ def _snapshots(dynamics: Dynamics, atoms: Atoms, context: RunContext) -> Iterato
     """Step the integrator; the first snapshot is the start."""
     for _ in dynamics.integrator.irun(context.steps - dynamics.integrator.nsteps):
         energy, forces, stress = evaluate(atoms)
+        whole = energy + float(atoms.get_kinetic_energy()) + dynamics.reservoir()
         snapshot = Snapshot(
             step=dynamics.integrator.nsteps,
             time=dynamics.integrator.nsteps * context.timestep,
             atoms=atoms,
             energy=energy,
             forces=forces,
-            conserved=energy + float(atoms.get_kinetic_energy()) + dynamics.reservoir(),
+            conserved=whole + (constraint_energy(atoms) if atoms.constraints else 0.0),
             context=context,
             stress=stress,
         )
@@ -271,11 +286,11 @@ def _working_copy(atoms: Atoms, calculator: BaseCalculator | None) -> Atoms:
     calculator = calculator if calculator is not None else atoms.calc
     if calculator is None:
         raise UserError("no calculator: give one, or attach one to the atoms (atoms.calc = ...)")
-    if len(atoms) == 0:
-        raise UserError("the structure has no atoms: give one with at least two")
-    if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
-        raise UserError("the starting positions or cell hold NaN or infinity: mend the structure")
-    working = atoms.copy()
+    check_structure(atoms)
+    working = with_md_constraints(atoms)
+    if working.constraints and working.has("momenta"):
+        # What the constraints do not allow comes off momenta that go on.
+        working.set_momenta(working.get_momenta())
     working.calc = calculator
     return working
 

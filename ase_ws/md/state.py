@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.graphs import collate, graph
+from ase_ws.md.evaluation import CALCULATOR_FAILURES, require_shape
 from ase_ws.md.observer import RunContext
 from ase_ws.typing import GraphBatch
 
@@ -27,6 +28,8 @@ class State:
         Å, ASE's momenta, eV/Å.
     masses : Tensor, (n_atoms, 1), amu
     energy : Tensor, (n_systems,), eV
+    errors : dict
+        What the potential raised for a system, by its place; its energy and forces are NaN.
     owner : Tensor, (n_atoms,)
         System of each atom.
     """
@@ -36,6 +39,7 @@ class State:
         self.skin = skin if calculator.potential.skin_safe else 0.0
         self.device = calculator.graph.device
         self._graph: GraphBatch | None = None
+        self.errors: dict[int, BaseException] = {}
 
     @classmethod
     def of(cls, systems: Sequence[Atoms], calculator: PotentialCalculator, skin: float) -> State:
@@ -44,7 +48,7 @@ class State:
         state.positions = state._tensor(np.concatenate([a.positions for a in systems]))
         state.momenta = state._tensor(np.concatenate([a.get_momenta() for a in systems]))
         state._arrange()
-        state.evaluate()
+        state.energy, state.forces = state._predicted()
         return state
 
     positions: Tensor
@@ -73,11 +77,37 @@ class State:
         return out.index_add(0, self.owner, values)
 
     def evaluate(self) -> None:
-        """Energies and forces at the positions."""
+        """Energies and forces at the positions; where the potential raises, NaN and `errors`."""
+        self.errors = {}
+        try:
+            self.energy, self.forces = self._predicted()
+        except CALCULATOR_FAILURES:
+            # One system has upset the potential, and the batch cannot tell which.
+            self._one_by_one()
+
+    def _predicted(self) -> tuple[Tensor, Tensor]:
         prediction = self.calculator.evaluate(self._current_graph())
+        require_shape(prediction.forces, len(self.positions), 3)
+        require_shape(prediction.energy, len(self.sizes), name="energies")
         assert prediction.forces is not None
-        self.energy = prediction.energy.detach()
-        self.forces = prediction.forces.detach().double()
+        return prediction.energy.detach(), prediction.forces.detach().double()
+
+    def _one_by_one(self) -> None:
+        ends = np.cumsum(self.sizes)[:-1].tolist()
+        positions = torch.tensor_split(self.positions, ends)
+        energies, forces = [], []
+        for place, (system, there) in enumerate(zip(self.systems, positions, strict=True)):
+            alone = State([system], self.calculator, self.skin)
+            alone.positions = there
+            alone._arrange()
+            try:
+                energy, force = alone._predicted()
+            except CALCULATOR_FAILURES as error:
+                self.errors[place] = error
+                energy, force = self.energy.new_full((1,), np.nan), torch.full_like(there, np.nan)
+            energies.append(energy)
+            forces.append(force)
+        self.energy, self.forces = torch.cat(energies), torch.cat(forces)
 
     def _current_graph(self) -> GraphBatch:
         if self._graph is not None:
@@ -142,6 +172,7 @@ class State:
         self.systems = [self.systems[k] for k in places]
         self.positions, self.momenta = self.positions[atoms], self.momenta[atoms]
         self.forces, self.energy = self.forces[atoms], self.energy[stay]
+        self.errors = {}
         if self.systems:
             self._arrange()
         return atoms

@@ -12,7 +12,8 @@ from ase import Atoms
 
 from ase_ws.md.evaluation import describe
 from ase_ws.md.finite import FiniteGuard
-from ase_ws.md.observer import Finding, Observer, RunContext, Snapshot, bare_frame
+from ase_ws.md.frames import bare_frame
+from ase_ws.md.observer import Finding, Observer, RunContext, Snapshot
 
 #: Frames kept for someone who wants to know how a failure came about: so many, this far apart (fs).
 EARLIER, EARLIER_EVERY = 5, 20.0
@@ -73,12 +74,15 @@ class Watch:
         return False
 
     def calculator_failed(self, error: BaseException) -> None:
-        """Take an exception of the calculator for a failure of the potential."""
+        """Take an exception in a step for a failure of the potential, or of a constraint."""
         step = self.steps_done + 1
+        held = _raised_by(error, self.atoms.constraints)
         self.failure = Finding(
-            check="calculator",
+            check="calculator" if held is None else "constraints",
             severity="fail",
-            message=f"the calculator raised {describe(error)}",
+            message=f"the calculator raised {describe(error)}"
+            if held is None
+            else f"{held} could not be kept ({describe(error)}): take a smaller time step",
             step=step,
             time=step * self.context.timestep,
             temperature=self.context.temperature,
@@ -106,10 +110,9 @@ class Watch:
 
     def _frame(self, snapshot: Snapshot, state: _State) -> Atoms:
         atoms = self.atoms.copy()
-        atoms.set_constraint()
-        atoms.set_cell(state.cell)
-        atoms.set_positions(state.positions)
-        atoms.set_momenta(state.momenta)
+        atoms.set_cell(state.cell, apply_constraint=False)
+        atoms.set_positions(state.positions, apply_constraint=False)
+        atoms.set_momenta(state.momenta, apply_constraint=False)
         return snapshot.to_atoms(atoms)
 
 
@@ -117,6 +120,17 @@ class _State(NamedTuple):
     positions: np.ndarray
     momenta: np.ndarray
     cell: np.ndarray
+
+
+def _raised_by(error: BaseException, constraints: Sequence[object]) -> str | None:
+    """Name the constraint in whose methods an exception arose."""
+    trace = error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        if any(owner is constraint for constraint in constraints):
+            return type(owner).__name__.removeprefix("_")
+        trace = trace.tb_next
+    return None
 
 
 def with_guard(observers: Sequence[Observer]) -> list[Observer]:
