@@ -668,9 +668,9 @@ def test_upstream_files_are_read(upstream, tmp_path, structures, name):
     path = tmp_path / "up.model"
     torch.save(upstream_model(upstream, name), path)
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
-    potential = load_potential(path, dtype="float64")
-    os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
     head = {"head": "cc"} if name == "two heads" else {}
+    potential = load_potential(path, dtype="float64", **head)
+    os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
     some = (structures[0], structures[2])
     for atoms, expected, forces in reference_values(upstream, path, some, **head):
         found = evaluate(potential, atoms, forces=True)

@@ -180,7 +180,9 @@ class DirectPotential(PotentialModule):
     def __init__(
         self, body: MACEPotential, settings: ReadoutSettings | None = None, *, seed: int = 0
     ):
-        super().__init__(body.r_max, body.atomic_numbers, body.e0)
+        super().__init__(
+            body.r_max, body.atomic_numbers, body.reference_energies, body.heads, body.head
+        )
         self.body = body
         self.architecture = body.architecture
         self.skin_safe = body.skin_safe
@@ -189,11 +191,11 @@ class DirectPotential(PotentialModule):
             readout = DirectReadout(*body.feature_counts, body.r_max, settings or ReadoutSettings())
         self.readout = readout.to(body.device, body.dtype)
         # One tensor: shifting the reference energies shifts those of the body.
-        self.e0 = body.e0
+        self.reference_energies = body.reference_energies
 
     def _apply(self, fn: Any, recurse: bool = True) -> DirectPotential:
         super()._apply(fn, recurse)
-        self.e0 = self.body.e0
+        self.reference_energies = self.body.reference_energies
         return self
 
     def forward(

@@ -111,6 +111,11 @@ class LeanMACE(torch.nn.Module):
         return self._of[0].dtype
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._of[0].device
+
+    @property
     def architecture(self) -> object:
         """What the network is built from, without what belongs to the training data."""
         own = {"avg_num_neighbors": 1.0, "scale": (1.0,), "shift": (0.0,)}
@@ -145,7 +150,9 @@ class LeanMACE(torch.nn.Module):
     def _read(self) -> None:
         mace = self._of[0]
         self._read_from = _version(mace)
-        self.weights: LeanWeights = read_weights(mace.network, mace.head, mace.dtype, mace.device)
+        self.weights: LeanWeights = read_weights(
+            mace.network, mace.head_index, mace.dtype, mace.device
+        )
         self._elements: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     def up_to_date(self) -> None:
@@ -466,7 +473,7 @@ def _version(mace: MACEPotential) -> tuple[int, ...]:
         id(first),
         first.data_ptr(),
         sum(p._version for p in mace.network.parameters()),
-        mace.e0._version,
+        mace.reference_energies._version,
     )
 
 
