@@ -36,6 +36,9 @@ from ase_ws.typing import GraphBatch, Potential, Prediction
 #: From so many edges on it pays to leave out those of the skin.
 TRIM_EDGES = 2000
 
+# What reading a network of an unexpected shape may raise: upstream's own form evaluates it then.
+_NOT_READ = (UnsupportedError, AttributeError, LookupError, TypeError, ValueError, RuntimeError)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -348,7 +351,7 @@ def lean(potential: Potential, *, compiled: bool = False) -> Potential:
             return LeanMACE(potential, compiled=compiled)
         if isinstance(potential, DirectPotential):
             return LeanDirect(potential, compiled=compiled)
-    except UnsupportedError:
+    except _NOT_READ:
         pass
     return potential
 

@@ -238,7 +238,13 @@ def build_mace(
             ) from error
     if tensors is not None:
         load_weights(network, tensors)
-    return MACEPotential(network, architecture, np.asarray(e0, dtype=float), head)
+    try:
+        return MACEPotential(network, architecture, np.asarray(e0, dtype=float), head)
+    except (RuntimeError, IndexError) as error:
+        raise UserError(
+            f"upstream builds {architecture.size}, but cannot evaluate it "
+            f"({type(error).__name__}); the channels of all degrees must be as many"
+        ) from error
 
 
 def _feature_slices(network: torch.nn.Module) -> tuple[list[slice], list[slice]]:

@@ -222,8 +222,11 @@ def _architecture(
     products = list(root.products._modules.values())
     readouts = list(root.readouts._modules.values())
     radial = root.radial_embedding
+    if not readouts:
+        raise ValueError("no readout: its energy depends on nothing")
     last = readouts[-1]
     contraction = products[0].symmetric_contractions.contractions._modules["0"]
+    hidden = _irreps(products[0].linear.irreps_out)
     mlp_irreps, gate = _readout(last, len(heads))
     neighbours = {_number(block.avg_num_neighbors) for block in interactions}
     if len(neighbours) > 1:
@@ -238,7 +241,7 @@ def _architecture(
         "interaction_first": interactions[0].kind,
         "interaction": interactions[-1].kind,
         "num_interactions": len(interactions),
-        "hidden_irreps": _irreps(products[0].linear.irreps_out),
+        "hidden_irreps": hidden,
         "MLP_irreps": mlp_irreps,
         "correlation": len(contraction.weights._parameters) + 1,
         "gate": gate,
@@ -252,7 +255,9 @@ def _architecture(
         "use_so3": _flag(root, "use_so3", False),
         "use_agnostic_product": _flag(root, "use_agnostic_product", False),
         "use_last_readout_only": _flag(root, "use_last_readout_only", False),
-        "keep_last_layer_irreps": _flag(root, "keep_last_layer_irreps", False),
+        # Upstream does not keep this one; where there are scalars only it makes no difference.
+        "keep_last_layer_irreps": "+" in hidden
+        and _irreps(products[-1].linear.irreps_out) == hidden,
         "use_edge_irreps_first": _flag(root, "use_edge_irreps_first", False),
         "edge_irreps": _irreps(root.edge_irreps) if getattr(root, "edge_irreps", None) else None,
         "heads": heads,
