@@ -91,6 +91,16 @@ def test_what_upstream_builds_and_cannot_evaluate():
     one_line(error)
 
 
+@pytest.mark.parametrize("readout", [{"width": 10**9}, {"n_radial": 10**9}, {"scale": np.inf}])
+def test_impossible_readouts(direct_mace, tmp_path, readout):
+    good = save_potential(direct_mace, tmp_path / "good.safetensors")
+
+    def change(header):
+        return {**header, "readout": {**header["readout"], **readout}}
+
+    refused(rewrite(good, tmp_path / "bad.safetensors", change))
+
+
 RAW = {
     "nested": "[" * 100_000,
     "long number": '{"format": ' + "9" * 10_000 + "}",

@@ -57,7 +57,6 @@ def check_sizes(a: MACEArchitecture, tensors: Mapping[str, Tensor]) -> None:
     UserError
         Names the first number that cannot be.
     """
-    stored = sum(value.numel() for value in tensors.values())
     radial = [1, a.num_bessel, *a.radial_MLP]
     outputs = len(a.heads) * sum(n for n, _, _ in irreps_terms(a.MLP_irreps))
     # A lower bound for each block: a wrong width shows, and what is built stays near what is there.
@@ -68,8 +67,8 @@ def check_sizes(a: MACEArchitecture, tensors: Mapping[str, Tensor]) -> None:
         "MLP_irreps": a.scalars * outputs if a.num_interactions > 1 else 0,
         "edge_irreps": max((n for n, _, _ in irreps_terms(a.edge_irreps or "")), default=0),
     }.items():
-        if size > stored and not _unused(what, a):
-            raise UserError(f"the weights do not fit the architecture: {what} is too large")
+        if not _unused(what, a):
+            check_total(what, size, tensors)
     named = {
         "num_interactions": (a.num_interactions, _count(r"interactions\.(\d+)\.", tensors)),
         "correlation": (
@@ -81,6 +80,17 @@ def check_sizes(a: MACEArchitecture, tensors: Mapping[str, Tensor]) -> None:
     for what, (said, found) in named.items():
         if found is not None and said != found:
             raise UserError(f"the weights do not fit the architecture: {what} is another")
+
+
+def check_total(what: str, size: int, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a size that would need at least so many weights, where there are fewer.
+
+    Raises
+    ------
+    UserError
+    """
+    if size > sum(value.numel() for value in tensors.values()):
+        raise UserError(f"the weights do not fit the architecture: {what} is too large")
 
 
 def _unused(what: str, a: MACEArchitecture) -> bool:
