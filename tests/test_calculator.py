@@ -10,14 +10,20 @@ import pytest
 import torch
 from ase import Atoms, units
 from ase.build import bulk, molecule
-from ase.calculators.calculator import CalculatorError, PropertyNotImplementedError
+from ase.calculators.calculator import (
+    CalculatorError,
+    CalculatorSetupError,
+    PropertyNotImplementedError,
+)
+from ase.calculators.emt import EMT
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
-from ase_ws import PotentialCalculator
+from ase_ws import CommitteeCalculator, GuardedCalculator, PotentialCalculator
 from ase_ws.errors import UserError
+from ase_ws.potentials.direct import DirectPotential
 from ase_ws.testing import Cubic, Curl, Harmonic, LeakyMorse, Morse
 
 
@@ -314,8 +320,16 @@ def test_toys_have_right_forces(potential):
 
 
 def test_unknown_elements_are_named(mace):
-    with pytest.raises(UserError, match=r"does not know.*\bN\b.*H, C, O"):
+    with pytest.raises(UserError, match=r"does not know.*\bN \(atom 0\).*H, C, O"):
         attach(molecule("NH3"), mace).get_potential_energy()
+    for number, name in ((2, "He"), (0, "X"), (119, "Z=119"), (-1, "Z=-1"), (10**6, "Z=1000000")):
+        atoms = molecule("H2O")
+        atoms.numbers[[1, 2]] = number
+        for form in (mace, DirectPotential(mace)):
+            with pytest.raises(UserError, match=rf"{name} \(atom 1\); it knows H, C, O"):
+                attach(atoms, form).get_potential_energy()
+    with pytest.raises(UserError, match=r"N \(atom 0\), Si \(atom 1\)"):
+        PotentialCalculator(mace).calculate_many([molecule("H2O"), Atoms("NSi")])
 
 
 def test_positions_that_are_not_finite_are_refused(mace):
@@ -337,6 +351,130 @@ def test_bad_arguments(mace, tmp_path):
     for wrong in ({"dtype": "float1"}, {"device": "abacus"}, {"dtype": "int64"}):
         with pytest.raises(UserError, match=f"{next(iter(wrong))}"):
             PotentialCalculator(mace, **wrong)
+
+
+# --- keywords --------------------------------------------------------------------------------
+
+UNKNOWN = {
+    "devcie": "has no keyword 'devcie': did you mean 'device'",
+    "dytpe": "did you mean 'dtype'",
+    "Head": "did you mean 'head'",
+    "default_dtype": "its name here is dtype",
+    "model_paths": "as the first argument",
+    "models": "use CommitteeCalculator",
+    "compile_mode": "its name here is compile",
+    "enable_cueq": "compile",
+    "charges_key": "not supported",
+    "label": "it has",
+    "directory": "it has",
+    "command": "it has",
+    "restart": "it has",
+    "kpts": "it has",
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_unknown_keywords_are_errors(name):
+    calculators = {
+        PotentialCalculator: Morse(),
+        CommitteeCalculator: [Morse(), Morse()],
+        GuardedCalculator: EMT(),
+    }
+    for cls, first in calculators.items():
+        with pytest.raises(TypeError, match=f"{cls.__name__} has no keyword '{name}'"):
+            cls(first, **{name: "cpu"})
+        with pytest.raises(TypeError, match=f"'{name}' cannot be set"):
+            cls(first).set(**{name: "cpu"})
+    with pytest.raises(TypeError, match=UNKNOWN[name]):
+        PotentialCalculator(Morse(), **{name: "cpu"})
+
+
+def test_atoms_get_the_calculator_once_it_is_made():
+    for cls, first in ((PotentialCalculator, Morse()), (GuardedCalculator, EMT())):
+        atoms = molecule("H2O")
+        calculator = cls(first, atoms=atoms)
+        assert atoms.calc is calculator
+    atoms = molecule("H2O")
+    assert CommitteeCalculator([Morse(), Morse()], atoms=atoms) is atoms.calc
+    atoms = molecule("H2O")
+    with pytest.raises(UserError):
+        PotentialCalculator("none.safetensors", atoms=atoms)
+    assert atoms.calc is None
+
+
+def test_without_atoms():
+    for calculator in (
+        PotentialCalculator(Morse()),
+        CommitteeCalculator([Morse(), Morse()]),
+        GuardedCalculator(EMT()),
+    ):
+        for ask in (
+            calculator.get_potential_energy,
+            lambda c=calculator: c.get_property("energy"),
+            lambda c=calculator: c.calculate(),
+        ):
+            with pytest.raises(CalculatorSetupError, match=r"no atoms: .*get_property\("):
+                ask()
+        assert calculator.get_property("energy", allow_calculation=False) is None
+
+
+# --- devices ---------------------------------------------------------------------------------
+
+
+class Elsewhere(torch.nn.Module):
+    """A potential whose weights are said to be on a GPU, on a machine that has none."""
+
+    r_max, atomic_numbers, conservative, skin_safe = 2.0, (1, 8), True, True
+    dtype = torch.float64
+    moves = ()
+
+    def __init__(self, device="cuda:0"):
+        super().__init__()
+        self.device = torch.device(device)
+
+    def to(self, *where):
+        moved = copy.deepcopy(self)
+        moved.moves = (*self.moves, *where)
+        moved.device = next((w for w in where if isinstance(w, torch.device)), self.device)
+        return moved
+
+
+def test_a_live_potential_is_used_where_it_is(monkeypatch):
+    potential = Elsewhere()
+    calculator = PotentialCalculator(potential)
+    assert calculator.potential is potential
+    assert calculator.graph.device == torch.device("cuda:0")
+    assert calculator.in_float64().graph.device == torch.device("cuda:0")
+    committee = CommitteeCalculator([potential, Elsewhere("cpu")])
+    assert [m.graph.device.type for m in committee.members] == ["cuda", "cpu"]
+    moved = PotentialCalculator(potential, device="cpu")
+    assert moved.potential is not potential
+    assert moved.potential.moves == (torch.device("cpu"),)
+    assert moved.graph.device == torch.device("cpu")
+    assert potential.moves == ()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for same in ("cuda", "cuda:0", torch.device("cuda", 0)):
+        assert PotentialCalculator(potential, device=same).potential is potential
+    other = PotentialCalculator(potential, device="cuda:1")
+    assert other.graph.device == torch.device("cuda:1")
+
+
+def test_a_live_potential_in_its_precision(mace):
+    for potential in (mace, copy.deepcopy(mace).float()):
+        calculator = PotentialCalculator(potential)
+        assert calculator.potential is potential
+        assert calculator.graph.dtype == potential.dtype
+        assert calculator.graph.device == torch.device("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", torch.device("cuda")])
+def test_no_such_gpu(mace, model_file, device):
+    for source in (mace, model_file):
+        with pytest.raises(UserError, match=r"device 'cuda.*': this machine has no such CUDA"):
+            PotentialCalculator(source, device=device)
+    with pytest.raises(UserError, match="expected auto, cpu"):
+        PotentialCalculator(mace, device=3.5)  # pyright: ignore[reportArgumentType]
 
 
 # --- at work ---------------------------------------------------------------------------------

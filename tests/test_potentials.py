@@ -16,6 +16,7 @@ from ase.build import bulk, molecule
 from safetensors.torch import load_file, save_file
 from scipy.spatial.transform import Rotation
 
+from ase_ws import PotentialCalculator
 from ase_ws.errors import UnsafeFileError, UserError
 from ase_ws.graphs import graph
 from ase_ws.potentials.architecture import MACEArchitecture
@@ -609,6 +610,26 @@ UPSTREAM = {
     "plain MACE": {"plain": True},
     "tanh": {"gate": torch.tanh},
     "attention": {"other": "RealAgnosticAttResidualInteractionBlock"},
+    "no gate": {"gate": None},
+    "readout with biases": {"readout_cls": "NonLinearBiasReadoutBlock"},
+    "one product for all": {"use_agnostic_product": True},
+    "last readout only": {"use_last_readout_only": True, "num_interactions": 3},
+    "whole last layer": {"keep_last_layer_irreps": True},
+    "no parity": {"use_so3": True, "hidden_irreps": "8x0e+8x1e"},
+    "both parities": {"hidden_irreps": "4x0e+4x0o+4x1o+4x1e"},
+    "Soft": {"distance_transform": "Soft"},
+    "cutoff on weights": {"apply_cutoff": False},
+    "non-linear": {
+        "first": "RealAgnosticResidualNonLinearInteractionBlock",
+        "other": "RealAgnosticResidualNonLinearInteractionBlock",
+        "edge_irreps": "8x0e+8x1o",
+        "use_edge_irreps_first": True,
+        "use_agnostic_product": True,
+        "use_last_readout_only": True,
+        "apply_cutoff": False,
+        "distance_transform": "Agnesi",
+        "readout_cls": "NonLinearBiasReadoutBlock",
+    },
 }
 
 
@@ -621,6 +642,10 @@ def upstream_model(mace_package, name):
     first = options.pop("first", "RealAgnosticInteractionBlock")
     other = options.pop("other", "RealAgnosticResidualInteractionBlock")
     plain = options.pop("plain", False)
+    if "readout_cls" in options:
+        options["readout_cls"] = getattr(blocks, options["readout_cls"])
+    if "edge_irreps" in options:
+        options["edge_irreps"] = o3.Irreps(options["edge_irreps"])
     settings_ = {
         "r_max": 4.0,
         "num_bessel": 5,
@@ -663,14 +688,38 @@ def reference_values(mace_package, path, structures, **options):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [n for n in UPSTREAM if n not in ("two heads", "float32")])
+def test_every_network_through_the_calculator_and_back(upstream, tmp_path, structures, name):
+    """Lean or not: upstream's energies, forces and stress; and so again after an export."""
+    path = tmp_path / "up.model"
+    torch.save(upstream_model(upstream, name), path)
+    export_upstream(load_potential(path), tmp_path / "again.model")
+    theirs = upstream.calculators.MACECalculator(model_paths=str(path), default_dtype="float64")
+    for source in (path, tmp_path / "again.model"):
+        ours = PotentialCalculator(source)
+        for atoms in (structures[0], structures[2]):
+            expected, found = atoms.copy(), atoms.copy()
+            expected.calc, found.calc = theirs, ours
+            energy = expected.get_potential_energy()
+            assert found.get_potential_energy() == pytest.approx(energy, abs=1e-10, rel=0)
+            np.testing.assert_allclose(
+                found.get_forces(), expected.get_forces(), rtol=0, atol=1e-10
+            )
+            if atoms.pbc.all():
+                np.testing.assert_allclose(
+                    found.get_stress(), expected.get_stress(), rtol=0, atol=1e-10
+                )
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", UPSTREAM)
 def test_upstream_files_are_read(upstream, tmp_path, structures, name):
     path = tmp_path / "up.model"
     torch.save(upstream_model(upstream, name), path)
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
-    potential = load_potential(path, dtype="float64")
-    os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
     head = {"head": "cc"} if name == "two heads" else {}
+    potential = load_potential(path, dtype="float64", **head)
+    os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
     some = (structures[0], structures[2])
     for atoms, expected, forces in reference_values(upstream, path, some, **head):
         found = evaluate(potential, atoms, forces=True)

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, CalculatorSetupError, all_changes
+from ase.calculators.calculator import CalculatorSetupError, all_changes
 
 from ase_ws.calculators.potential import PotentialCalculator, results_of
+from ase_ws.calculators.strict import StrictCalculator
 from ase_ws.potentials.stacked import stacked
 from ase_ws.typing import Potential
 
 
-class CommitteeCalculator(Calculator):
+class CommitteeCalculator(StrictCalculator):
     """Mean energy, forces and stress of several potentials, and their spread.
 
     With members m = 1..M, mean X̄ and sample standard deviation s(X) = √(Σ_m |X_m − X̄|² / (M−1)):
@@ -27,13 +28,20 @@ class CommitteeCalculator(Calculator):
     ----------
     members : sequence of path or Potential
         At least two, which know the same elements; best trained alike with other seeds or frames.
-    skin, dtype, device, compile
+    skin, dtype, device, compile, atoms
         As in `PotentialCalculator`.
+    head : str, or sequence of str or None, optional
+        Of multi-head models: the same for all members, or one for each.
 
     Attributes
     ----------
     members : list of PotentialCalculator
     conservative : bool
+
+    Raises
+    ------
+    TypeError
+        A keyword that is none of these.
 
     Notes
     -----
@@ -63,16 +71,21 @@ class CommitteeCalculator(Calculator):
         *,
         skin: float = 0.5,
         dtype: torch.dtype | str | None = None,
-        device: str = "cpu",
+        device: str | torch.device | None = None,
         compile: bool = False,
-        **kwargs: Any,
+        head: str | Sequence[str | None] | None = None,
+        atoms: Atoms | None = None,
+        **unknown: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__(unknown)
         if isinstance(members, str | os.PathLike) or len(members) < 2:
             raise CalculatorSetupError("a committee needs at least two members: give a list")
+        heads = [head] * len(members) if head is None or isinstance(head, str) else list(head)
+        if len(heads) != len(members):
+            raise CalculatorSetupError(f"{len(heads)} heads for {len(members)} members")
         self.members = [
-            PotentialCalculator(m, skin=skin, dtype=dtype, device=device, compile=compile)
-            for m in members
+            PotentialCalculator(m, skin=skin, dtype=dtype, device=device, compile=compile, head=h)
+            for m, h in zip(members, heads, strict=True)
         ]
         first, *others = (set(m.potential.atomic_numbers) for m in self.members)
         for number, elements in enumerate(others, start=1):
@@ -83,6 +96,8 @@ class CommitteeCalculator(Calculator):
                 )
         self.conservative = all(m.conservative for m in self.members)
         self._together = stacked([m.evaluator for m in self.members])
+        if atoms is not None:
+            atoms.calc = self
 
     def calculate(
         self,
@@ -91,18 +106,15 @@ class CommitteeCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Compute the asked properties into `self.results` (ASE's interface)."""
-        super().calculate(atoms, list(properties), list(system_changes))
-        if system_changes:
-            self.results = {}
+        super().calculate(atoms, properties, system_changes)
         wanted = {"forces" if name == "forces_spread" else name for name in properties}
         self.results.update(_mean_and_spread(self._of_members(wanted)))
 
     def in_float64(self) -> CommitteeCalculator:
         """Give a committee of its own on float64 copies of the members, not compiled."""
         members = [member.in_float64() for member in self.members]
-        first = members[0].graph
         return CommitteeCalculator(
-            [member.potential for member in members], skin=first.skin, device=str(first.device)
+            [member.potential for member in members], skin=members[0].graph.skin
         )
 
     def _of_members(self, wanted: set[str]) -> list[dict[str, Any]]:

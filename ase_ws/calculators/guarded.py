@@ -12,12 +12,13 @@ from ase import Atoms
 from ase.calculators.calculator import (
     BaseCalculator,
     CalculationFailed,
-    Calculator,
     CalculatorSetupError,
     all_changes,
 )
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
+
+from ase_ws.calculators.strict import StrictCalculator
 
 OnViolation = Literal["raise", "warn", "record"]
 #: A check of one's own: None where all is well, else a `Violation`.
@@ -56,7 +57,7 @@ class ViolationWarning(UserWarning):
     """A single point did not pass."""
 
 
-class GuardedCalculator(Calculator):
+class GuardedCalculator(StrictCalculator):
     """Wrap any ASE calculator; its results pass only if they pass the checks.
 
     =========  ============================================================  =====================
@@ -81,6 +82,13 @@ class GuardedCalculator(Calculator):
         Needs a calculator that knows "forces_spread", such as `CommitteeCalculator`.
     checks : sequence of callable
         More checks: called as `check(atoms, results)`, give a `Violation` or None.
+    atoms : Atoms, optional
+        Get the calculator attached.
+
+    Raises
+    ------
+    TypeError
+        A keyword that is none of these.
 
     Attributes
     ----------
@@ -101,9 +109,10 @@ class GuardedCalculator(Calculator):
         max_force: float | None = 50.0,
         max_spread: float | None = None,
         checks: Sequence[Check] = (),
-        **kwargs: Any,
+        atoms: Atoms | None = None,
+        **unknown: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__(unknown)
         if on_violation not in ("raise", "warn", "record"):
             raise CalculatorSetupError(
                 f"on_violation is {on_violation!r}: use 'raise', 'warn' or 'record'"
@@ -118,6 +127,8 @@ class GuardedCalculator(Calculator):
         self.contact, self.max_force, self.max_spread = contact, max_force, max_spread
         self.checks = list(checks)
         self.violations: list[Violation] = []
+        if atoms is not None:
+            atoms.calc = self
 
     @property
     def conservative(self) -> bool:
@@ -131,9 +142,7 @@ class GuardedCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Compute the asked properties and check them (ASE's interface)."""
-        super().calculate(atoms, list(properties), list(system_changes))
-        if system_changes:
-            self.results = {}
+        super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
         wanted = list(properties)
         if self.max_spread is not None and "forces" in wanted:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from ase import Atoms
 from ase.calculators.calculator import (
-    Calculator,
     CalculatorSetupError,
     PropertyNotImplementedError,
     all_changes,
@@ -18,13 +17,14 @@ from ase.calculators.calculator import (
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_ws.calculators.neighbours import SkinnedGraph
+from ase_ws.calculators.strict import StrictCalculator
 from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.potentials.files import load_potential
 from ase_ws.potentials.lean import lean
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
 
-class PotentialCalculator(Calculator):
+class PotentialCalculator(StrictCalculator):
     """Energy, forces and stress of a potential, in ASE's units and conventions.
 
     Computes only what is asked for: an energy costs no backward pass, forces no strain. Energies
@@ -40,11 +40,15 @@ class PotentialCalculator(Calculator):
         ignored where edges beyond the cutoff would add something.
     dtype : torch.dtype or str, optional
         Precision of the network: "float32" or "float64"; default as saved.
-    device : str
-        "cpu", "cuda", ...
+    device : str or torch.device, optional
+        "cpu", "cuda", ...; default where a live potential is, the CPU for a file.
     compile : bool
         Use torch.compile: the first calculation takes a minute or two, the others less than half
         the time. For MD of small structures; edges are padded, so that it compiles once.
+    head : str, optional
+        Of a multi-head model, as in `load_potential`. A live potential has its head already.
+    atoms : Atoms, optional
+        Get the calculator attached.
 
     Attributes
     ----------
@@ -53,6 +57,11 @@ class PotentialCalculator(Calculator):
         Its lean form, where there is one.
     conservative : bool
         False where forces are a direct readout: then energy is not conserved in MD.
+
+    Raises
+    ------
+    TypeError
+        A keyword that is none of these.
 
     Examples
     --------
@@ -71,15 +80,19 @@ class PotentialCalculator(Calculator):
         *,
         skin: float = 0.5,
         dtype: torch.dtype | str | None = None,
-        device: str = "cpu",
+        device: str | torch.device | None = None,
         compile: bool = False,
-        **kwargs: Any,
+        head: str | None = None,
+        atoms: Atoms | None = None,
+        **unknown: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__(unknown)
         if isinstance(potential, str | os.PathLike):
-            potential = load_potential(potential, dtype=dtype, device=device).requires_grad_(False)
-        elif dtype is not None or device != "cpu":
-            potential = _moved_copy(potential, dtype, device)
+            potential = load_potential(potential, dtype=dtype, device=device or "cpu", head=head)
+            potential.requires_grad_(False)
+        else:
+            _check_head(potential, head)
+            potential = _as_asked(potential, dtype, device)
         self.potential: Potential = potential
         self.conservative = potential.conservative
         self._compile = compile
@@ -87,9 +100,11 @@ class PotentialCalculator(Calculator):
         self.graph = SkinnedGraph(
             potential.r_max,
             skin if potential.skin_safe else 0.0,
-            resolve_device(device),
+            _device_of(potential),
             getattr(potential, "dtype", torch.float64),
         )
+        if atoms is not None:
+            atoms.calc = self
 
     def calculate(
         self,
@@ -98,9 +113,7 @@ class PotentialCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Compute the asked properties into `self.results` (ASE's interface)."""
-        super().calculate(atoms, list(properties), list(system_changes))
-        if system_changes:
-            self.results = {}
+        super().calculate(atoms, properties, system_changes)
         atoms = self.atoms
         assert atoms is not None
         stress = "stress" in properties
@@ -171,8 +184,7 @@ class PotentialCalculator(Calculator):
         # Potentials that are no torch modules have the one precision that they are written for.
         if isinstance(potential, torch.nn.Module):
             potential = potential.to(torch.float64)
-        device = str(self.graph.device)
-        return PotentialCalculator(potential, skin=self.graph.skin, device=device)
+        return PotentialCalculator(potential, skin=self.graph.skin)
 
     def _prepared(self) -> Potential:
         evaluator = lean(self.potential, compiled=self._compile)
@@ -233,9 +245,37 @@ def _apart(prediction: Prediction, structures: Sequence[Atoms]) -> list[dict[str
     return [results_of(Prediction(*values)) for values in zip(*parts, strict=True)]
 
 
-def _moved_copy(potential: Potential, dtype: torch.dtype | str | None, device: str) -> Potential:
-    """Copy a live potential before moving it: the caller's stays where it is."""
+def _check_head(potential: Potential, head: str | None) -> None:
+    mine = getattr(potential, "head", None)
+    if head is not None and head != mine:
+        has = "has no heads" if mine is None else f"is there with its head '{mine}'"
+        raise CalculatorSetupError(
+            f"head '{head}': this potential {has}; load another with load_potential(..., head=...)"
+        )
+
+
+def _device_of(potential: Potential) -> torch.device:
+    """Where the weights are; potentials without weights work on the CPU."""
+    found = getattr(potential, "device", None)
+    if found is None and isinstance(potential, torch.nn.Module):
+        tensors = [*potential.parameters(), *potential.buffers()]
+        found = tensors[0].device if tensors else None
+    return torch.device(found or "cpu")
+
+
+def _as_asked(
+    potential: Potential, dtype: torch.dtype | str | None, device: str | torch.device | None
+) -> Potential:
+    """Give a live potential as it is, or a copy where it is to be another: it is never changed."""
+    there = _device_of(potential)
+    wanted = there if device is None else resolve_device(device)
+    # "cuda" stands for whichever one it is on.
+    moves = wanted.type != there.type or wanted.index not in (None, there.index)
+    if dtype is None and not moves:
+        return potential
     if not isinstance(potential, torch.nn.Module):
         raise CalculatorSetupError("dtype and device can only be chosen for torch modules")
-    moved = copy.deepcopy(potential).to(resolve_device(device))
+    moved = copy.deepcopy(potential)
+    if moves:
+        moved = moved.to(wanted)
     return moved if dtype is None else moved.to(resolve_dtype(dtype))

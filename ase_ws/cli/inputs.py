@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
+from ase_ws.cli.output import err_console, plain
+
 
 def attach(
-    model: Path, structure: Path, dtype: str | None, device: str | None
+    model: Path,
+    structure: Path,
+    dtype: str | None,
+    device: str | None,
+    head: str | None = None,
+    *,
+    quiet: bool = False,
 ) -> tuple[Any, Any, float | None]:
-    """Load structure and calculator, and the largest force that the model was trained on."""
+    """Load structure and calculator, and the largest force that the model was trained on.
+
+    Says which of several heads is used, unless `quiet`.
+    """
     from ase_ws.calculators.potential import PotentialCalculator
     from ase_ws.frames import check_elements, frame_from_atoms, read_structure
-    from ase_ws.potentials.files import read_header
+    from ase_ws.potentials.files import HeadWarning, largest_training_force
 
     atoms = read_structure(structure)
-    calculator = PotentialCalculator(model, dtype=dtype, device=device or "cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HeadWarning)  # said below, in our own way
+        calculator = PotentialCalculator(model, dtype=dtype, device=device, head=head)
+    potential: Any = calculator.potential
+    if len(potential.heads) > 1 and not quiet:
+        err_console.print(
+            plain(f"{model}: head '{potential.head}' of {', '.join(potential.heads)}"),
+            soft_wrap=True,
+        )
     # Labels of the structure, if any, do not matter here.
     bare = atoms.copy()
     bare.info, bare.calc = {}, None
-    check_elements(
-        [frame_from_atoms(bare, str(structure))], calculator.potential.atomic_numbers, str(model)
-    )
-    if model.suffix != ".safetensors":
-        return bare, calculator, None
-    provenance = read_header(model).get("provenance", {})
-    return bare, calculator, provenance.get("largest_training_force_ev_per_angstrom")
+    check_elements([frame_from_atoms(bare, str(structure))], potential.atomic_numbers, str(model))
+    return bare, calculator, largest_training_force(model)
 
 
 def thread_limit(number: int | None, n_atoms: int) -> Any:

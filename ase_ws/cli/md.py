@@ -12,6 +12,7 @@ from ase_ws.cli.options import (
     Device,
     Dtype,
     Ensemble,
+    Head,
     ModelArgument,
     Quiet,
     StructureArgument,
@@ -37,6 +38,7 @@ def md(
     pressure: Annotated[float, typer.Option(help="Pressure in bar, NPT only.")] = 1.01325,
     interval: Annotated[int, typer.Option(help="Steps between two frames and log rows.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of velocities and thermostat.")] = 0,
+    head: Head = None,
     dtype: Dtype = None,
     device: Device = None,
     threads: Threads = None,
@@ -53,7 +55,7 @@ def md(
 
     if not resume:
         require_free(out, overwrite=overwrite, resume="--resume")
-    atoms, calculator, largest_force = attach(model, structure, dtype, device)
+    atoms, calculator, largest_force = attach(model, structure, dtype, device, head, quiet=quiet)
     if not calculator.conservative and not quiet:
         err_console.print(
             "[yellow]note:[/] the forces of this model are a direct readout, not the gradient of "

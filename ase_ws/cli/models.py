@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,35 +11,36 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ase_ws.cli.options import ModelArgument
+from ase_ws.cli.options import Head, ModelArgument
 from ase_ws.cli.output import number, out_console, plain
 from ase_ws.errors import UserError
 
 
 def info(
     model: ModelArgument,
+    head: Head = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
     """Show what is in a model file."""
     from ase.data import chemical_symbols
 
-    from ase_ws.potentials.files import load_potential, read_header
+    from ase_ws.potentials.files import read_header
 
-    potential = load_potential(model)
+    potential, named = _loaded(model, head)
     header = read_header(model) if model.suffix == ".safetensors" else {}
-    e0 = {
-        chemical_symbols[z]: float(e)
-        for z, e in zip(potential.atomic_numbers, potential.e0.tolist(), strict=True)
-    }
+    elements = [chemical_symbols[z] for z in potential.atomic_numbers]
+    e0 = dict(zip(elements, potential.e0.tolist(), strict=True))
     facts = {
         "file": str(model),
-        "elements": list(e0),
+        "elements": elements,
         "r_max_angstrom": potential.r_max,
         "parameters": sum(p.numel() for p in potential.parameters()),
         "dtype": str(potential.dtype).removeprefix("torch."),
         "conservative": potential.conservative,
         "skin_safe": potential.skin_safe,
-        "e0_ev": e0,
+        "heads": list(potential.heads),
+        "head": potential.head if named else None,
+        "e0_ev": e0 if named else None,
         "kind": potential.kind,
         "network": potential.architecture.size,
         "architecture": potential.architecture.model_dump(mode="json"),
@@ -48,6 +50,27 @@ def info(
         out_console.print_json(json.dumps(facts))
         return
     _print_info(facts)
+
+
+def _loaded(model: Path, head: str | None) -> tuple[Any, bool]:
+    """Load a model to look at; of several heads none needs to be the one to use."""
+    from ase_ws.potentials.files import HeadError, HeadWarning, load_potential
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HeadWarning)
+        try:
+            return load_potential(model, head=head), True
+        except HeadError as error:
+            if head is not None:
+                raise
+            return load_potential(model, head=error.heads[0]), False
+
+
+def _heads(facts: dict[str, Any]) -> str:
+    used = facts["head"]
+    if used is None:
+        return f"{', '.join(facts['heads'])} (none by default: name one with --head)"
+    return ", ".join(f"{name} (in use)" if name == used else name for name in facts["heads"])
 
 
 def _print_info(facts: dict[str, Any]) -> None:
@@ -61,7 +84,8 @@ def _print_info(facts: dict[str, Any]) -> None:
         "cutoff": f"{facts['r_max_angstrom']} Å",
         "network": f"{facts['network']}, {facts['parameters']:,} weights, {facts['dtype']}",
         "forces": "-dE/dr" if facts["conservative"] else "direct readout, not conservative",
-        "E0 (eV)": ", ".join(f"{k} {v:.4f}" for k, v in facts["e0_ev"].items()) + apart,
+        **({"heads": _heads(facts)} if len(facts["heads"]) > 1 else {}),
+        "E0 (eV)": ", ".join(f"{k} {v:.4f}" for k, v in (facts["e0_ev"] or {}).items()) + apart,
         "made": f"{provenance.get('created', '?')} by ase_ws {provenance.get('ase_ws', '?')}"
         if provenance
         else ("not recorded" if facts["file"].endswith(".safetensors") else "upstream mace-torch"),
@@ -69,13 +93,15 @@ def _print_info(facts: dict[str, Any]) -> None:
     # What `finetune` writes; a file saved from Python may hold other facts, or none.
     if "n_train" in provenance:
         rows["trained on"] = (
-            f"{provenance['n_train']} frames ({provenance['n_train_with_forces']} with forces): "
-            f"{', '.join(provenance['trained_on'])}"
+            f"{provenance['n_train']} frames ({provenance.get('n_train_with_forces', '?')} with "
+            f"forces): {', '.join(provenance.get('trained_on', []))}"
         )
         rows["validation"] = ", ".join(
             f"{k} {number(v)}" for k, v in provenance.get("validation", {}).items() if v is not None
         )
         rows.update({k: str(v) for k, v in provenance.get("notes", {}).items()})
+    if facts["e0_ev"] is None:
+        rows.pop("E0 (eV)")
     for name, value in rows.items():
         table.add_row(f"[bold]{name}[/]", plain(value))
     out_console.print(table)
@@ -95,10 +121,10 @@ def export(
     ),
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
 ) -> None:
-    """Write a model as a file that other programs load."""
-    from ase_ws.potentials.files import export_upstream, load_potential
+    """Write a model, with all its heads, as a file that other programs load."""
+    from ase_ws.potentials.files import export_upstream
 
     if out.exists() and not overwrite:
         raise UserError(f"{out}: exists; use --overwrite or another name")
-    export_upstream(load_potential(model), out)
+    export_upstream(_loaded(model, None)[0], out)
     out_console.print(f"written: {out}", soft_wrap=True)

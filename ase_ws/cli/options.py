@@ -88,3 +88,7 @@ Threads = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Head = Annotated[
+    str | None,
+    typer.Option(help="Head of a multi-head model; `ase-ws info MODEL` lists them."),
+]

@@ -11,7 +11,7 @@ import typer
 from ase_ws.atomic import write_text
 from ase_ws.cli.campaign_progress import campaign_progress
 from ase_ws.cli.inputs import attach, thread_limit
-from ase_ws.cli.options import Device, Dtype, Ensemble, Quiet, Threads, Topology
+from ase_ws.cli.options import Device, Dtype, Ensemble, Head, Quiet, Threads, Topology
 from ase_ws.cli.output import command, out_console, plain
 from ase_ws.errors import UserError
 from ase_ws.folders import require_free
@@ -47,8 +47,12 @@ def stability(
     blame: Annotated[
         bool, typer.Option(help="Rerun failures at half the time step and in float64.")
     ] = True,
+    head: Head = None,
     compare: Annotated[
         Path | None, typer.Option(help="Second model, run with the same seeds.")
+    ] = None,
+    compare_head: Annotated[
+        str | None, typer.Option(help="Head of the second model, if it has several.")
     ] = None,
     calibrate: Annotated[
         Path | None, typer.Option(help="Training frames: thresholds and bond lengths from them.")
@@ -106,7 +110,10 @@ def stability(
         _refuse(structure, "STRUCTURE", "--trajectory has frames of its own")
         if out is not None:
             require_free(out, overwrite=overwrite)
-        report = _trajectory(trajectory, model, kelvins, frame_interval, dtype, device, common)
+        attached = None
+        if model is not None:
+            attached = attach(model, trajectory, dtype, device, head, quiet=quiet)[1]
+        report = _trajectory(trajectory, attached, kelvins, frame_interval, common)
         _finish(report, out, json_file, quiet)
         return
     if model is None or structure is None:
@@ -124,6 +131,8 @@ def stability(
                 structure,
                 scheduler=scheduler,
                 compare=compare,
+                head=head,
+                compare_head=compare_head,
                 calibrate=calibrate,
                 out=out,
                 device=device or "cpu",
@@ -141,8 +150,12 @@ def stability(
                 dtype=dtype,
             )
     else:
-        atoms, calculator, largest_force = attach(model, structure, dtype, device)
-        other = None if compare is None else attach(compare, structure, dtype, device)[1]
+        atoms, calculator, largest_force = attach(
+            model, structure, dtype, device, head, quiet=quiet
+        )
+        other = None
+        if compare is not None:
+            other = attach(compare, structure, dtype, device, compare_head, quiet=quiet)[1]
         if out is not None:
             require_free(out, overwrite=overwrite)
         # One thread for small structures, also where many run at once: a batch gains 1.5 times
@@ -163,8 +176,8 @@ def stability(
                 static=static,
                 blame=blame,
                 compare=other,
-                compare_name="" if compare is None else _label(compare, model),
-                name=_label(model, compare),
+                compare_name="" if compare is None else _label(compare, model, compare_head),
+                name=_label(model, compare, head),
                 progress=progress,
                 **common,
             )
@@ -183,18 +196,15 @@ def _frames(path: Path) -> list[Any]:
 
 def _trajectory(
     path: Path,
-    model: Path | None,
+    calculator: Any,
     kelvins: list[float],
     frame_interval: float | None,
-    dtype: str | None,
-    device: str | None,
     common: dict[str, Any],
 ) -> Any:
     from ase_ws.stability import check_trajectory
 
     if len(kelvins) > 1:
         raise UserError("a trajectory has one temperature: give --temperature once")
-    calculator = None if model is None else attach(model, path, dtype, device)[1]
     return check_trajectory(
         _frames(path),
         calculator,
@@ -230,8 +240,8 @@ def _refuse(given: Any, what: str, why: str) -> None:
         raise UserError(f"{what}: not here, {why}")
 
 
-def _label(model: Path, other: Path | None) -> str:
+def _label(model: Path, other: Path | None, head: str | None) -> str:
     """Name a model by its file, or by its folder where two files have the same name."""
-    if model.stem == "model" or (other is not None and other.stem == model.stem):
-        return f"{model.resolve().parent.name}/{model.stem}"
-    return model.stem
+    same = model.stem == "model" or (other is not None and other.stem == model.stem)
+    name = f"{model.resolve().parent.name}/{model.stem}" if same else model.stem
+    return name if head is None else f"{name} ({head})"

@@ -14,6 +14,7 @@ from ase_ws.graphs import edge_vectors, mean_by_graph, sum_by_graph
 from ase_ws.potentials.derivatives import predict_conservative
 from ase_ws.potentials.mace import Features, MACEPotential
 from ase_ws.potentials.module import PotentialModule, load_weights
+from ase_ws.potentials.plausible import check_total
 from ase_ws.typing import GraphBatch, Prediction
 
 
@@ -24,7 +25,9 @@ class ReadoutSettings(BaseModel):
 
     width: int = Field(default=64, gt=0, description="hidden units of its two small networks")
     n_radial: int = Field(default=8, gt=0, description="radial functions of the pair term")
-    scale: float = Field(default=1.0, gt=0, description="eV/Å: size of a typical force")
+    scale: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="eV/Å: size of a typical force"
+    )
 
 
 class DirectReadout(torch.nn.Module):
@@ -180,7 +183,9 @@ class DirectPotential(PotentialModule):
     def __init__(
         self, body: MACEPotential, settings: ReadoutSettings | None = None, *, seed: int = 0
     ):
-        super().__init__(body.r_max, body.atomic_numbers, body.e0)
+        super().__init__(
+            body.r_max, body.atomic_numbers, body.reference_energies, body.heads, body.head
+        )
         self.body = body
         self.architecture = body.architecture
         self.skin_safe = body.skin_safe
@@ -189,11 +194,11 @@ class DirectPotential(PotentialModule):
             readout = DirectReadout(*body.feature_counts, body.r_max, settings or ReadoutSettings())
         self.readout = readout.to(body.device, body.dtype)
         # One tensor: shifting the reference energies shifts those of the body.
-        self.e0 = body.e0
+        self.reference_energies = body.reference_energies
 
     def _apply(self, fn: Any, recurse: bool = True) -> DirectPotential:
         super()._apply(fn, recurse)
-        self.e0 = self.body.e0
+        self.reference_energies = self.body.reference_energies
         return self
 
     def forward(
@@ -232,8 +237,10 @@ class DirectPotential(PotentialModule):
     ) -> DirectPotential:
         """Build the potential from a model file's content (see `PotentialModule.rebuild`)."""
         body = MACEPotential.rebuild(description, _below("body.", tensors), e0, head)
-        potential = cls(body, ReadoutSettings(**description["readout"]))
-        load_weights(potential.readout, _below("readout.", tensors))
+        settings, weights = ReadoutSettings(**description["readout"]), _below("readout.", tensors)
+        check_total("readout", settings.width * settings.n_radial, weights)
+        potential = cls(body, settings)
+        load_weights(potential.readout, weights)
         return potential
 
 

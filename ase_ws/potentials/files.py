@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -19,13 +19,20 @@ from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.errors import UserError
 from ase_ws.potentials.direct import DirectPotential
 from ase_ws.potentials.mace import MACEPotential, build_mace, to_upstream
-from ase_ws.potentials.module import PotentialModule
+from ase_ws.potentials.module import HeadError, PotentialModule
+from ase_ws.potentials.plausible import check_tensors, reason
+from ase_ws.potentials.provenance import check_provenance
 from ase_ws.potentials.upstream import read_upstream
 
-FORMAT = 1
+#: 2: a row of reference energies for each head. Models of one head are written as 1.
+FORMAT = 2
 _KEY = "ase_ws"
 _E0 = "e0"
 _NETWORK = "network."
+
+
+class HeadWarning(UserWarning):
+    """Of several heads one was taken that nobody had named."""
 
 
 def _kind(name: str) -> type[PotentialModule] | None:
@@ -42,7 +49,7 @@ def save_potential(
     path: str | os.PathLike[str],
     provenance: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a model file, whole or not at all.
+    """Write a model file, whole or not at all, with all its heads.
 
     Parameters
     ----------
@@ -55,11 +62,19 @@ def save_potential(
     Returns
     -------
     Path
+
+    Raises
+    ------
+    UserError
+        Facts that `finetune` writes too, such as "notes", are of another type than there.
     """
     path = Path(path)
+    check_provenance(provenance or {})
     path.parent.mkdir(parents=True, exist_ok=True)
+    rows = potential.reference_energies.cpu()
+    whole = len(rows) > 1 and bool(rows.isfinite().all())
     header = {
-        "format": FORMAT,
+        "format": FORMAT if whole else 1,
         "kind": potential.kind,
         "ase_ws_version": __version__,
         **potential.description(),
@@ -70,7 +85,7 @@ def save_potential(
         for name, value in potential.tensors().items()
         if value.numel() > 0
     }
-    tensors[_E0] = potential.e0.cpu()
+    tensors[_E0] = rows if whole else potential.e0.cpu()
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
     return path
@@ -92,7 +107,8 @@ def load_potential(
         Precision of the network; default the one it was saved in.
     device : str
     head : str, optional
-        Head of a multi-head model.
+        Head of a multi-head model. Default the one that the file names (those of this package
+        do); else, as upstream has it, the one called "default", with a `HeadWarning`.
 
     Returns
     -------
@@ -103,24 +119,51 @@ def load_potential(
     ------
     UserError
         The file is missing, corrupt, or not a model.
+    HeadError
+        There is no such head, or there are several and none is named; lists them.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such model file; expected .safetensors or a mace-torch .model")
-    if path.suffix == ".safetensors":
-        potential = _load_own(path, head)
-    else:
-        upstream = read_upstream(path)
-        potential = build_mace(
-            upstream.architecture,
-            upstream.e0[0],
-            tensors=upstream.tensors,
-            head=head,
-        )
-        potential.e0.copy_(torch.from_numpy(upstream.e0[potential.head]))
+    _check_readable(path)
+    potential = _load_own(path, head) if path.suffix == ".safetensors" else _load_up(path, head)
     if dtype is not None:
         potential = potential.to(resolve_dtype(dtype))
     return potential.to(resolve_device(device)).eval()
+
+
+def _check_readable(path: Path) -> None:
+    wanted = "expected .safetensors or a mace-torch .model"
+    try:
+        if not path.is_file():
+            what = "it is a folder" if path.is_dir() else "nothing of this name"
+            raise UserError(f"{path}: no such model file, {what}; {wanted}")
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if not start:
+        raise UserError(f"{path}: an empty file; {wanted}")
+    if start.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path}: a pointer of Git LFS, not the model; get it with 'git lfs pull'")
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise UserError(f"{path}: a web page, not a model; get the file itself")
+
+
+def _load_up(path: Path, head: str | None) -> PotentialModule:
+    up = read_upstream(path)
+    try:
+        potential = build_mace(up.architecture, up.e0, tensors=up.tensors, head=head)
+    except HeadError as error:
+        raise HeadError(f"{path}: {error}", error.heads) from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    if head is None and len(potential.heads) > 1:
+        warnings.warn(
+            f"{path}: no head is named; of {list(potential.heads)} '{potential.head}' is used, as "
+            "upstream does (head=... takes another)",
+            HeadWarning,
+            stacklevel=3,
+        )
+    return potential
 
 
 def _load_own(path: Path, head: str | None) -> PotentialModule:
@@ -130,16 +173,18 @@ def _load_own(path: Path, head: str | None) -> PotentialModule:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        check_tensors(tensors)
         e0 = tensors.pop(_E0).double().numpy()
-        if not all(torch.isfinite(t).all() for t in tensors.values()) or not np.isfinite(e0).all():
-            raise UserError("the weights hold NaN or infinity; the training had failed")
-        if e0.shape != (len(header["architecture"]["atomic_numbers"]),):
+        if e0.shape[-1:] != (len(header["architecture"]["atomic_numbers"]),):
             raise KeyError("one reference energy for each element")
         network = {name.removeprefix(_NETWORK): value for name, value in tensors.items()}
         return cls.rebuild(header, network, e0, head)
     except (SafetensorError, ValidationError, KeyError, TypeError) as error:
-        detail = " ".join(str(error).split())
-        raise UserError(f"{path}: corrupt model file ({detail:.200}); make it again") from error
+        raise UserError(
+            f"{path}: corrupt model file ({reason(error):.200}); make it again"
+        ) from error
+    except HeadError as error:
+        raise HeadError(f"{path}: {error}", error.heads) from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -154,7 +199,11 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
                 f"{path}: model kind '{header['kind']}', format {header['format']}: made by a "
                 f"newer ase_ws ({header.get('ase_ws_version')}); update this one ({__version__})"
             )
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        check_provenance(header.get("provenance", {}))
+    except UserError as error:
+        raise UserError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+    # ValueError: not JSON, or a number of thousands of digits. RecursionError: nested without end.
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         detail = " ".join(str(error).split())
         raise UserError(
             f"{path}: not a model file of ase_ws, or a corrupt one ({detail:.120}); "
@@ -163,13 +212,21 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     return header
 
 
+def largest_training_force(path: str | os.PathLike[str]) -> float | None:
+    """Largest force that a model was trained on, in eV/Å, where its file tells."""
+    if Path(path).suffix != ".safetensors":
+        return None
+    return read_header(path).get("provenance", {}).get("largest_training_force_ev_per_angstrom")
+
+
 def export_upstream(potential: PotentialModule, path: str | os.PathLike[str]) -> Path:
-    """Write a `.model` file that upstream's `MACECalculator` and tools load.
+    """Write a `.model` file that upstream's `MACECalculator` and tools load, with all its heads.
 
     Raises
     ------
     UserError
-        The potential is not a plain MACE: upstream has no direct forces and no other networks.
+        The potential is not a plain MACE: upstream has no direct forces and no other networks. Or
+        the reference energies of a head are not known.
     """
     if not isinstance(potential, MACEPotential):
         first = " (fine-tune it with --forces conservative first)"
@@ -178,7 +235,8 @@ def export_upstream(potential: PotentialModule, path: str | os.PathLike[str]) ->
             f"conservative MACE models can{first if isinstance(potential, DirectPotential) else ''}"
         )
     path = Path(path)
+    model = to_upstream(potential).to(potential.dtype).eval()
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        torch.save(to_upstream(potential).to(potential.dtype).eval(), temporary)
+        torch.save(model, temporary)
     return path

@@ -36,6 +36,9 @@ from ase_ws.typing import GraphBatch, Potential, Prediction
 #: From so many edges on it pays to leave out those of the skin.
 TRIM_EDGES = 2000
 
+# What reading a network of an unexpected shape may raise: upstream's own form evaluates it then.
+_NOT_READ = (UnsupportedError, AttributeError, LookupError, TypeError, ValueError, RuntimeError)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -111,6 +114,11 @@ class LeanMACE(torch.nn.Module):
         return self._of[0].dtype
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._of[0].device
+
+    @property
     def architecture(self) -> object:
         """What the network is built from, without what belongs to the training data."""
         own = {"avg_num_neighbors": 1.0, "scale": (1.0,), "shift": (0.0,)}
@@ -145,7 +153,9 @@ class LeanMACE(torch.nn.Module):
     def _read(self) -> None:
         mace = self._of[0]
         self._read_from = _version(mace)
-        self.weights: LeanWeights = read_weights(mace.network, mace.head, mace.dtype, mace.device)
+        self.weights: LeanWeights = read_weights(
+            mace.network, mace.head_index, mace.dtype, mace.device
+        )
         self._elements: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     def up_to_date(self) -> None:
@@ -341,7 +351,7 @@ def lean(potential: Potential, *, compiled: bool = False) -> Potential:
             return LeanMACE(potential, compiled=compiled)
         if isinstance(potential, DirectPotential):
             return LeanDirect(potential, compiled=compiled)
-    except UnsupportedError:
+    except _NOT_READ:
         pass
     return potential
 
@@ -466,7 +476,7 @@ def _version(mace: MACEPotential) -> tuple[int, ...]:
         id(first),
         first.data_ptr(),
         sum(p._version for p in mace.network.parameters()),
-        mace.e0._version,
+        mace.reference_energies._version,
     )
 
 

@@ -214,7 +214,13 @@ def _radial_network(network: Any) -> tuple[list[Tensor], Callable[[Tensor], Tens
 
 
 def _activation(act: Any) -> tuple[Callable[[Tensor], Tensor], float]:
+    if act is None:
+        return _unchanged, 1.0
     return act.f, 1.0 if act._is_id else act.cst
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
 
 
 def _readout(readout: Any, head: int) -> Readout:

@@ -18,12 +18,21 @@ from ase_ws.errors import UserError
 from ase_ws.potentials.architecture import MACEArchitecture
 from ase_ws.potentials.derivatives import predict_conservative
 from ase_ws.potentials.guard import default_dtype, undisturbed
-from ase_ws.potentials.module import PotentialModule, leak_beyond_cutoff, load_weights
+from ase_ws.potentials.module import (
+    PotentialModule,
+    choose_head,
+    leak_beyond_cutoff,
+    load_weights,
+)
+from ase_ws.potentials.plausible import check_sizes
 from ase_ws.typing import GraphBatch, Prediction
 
 with undisturbed():
     from e3nn import o3
     from mace import modules
+
+# How upstream's constructors say that they do not know a combination.
+_CANNOT_BE_BUILT = (AssertionError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 class Features(NamedTuple):
@@ -55,15 +64,21 @@ class MACEPotential(PotentialModule):
     network : ScaleShiftMACE
         With reference energies of zero.
     architecture : MACEArchitecture
-    e0 : array, (n_elements,), eV
-        Reference energy of each element, in the order of `architecture.atomic_numbers`.
+    e0 : array, (n_elements,) or (n_heads, n_elements), eV
+        Reference energies, in the order of `architecture.atomic_numbers`.
     head : str, optional
-        Which head of a multi-head model; default the last one that is not a replay head.
+        Which head of a multi-head model is evaluated and trained; default as in `choose_head`.
 
     Attributes
     ----------
     r_max, atomic_numbers, conservative, skin_safe
         As in `ase_ws.typing.Potential`.
+
+    Notes
+    -----
+    Heads share all but their last weights, scale, shift and reference energies. Fine-tuning one
+    of them keeps what is the others' own, but changes the network below them: their energies are
+    then no longer those they were trained for.
     """
 
     kind = "mace"
@@ -76,10 +91,11 @@ class MACEPotential(PotentialModule):
         e0: np.ndarray | Tensor,
         head: str | None = None,
     ):
-        super().__init__(architecture.r_max, architecture.atomic_numbers, e0)
+        super().__init__(
+            architecture.r_max, architecture.atomic_numbers, e0, architecture.heads, head
+        )
         self.network = network
         self.architecture = architecture
-        self.head = _choose_head(architecture.heads, head)
         self._slices = _feature_slices(network)
         self.skin_safe = leak_beyond_cutoff(self) == 0.0
 
@@ -98,7 +114,7 @@ class MACEPotential(PotentialModule):
 
     def description(self) -> dict[str, Any]:
         """Plain data from which the potential is built again."""
-        return {**super().description(), "head": self.architecture.heads[self.head]}
+        return {**super().description(), "head": self.head}
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights and buffers of the network by name."""
@@ -113,12 +129,14 @@ class MACEPotential(PotentialModule):
         head: str | None = None,
     ) -> MACEPotential:
         """Build the potential from a model file's content (see `PotentialModule.rebuild`)."""
-        return build_mace(
-            MACEArchitecture(**description["architecture"]),
-            e0,
-            tensors=tensors,
-            head=head or description.get("head"),
-        )
+        architecture = MACEArchitecture(**description["architecture"])
+        stored = description.get("head")
+        if e0.ndim == 1:
+            # All that earlier versions kept of a multi-head model.
+            rows = np.full((len(architecture.heads), len(e0)), np.nan)
+            rows[choose_head(architecture.heads, stored)] = e0
+            e0 = rows
+        return build_mace(architecture, e0, tensors=tensors, head=head or stored)
 
     def atomic_energies(self, batch: GraphBatch) -> Tensor:
         """Energies per atom, (n_atoms,), eV, float64, differentiable in positions and cell."""
@@ -171,7 +189,7 @@ class MACEPotential(PotentialModule):
             "cell": cell.reshape(-1, 3),
             "batch": batch.batch,
             "ptr": torch.cat([ends.new_zeros(1), ends]),
-            "head": torch.full((batch.n_graphs,), self.head, device=ends.device),
+            "head": torch.full((batch.n_graphs,), self.head_index, device=ends.device),
         }
 
 
@@ -188,7 +206,7 @@ def build_mace(
     Parameters
     ----------
     architecture : MACEArchitecture
-    e0 : array, (n_elements,), eV
+    e0 : array, (n_elements,) or (n_heads, n_elements), eV
     seed : int
         For fresh weights. The global random state is left as it was.
     head : str, optional
@@ -198,18 +216,35 @@ def build_mace(
     Raises
     ------
     UserError
-        Weights are missing, unknown, or of another shape than the architecture says.
+        Weights are missing, unknown, or of another shape than the architecture says; upstream has
+        no such network.
     """
+    choose_head(architecture.heads, head)  # before the work
+    if tensors is not None:
+        check_sizes(architecture, tensors)
     with (
         torch.random.fork_rng(devices=[]),
         undisturbed(),
         default_dtype(getattr(torch, architecture.dtype)),
     ):
         torch.manual_seed(seed)
-        network = modules.ScaleShiftMACE(**_upstream_arguments(architecture))
+        try:
+            network = modules.ScaleShiftMACE(**_upstream_arguments(architecture))
+        except _CANNOT_BE_BUILT as error:
+            detail = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(
+                f"no MACE can be built from {architecture.size}, max_ell {architecture.max_ell}, "
+                f"correlation {architecture.correlation} ({detail:.120})"
+            ) from error
     if tensors is not None:
         load_weights(network, tensors)
-    return MACEPotential(network, architecture, np.asarray(e0, dtype=float), head)
+    try:
+        return MACEPotential(network, architecture, np.asarray(e0, dtype=float), head)
+    except (RuntimeError, IndexError) as error:
+        raise UserError(
+            f"upstream builds {architecture.size}, but cannot evaluate it "
+            f"({type(error).__name__}); the channels of all degrees must be as many"
+        ) from error
 
 
 def _feature_slices(network: torch.nn.Module) -> tuple[list[slice], list[slice]]:
@@ -274,23 +309,25 @@ def _scalar_or_list(values: Sequence[float]) -> float | list[float]:
 
 
 def to_upstream(potential: MACEPotential) -> torch.nn.Module:
-    """Build upstream's own model, reference energies and all, as `MACECalculator` loads it."""
+    """Build upstream's own model, with all its heads, as `MACECalculator` loads it.
+
+    Raises
+    ------
+    UserError
+        The reference energies of a head are not known.
+    """
     a = potential.architecture
     arguments = _upstream_arguments(a)
-    e0 = potential.e0.cpu().numpy()
-    arguments["atomic_energies"] = np.tile(e0, (len(a.heads), 1)) if len(a.heads) > 1 else e0
+    e0 = potential.reference_energies.cpu().numpy()
+    if not np.isfinite(e0).all():
+        raise UserError(
+            f"only the reference energies of head '{potential.head}' are known, not those of all "
+            f"heads {list(a.heads)}: the file is of an earlier version; make it again"
+        )
+    arguments["atomic_energies"] = e0 if len(a.heads) > 1 else e0[0]
     with torch.random.fork_rng(devices=[]), undisturbed(), default_dtype(potential.dtype):
         model = modules.ScaleShiftMACE(**arguments)
     state = dict(potential.network.state_dict())
     state.pop("atomic_energies_fn.atomic_energies")
     model.load_state_dict({k: v.cpu() for k, v in state.items()}, strict=False)
     return model
-
-
-def _choose_head(heads: Sequence[str], head: str | None) -> int:
-    if head is not None:
-        if head not in heads:
-            raise UserError(f"the model has no head '{head}'; its heads are {list(heads)}")
-        return list(heads).index(head)
-    candidates = [k for k, name in enumerate(heads) if name != "pt_head"]
-    return candidates[-1] if candidates else 0

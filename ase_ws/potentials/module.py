@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -18,6 +18,42 @@ from ase_ws.errors import UserError
 from ase_ws.graphs import edge_vectors, graph
 from ase_ws.typing import GraphBatch, Prediction
 
+#: What upstream calls the head of a model that was trained for one level of theory.
+ONE_HEAD = ("Default",)
+
+
+class HeadError(UserError):
+    """No such head, or several and none is named; `heads` are those of the model."""
+
+    def __init__(self, message: str, heads: Sequence[str]):
+        super().__init__(message)
+        self.heads = tuple(heads)
+
+
+def choose_head(heads: Sequence[str], head: str | None) -> int:
+    """Index of the head of this name; of none, as upstream chooses.
+
+    Upstream takes the only head, or the one that is called "default"; without it, it refuses.
+
+    Raises
+    ------
+    HeadError
+        Lists the heads.
+    """
+    listed = ", ".join(f"'{name}'" for name in heads)
+    if head is not None:
+        if head not in heads:
+            raise HeadError(f"the model has no head '{head}'; its heads are {listed}", heads)
+        return list(heads).index(head)
+    default = [k for k, name in enumerate(heads) if len(heads) == 1 or name.lower() == "default"]
+    if len(default) != 1:
+        raise HeadError(
+            f"the model has several heads, each with an energy of its own: name one of {listed} "
+            "(head=... in Python, --head on the command line)",
+            heads,
+        )
+    return default[0]
+
 
 class PotentialModule(torch.nn.Module):
     """A `Potential` that can be trained, saved and loaded.
@@ -29,14 +65,23 @@ class PotentialModule(torch.nn.Module):
     ----------
     r_max : float, Å
     atomic_numbers : iterable of int
-    e0 : array, (n_elements,), eV
-        Reference energy of each element, in that order. Kept in float64 whatever the precision
-        of the weights.
+    e0 : array, (n_elements,) or (n_heads, n_elements), eV
+        Reference energy of each element, in that order; one row serves all heads. Kept in float64
+        whatever the precision of the weights. NaN where they are not known: such a head cannot be
+        chosen.
+    heads : sequence of str
+        Of a model that was trained for several levels of theory at once.
+    head : str, optional
+        The one to evaluate; default as in `choose_head`.
 
     Attributes
     ----------
     kind : str
         Names the class in model files.
+    reference_energies : Tensor, (n_heads, n_elements), eV, float64
+    e0 : Tensor, (n_elements,), eV, float64
+        The row of the head in use; changing it in place changes that row.
+    head_index : int
     architecture : Architecture
         What is needed to build the network again.
     """
@@ -45,17 +90,59 @@ class PotentialModule(torch.nn.Module):
     conservative: bool = True
     skin_safe: bool = True
     architecture: Any  # an Architecture; the subclass says which
-    e0: Tensor
+    reference_energies: Tensor
     _element_index: Tensor
 
-    def __init__(self, r_max: float, atomic_numbers: Iterable[int], e0: np.ndarray | Tensor):
+    def __init__(
+        self,
+        r_max: float,
+        atomic_numbers: Iterable[int],
+        e0: np.ndarray | Tensor,
+        heads: Sequence[str] = ONE_HEAD,
+        head: str | None = None,
+    ):
         super().__init__()
         self.r_max = float(r_max)
         self.atomic_numbers = tuple(atomic_numbers)
-        self.register_buffer("e0", torch.as_tensor(e0, dtype=torch.float64), persistent=False)
+        self.heads = tuple(heads)
+        self.head_index = choose_head(self.heads, head)
+        self.register_buffer("reference_energies", self._all_heads(e0), persistent=False)
         index = torch.full((119,), -1, dtype=torch.int64)
         index[list(self.atomic_numbers)] = torch.arange(len(self.atomic_numbers))
         self.register_buffer("_element_index", index, persistent=False)
+
+    def _all_heads(self, e0: np.ndarray | Tensor) -> Tensor:
+        rows = torch.as_tensor(e0, dtype=torch.float64)
+        shape = (len(self.heads), len(self.atomic_numbers))
+        if tuple(rows.shape) not in (shape, shape[1:]):
+            raise UserError(
+                f"reference energies of shape {tuple(rows.shape)}: expected {shape}, one for each "
+                "head and element"
+            )
+        rows = rows.expand(shape).clone()
+        known = rows.isfinite().all(dim=1).tolist()
+        if not known[self.head_index]:
+            raise UserError(
+                f"the reference energies of head '{self.head}' are not known, only those of "
+                f"{[name for name, k in zip(self.heads, known, strict=True) if k]}: use the model "
+                "that this one was made from"
+            )
+        return rows
+
+    @property
+    def head(self) -> str:
+        """Name of the head in use."""
+        return self.heads[self.head_index]
+
+    @property
+    def e0(self) -> Tensor:
+        """Reference energies of the head in use, (n_elements,), eV, float64."""
+        return self.reference_energies[self.head_index]
+
+    @e0.setter
+    def e0(self, value: Tensor) -> None:
+        # Also the second half of `potential.e0 += shift`.
+        self.reference_energies[self.head_index] = value
 
     @property
     def dtype(self) -> torch.dtype:
@@ -69,9 +156,9 @@ class PotentialModule(torch.nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # Moving to a device or a precision must not round the reference energies.
-        e0 = self.e0.clone()
+        exact = self.reference_energies.clone()
         super()._apply(fn, recurse)
-        self.e0 = e0.to(self.e0.device)
+        self.reference_energies = exact.to(self.reference_energies.device)
         return self
 
     def forward(
@@ -112,6 +199,8 @@ class PotentialModule(torch.nn.Module):
     ) -> PotentialModule:
         """Build the potential from what a model file holds; `head` for multi-head models.
 
+        `e0` is a row for each head, or the row of the head that the description names.
+
         Raises
         ------
         UserError
@@ -123,11 +212,12 @@ class PotentialModule(torch.nn.Module):
 
     def element_indices(self, batch: GraphBatch) -> Tensor:
         """Index of each atom's element in `atomic_numbers`, (n_atoms,); refuses unknown ones."""
-        elements = self._element_index[batch.numbers]
-        if bool((elements < 0).any()):
-            unknown = _symbols(set(batch.numbers[elements < 0].tolist()))
+        last = len(self._element_index) - 1
+        elements = self._element_index[batch.numbers.clamp(0, last)]
+        unknown = (elements < 0) | (batch.numbers < 0) | (batch.numbers > last)
+        if bool(unknown.any()):
             raise UserError(
-                f"the model does not know the element(s) {unknown}; "
+                f"the model does not know the element(s) {_named(batch, unknown)}; "
                 f"it knows {_symbols(self.atomic_numbers)}"
             )
         return elements
@@ -162,7 +252,21 @@ def leak_beyond_cutoff(potential: PotentialModule, skin: float = 1.0) -> float:
 
 
 def _symbols(numbers: Iterable[int]) -> str:
-    return ", ".join(chemical_symbols[z] for z in sorted(numbers))
+    return ", ".join(_symbol(z) for z in sorted(numbers))
+
+
+def _symbol(number: int) -> str:
+    return chemical_symbols[number] if 0 <= number < len(chemical_symbols) else f"Z={number}"
+
+
+def _named(batch: GraphBatch, which: Tensor) -> str:
+    """Name each element once, by its first atom as the structure counts them."""
+    first: dict[int, int] = {}
+    starts = torch.cumsum(batch.n_atoms, 0) - batch.n_atoms
+    for atom in which.nonzero()[:, 0].tolist():
+        start = int(starts[batch.batch[atom]])
+        first.setdefault(int(batch.numbers[atom]), atom - start)
+    return ", ".join(f"{_symbol(z)} (atom {k})" for z, k in sorted(first.items()))
 
 
 def load_weights(network: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:

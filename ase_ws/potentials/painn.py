@@ -24,6 +24,7 @@ from ase_ws.potentials.architecture import Architecture
 from ase_ws.potentials.derivatives import predict_conservative
 from ase_ws.potentials.guard import default_dtype, undisturbed
 from ase_ws.potentials.module import PotentialModule, leak_beyond_cutoff, load_weights
+from ase_ws.potentials.plausible import check_total
 from ase_ws.typing import GraphBatch, Prediction
 
 try:
@@ -43,8 +44,8 @@ class PaiNNArchitecture(Architecture):
     channels: int = Field(default=64, gt=0, description="scalars, and vectors, of each atom")
     num_interactions: int = Field(default=2, gt=0)
     num_bessel: int = Field(default=8, gt=0)
-    scale: float = 1.0
-    shift: float = 0.0
+    scale: float = Field(default=1.0, allow_inf_nan=False)
+    shift: float = Field(default=0.0, allow_inf_nan=False)
 
     @property
     def size(self) -> str:
@@ -131,6 +132,8 @@ class PaiNNPotential(PotentialModule):
         if head is not None:
             raise UserError(f"a PaiNN model has no heads, so no head '{head}'")
         architecture = PaiNNArchitecture(**description["architecture"])
+        size = architecture.num_interactions * architecture.channels**2
+        check_total("channels", max(size, architecture.num_bessel), tensors)
         return build_painn(architecture, e0, tensors=tensors)
 
 

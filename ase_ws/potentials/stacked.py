@@ -71,7 +71,10 @@ def stacked(potentials: Sequence[Potential]) -> StackedMACE | None:
     if len(members) < len(potentials):
         return None
     first = members[0]
-    alike = all(m.architecture == first.architecture and m.dtype == first.dtype for m in members)
+    alike = all(
+        (m.architecture, m.dtype, m.device) == (first.architecture, first.dtype, first.device)
+        for m in members
+    )
     if not alike or any(m.has_pair_energy or m.compiled for m in members):
         return None
     return StackedMACE(members)

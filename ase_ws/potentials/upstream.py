@@ -7,6 +7,7 @@ the architecture and the tensors are taken, and the model is built anew.
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import zipfile
@@ -21,6 +22,8 @@ from torch import Tensor
 
 from ase_ws.errors import UnsafeFileError, UserError
 from ase_ws.potentials.architecture import MACEArchitecture
+from ase_ws.potentials.module import ONE_HEAD
+from ase_ws.potentials.plausible import check_tensors, reason
 
 # Everything that a MACE file names. A name from elsewhere is refused.
 _ALLOWED = (
@@ -36,10 +39,13 @@ _ALLOWED = (
 )
 
 
-# What torch.load raises on damaged or hostile files.
+# What zipfile and torch.load raise on damaged or hostile files.
 _PICKLE_ERRORS = (
     pickle.UnpicklingError,
+    zipfile.BadZipFile,
     RuntimeError,
+    OSError,
+    OverflowError,
     EOFError,
     ValueError,
     IndexError,
@@ -47,6 +53,9 @@ _PICKLE_ERRORS = (
     TypeError,
     AttributeError,
 )
+
+# Modules within modules; a file may claim any number, or a circle.
+_MAX_DEPTH, _MAX_MODULES = 50, 100_000
 
 
 class _Inert:
@@ -119,22 +128,28 @@ def read_upstream(path: str | os.PathLike[str]) -> UpstreamModel:
         )
     try:
         return _describe(root)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{path}: the model's structure is not understood ({error}); expected a model saved "
-            "by mace-torch 0.3"
+            f"{path}: the model's structure is not understood ({reason(error):.200}); expected a "
+            "model saved by mace-torch 0.3"
         ) from error
 
 
 def _load_inert(path: Path) -> Any:
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path}: not a model file; expected .safetensors or a mace-torch .model")
-    with zipfile.ZipFile(path) as archive:
-        if any(name.endswith("constants.pkl") for name in archive.namelist()):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+        if any(member.filename.endswith("constants.pkl") for member in members):
             raise UserError(
                 f"{path}: a compiled TorchScript model; give the '.model' file it was made from"
             )
-    try:
+        # Such files are not compressed: more content than file is damage, or a bomb.
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise UserError(f"{path}: damaged: it says that it holds more than it does")
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         for name in names:
             if not name.startswith(_ALLOWED):
@@ -150,52 +165,83 @@ def _load_inert(path: Path) -> Any:
         raise
     except _PICKLE_ERRORS as error:
         detail = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read as a mace-torch model ({detail:.200})") from error
+        raise UserError(
+            f"{path}: cannot be read as a mace-torch model ({detail:.200}); it may be damaged or "
+            "half a download: get it again"
+        ) from error
 
 
 def _describe(root: _Inert) -> UpstreamModel:
     tensors = dict(_tensors(root))
-    e0 = tensors.pop("atomic_energies_fn.atomic_energies").double().numpy()
+    check_tensors(tensors)
+    heads = _heads(getattr(root, "heads", None))
+    e0 = np.atleast_2d(tensors.pop("atomic_energies_fn.atomic_energies").double().numpy())
+    if e0.shape != (len(heads), len(tensors["atomic_numbers"])):
+        raise UserError(
+            f"reference energies of shape {e0.shape} for {len(heads)} head(s) and "
+            f"{len(tensors['atomic_numbers'])} element(s)"
+        )
     if root.kind == "MACE":
         # Plain MACE is ScaleShiftMACE with scale 1 and shift 0.
-        tensors["scale_shift.scale"] = torch.ones(())
-        tensors["scale_shift.shift"] = torch.zeros(())
+        tensors["scale_shift.scale"] = torch.ones(len(heads))
+        tensors["scale_shift.shift"] = torch.zeros(len(heads))
     weights = [t for t in tensors.values() if t.is_floating_point()]
-    architecture = _architecture(root, tensors, str(weights[0].dtype).removeprefix("torch."))
-    return UpstreamModel(architecture, tensors, np.atleast_2d(e0))
+    architecture = _architecture(root, tensors, str(weights[0].dtype).removeprefix("torch."), heads)
+    return UpstreamModel(architecture, tensors, e0)
 
 
-def _tensors(record: _Inert, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _heads(heads: Any) -> tuple[str, ...]:
+    """Names of the heads; older versions know of none, and some files have a bare name."""
+    heads = ONE_HEAD if heads is None else (heads,) if isinstance(heads, str) else heads
+    if not isinstance(heads, list | tuple) or not all(isinstance(name, str) for name in heads):
+        raise ValueError("heads are not a list of names")
+    return tuple(heads)
+
+
+def _tensors(
+    record: _Inert, prefix: str = "", depth: int = 0, met: list[int] | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    met = [0] if met is None else met
+    met[0] += 1
+    if depth > _MAX_DEPTH or met[0] > _MAX_MODULES:
+        raise ValueError("modules within modules without end")
     for group in ("_parameters", "_buffers"):
         skip = record.__dict__.get("_non_persistent_buffers_set") or ()
         for name, value in (record.__dict__.get(group) or {}).items():
             if isinstance(value, Tensor) and name not in skip:
-                yield prefix + name, value.detach()
+                yield f"{prefix}{name}", value.detach()
     for name, child in (record.__dict__.get("_modules") or {}).items():
         if isinstance(child, _Inert):
-            yield from _tensors(child, f"{prefix}{name}.")
+            yield from _tensors(child, f"{prefix}{name}.", depth + 1, met)
 
 
-def _architecture(root: _Inert, tensors: dict[str, Tensor], dtype: str) -> MACEArchitecture:
+def _architecture(
+    root: _Inert, tensors: dict[str, Tensor], dtype: str, heads: tuple[str, ...]
+) -> MACEArchitecture:
     interactions = list(root.interactions._modules.values())
     products = list(root.products._modules.values())
     readouts = list(root.readouts._modules.values())
     radial = root.radial_embedding
+    if not readouts:
+        raise ValueError("no readout: its energy depends on nothing")
     last = readouts[-1]
-    heads = tuple(getattr(root, "heads", None) or ("Default",))
     contraction = products[0].symmetric_contractions.contractions._modules["0"]
+    hidden = _irreps(products[0].linear.irreps_out)
     mlp_irreps, gate = _readout(last, len(heads))
+    neighbours = {_number(block.avg_num_neighbors) for block in interactions}
+    if len(neighbours) > 1:
+        raise ValueError(f"avg_num_neighbors differs between layers: {sorted(neighbours)}")
     # Names that are not known, and numbers out of range, are pydantic's to refuse.
     facts: dict[str, Any] = {
-        "atomic_numbers": tuple(tensors["atomic_numbers"].tolist()),
-        "r_max": float(tensors["r_max"]),
-        "num_bessel": int(radial.out_dim),
-        "num_polynomial_cutoff": int(radial.cutoff_fn.p),
-        "max_ell": int(root.spherical_harmonics._lmax),
+        "atomic_numbers": tuple(_integer(z) for z in tensors["atomic_numbers"].flatten()),
+        "r_max": _number(tensors["r_max"]),
+        "num_bessel": _integer(radial.out_dim),
+        "num_polynomial_cutoff": _integer(radial.cutoff_fn.p),
+        "max_ell": _integer(root.spherical_harmonics._lmax),
         "interaction_first": interactions[0].kind,
         "interaction": interactions[-1].kind,
         "num_interactions": len(interactions),
-        "hidden_irreps": _irreps(products[0].linear.irreps_out),
+        "hidden_irreps": hidden,
         "MLP_irreps": mlp_irreps,
         "correlation": len(contraction.weights._parameters) + 1,
         "gate": gate,
@@ -204,21 +250,45 @@ def _architecture(root: _Inert, tensors: dict[str, Tensor], dtype: str) -> MACEA
         "radial_MLP": _radial_mlp(interactions[0]),
         "distance_transform": _distance_transform(radial),
         "pair_repulsion": "pair_repulsion_fn" in root._modules,
-        "apply_cutoff": getattr(root, "apply_cutoff", True),
-        "use_reduced_cg": getattr(root, "use_reduced_cg", False),
-        "use_so3": getattr(root, "use_so3", False),
-        "use_agnostic_product": getattr(root, "use_agnostic_product", False),
-        "use_last_readout_only": getattr(root, "use_last_readout_only", False),
-        "keep_last_layer_irreps": getattr(root, "keep_last_layer_irreps", False),
-        "use_edge_irreps_first": getattr(root, "use_edge_irreps_first", False),
+        "apply_cutoff": _flag(root, "apply_cutoff", True),
+        "use_reduced_cg": _flag(root, "use_reduced_cg", False),
+        "use_so3": _flag(root, "use_so3", False),
+        "use_agnostic_product": _flag(root, "use_agnostic_product", False),
+        "use_last_readout_only": _flag(root, "use_last_readout_only", False),
+        # Upstream does not keep this one; where there are scalars only it makes no difference.
+        "keep_last_layer_irreps": "+" in hidden
+        and _irreps(products[-1].linear.irreps_out) == hidden,
+        "use_edge_irreps_first": _flag(root, "use_edge_irreps_first", False),
         "edge_irreps": _irreps(root.edge_irreps) if getattr(root, "edge_irreps", None) else None,
         "heads": heads,
-        "avg_num_neighbors": float(interactions[0].avg_num_neighbors),
-        "scale": tuple(np.atleast_1d(tensors["scale_shift.scale"].numpy()).tolist()),
-        "shift": tuple(np.atleast_1d(tensors["scale_shift.shift"].numpy()).tolist()),
+        "avg_num_neighbors": neighbours.pop(),
+        "scale": tuple(_number(x) for x in tensors["scale_shift.scale"].flatten()),
+        "shift": tuple(_number(x) for x in tensors["scale_shift.shift"].flatten()),
         "dtype": dtype,
     }
     return MACEArchitecture(**facts)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+        raise ValueError(f"expected a finite number, found {type(value).__name__}")
+    return float(value)
+
+
+def _integer(value: Any) -> int:
+    number = _number(value)
+    if number != math.floor(number):
+        raise ValueError(f"expected a whole number, found {number}")
+    return int(number)
+
+
+def _flag(root: _Inert, name: str, default: bool) -> bool:
+    value = getattr(root, name, default)
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: expected True or False, found {type(value).__name__}")
+    return value
 
 
 _RADIAL = {"BesselBasis": "bessel", "GaussianBasis": "gaussian", "ChebychevBasis": "chebyshev"}
@@ -242,7 +312,7 @@ def _function_name(function: Any) -> str:
         return function.path.rpartition(".")[2]
     if isinstance(function, _Inert) and function.kind == "getattr":
         return function.args[1]
-    raise ValueError(f"unknown gate {function!r:.60}")
+    raise ValueError(f"unknown gate of type {type(function).__name__}")
 
 
 def _distance_transform(radial: _Inert) -> str:
@@ -254,7 +324,7 @@ def _distance_transform(radial: _Inert) -> str:
 def _radial_mlp(interaction: _Inert) -> tuple[int, ...]:
     layers = interaction.conv_tp_weights
     if "hs" in layers.__dict__:
-        return tuple(layers.hs[1:-1])
+        return tuple(_integer(width) for width in layers.hs[1:-1])
     # The newer RadialMLP: a Sequential of Linear, LayerNorm and gate.
     weights = [t for name, t in _tensors(layers.net) if name.endswith("weight") and t.dim() == 2]
     return tuple(w.shape[0] for w in weights[:-1])
@@ -272,4 +342,4 @@ def _irreps_terms(irreps: Any) -> Iterator[tuple[int, int, int]]:
     for term in irreps.args[0]:
         mul, irrep = term.args[0] if len(term.args) == 1 else term.args
         degree, parity = irrep.args[0] if len(irrep.args) == 1 else irrep.args
-        yield int(mul), int(degree), int(parity)
+        yield _integer(mul), _integer(degree), _integer(parity)

@@ -69,6 +69,9 @@ class CampaignConfig(BaseModel):
         and FILE@: or FILE@0:10 for each of them, as NAME_0, NAME_1, ...
     temperatures : list of float
         In K.
+    heads : dict
+        Heads of multi-head models: `NAME: HEAD`. One file may stand under several names, each
+        with another head.
     compare : str, optional
         Name of the model that the others are compared with, run by run.
     calibrate : str, optional
@@ -81,6 +84,7 @@ class CampaignConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     models: Files
+    heads: dict[str, str] = {}
     structures: Files
     temperatures: Annotated[list[Positive], Field(min_length=1)]
     ps: Positive
@@ -126,10 +130,13 @@ class CampaignConfig(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _compare_is_a_model(self) -> CampaignConfig:
+    def _names_are_models(self) -> CampaignConfig:
+        known = ", ".join(self.models)
         if self.compare is not None and self.compare not in self.models:
-            known = ", ".join(self.models)
             raise ValueError(f"compare: '{self.compare}' is none of the models ({known})")
+        for name in self.heads:
+            if name not in self.models:
+                raise ValueError(f"heads: '{name}' is none of the models ({known})")
         return self
 
     def relative_to(self, folder: Path) -> CampaignConfig:

@@ -15,7 +15,7 @@ from ase_ws.calculators import PotentialCalculator
 from ase_ws.errors import UserError
 from ase_ws.frames import check_elements, frame_from_atoms, read_frames, read_structure
 from ase_ws.md.observer import KEPT_INFO
-from ase_ws.potentials.files import load_potential, read_header
+from ase_ws.potentials.files import largest_training_force, load_potential
 from ase_ws.stability.calibrate import Calibration
 from ase_ws.stability.campaigns.config import CampaignConfig, split_selection
 from ase_ws.stability.campaigns.records import atoms_to_dict
@@ -41,6 +41,8 @@ class Model:
     atomic_numbers : tuple of int
     largest_force : float or None
         Largest force of its training set, in eV/Å, where the file tells.
+    head : str or None
+        Of a multi-head model.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Model:
     digest: str
     atomic_numbers: tuple[int, ...]
     largest_force: float | None
+    head: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +107,12 @@ class Pair:
                 f"{self.model.path}: not the file that the campaign was started with; put that "
                 "one back"
             )
-        return PotentialCalculator(self.model.path, dtype=self.config.dtype, device=self.device)
+        return PotentialCalculator(
+            self.model.path,
+            dtype=self.config.dtype,
+            device=self.device,
+            head=self.model.head,
+        )
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,7 @@ def load_campaign(config: CampaignConfig, *, device: str = "cpu") -> Campaign:
         interval=config.interval,
         min_ps=config.min_ps,
     )
-    models = [_model(name, path) for name, path in config.models.items()]
+    models = [_model(name, path, config.heads.get(name)) for name, path in config.models.items()]
     models.sort(key=lambda model: model.name != config.compare)
     structures: dict[str, Atoms] = {}
     for name, source in config.structures.items():
@@ -167,11 +175,12 @@ def load_campaign(config: CampaignConfig, *, device: str = "cpu") -> Campaign:
         for name, atoms in structures.items()
     ]
     settings = config.model_dump(
-        mode="json", exclude={"models", "structures", "calibrate", "chunk"}
+        mode="json", exclude={"models", "structures", "calibrate", "chunk", "heads"}
     )
     identity = {
         "ase_ws": __version__,
         "models": {model.name: model.digest for model in models},
+        "heads": {model.name: model.head for model in models if model.head is not None},
         "structures": {name: _digest_of_atoms(atoms) for name, atoms in structures.items()},
         "calibrate": None if config.calibrate is None else digest_of(_file(config.calibrate)),
         **settings,
@@ -193,17 +202,19 @@ def _digest_of_atoms(atoms: Atoms) -> str:
     return hashlib.sha256(json.dumps(atoms_to_dict(atoms)).encode()).hexdigest()
 
 
-def _model(name: str, path: str) -> Model:
+def _model(name: str, path: str, head: str | None) -> Model:
     path = str(Path(path).absolute())
     if not Path(path).is_file():
         raise UserError(f"{path}: no such model file (model '{name}' of the campaign)")
-    if Path(path).suffix != ".safetensors":
-        numbers, largest = load_potential(path).atomic_numbers, None
-    else:
-        header = read_header(path)
-        numbers = header["architecture"]["atomic_numbers"]
-        largest = header.get("provenance", {}).get("largest_training_force_ev_per_angstrom")
-    return Model(name, path, digest_of(path), tuple(int(z) for z in numbers), largest)
+    potential = load_potential(path, head=head)
+    return Model(
+        name,
+        path,
+        digest_of(path),
+        potential.atomic_numbers,
+        largest_training_force(path),
+        head=potential.head if len(potential.heads) > 1 else None,
+    )
 
 
 def _file(source: str) -> str:

@@ -24,6 +24,8 @@ def check_stability_on_dask(
     *,
     scheduler: str,
     compare: str | os.PathLike[str] | None = None,
+    head: str | None = None,
+    compare_head: str | None = None,
     calibrate: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     device: str = "cpu",
@@ -41,6 +43,8 @@ def check_stability_on_dask(
         Address of the Dask scheduler.
     compare, calibrate : path, optional
         A second model; a training set. See `check_stability`.
+    head, compare_head : str, optional
+        Of multi-head models.
     out : path, optional
         Folder for `stability.json` and `candidates.xyz`.
     device, command, watch
@@ -60,15 +64,18 @@ def check_stability_on_dask(
     model = Path(model)
     name = _name_of(model)
     models: dict[str, str] = {name: str(model.absolute())}
+    heads = {name: head}
     if compare is not None:
         other = _name_of(Path(compare))
         other = f"{other}_compared" if other == name else other
         models[other] = str(Path(compare).absolute())
+        heads[other] = compare_head
         settings["compare"] = other
     if calibrate is not None:
         settings["calibrate"] = str(Path(calibrate).absolute())
     tree: Mapping[str, Any] = {
         "models": models,
+        "heads": {name: head for name, head in heads.items() if head is not None},
         "structures": {"structure": str(Path(structure).absolute())},
         **settings,
     }
