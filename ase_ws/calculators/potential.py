@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -119,7 +120,7 @@ class PotentialCalculator(StrictCalculator):
         stress = "stress" in properties
         if stress and not _has_stress(atoms):
             raise PropertyNotImplementedError("stress needs a periodic structure with a full cell")
-        with torch.no_grad():
+        with _differentiable(), torch.no_grad():
             prediction = self.evaluator(
                 self.graph(atoms), forces="forces" in properties, stress=stress
             )
@@ -133,7 +134,7 @@ class PotentialCalculator(StrictCalculator):
 
     def calculate_many(
         self,
-        structures: Sequence[Atoms],
+        structures: Iterable[Atoms],
         properties: Sequence[str] = ("energy", "forces"),
         *,
         batch_atoms: int = 2000,
@@ -142,7 +143,7 @@ class PotentialCalculator(StrictCalculator):
 
         Parameters
         ----------
-        structures : sequence of Atoms
+        structures : iterable of Atoms
         properties : sequence of str
             Of "energy", "forces", "stress" (periodic structures only), "energies".
         batch_atoms : int
@@ -153,7 +154,7 @@ class PotentialCalculator(StrictCalculator):
         list of dict
             Results of each structure, as `Calculator.results` would hold them.
         """
-        stress = "stress" in properties
+        stress, structures = "stress" in properties, list(structures)
         for k, atoms in enumerate(structures):
             if stress and not _has_stress(atoms):
                 raise PropertyNotImplementedError(
@@ -161,7 +162,7 @@ class PotentialCalculator(StrictCalculator):
                 )
         out: list[dict[str, Any]] = []
         for some in _batches(structures, batch_atoms):
-            with torch.no_grad():
+            with _differentiable(), torch.no_grad():
                 prediction = self.evaluator(
                     self.graph.joined(some), forces="forces" in properties, stress=stress
                 )
@@ -170,7 +171,7 @@ class PotentialCalculator(StrictCalculator):
 
     def evaluate(self, batch: GraphBatch) -> Prediction:
         """Energies and forces of a batch, without ASE between."""
-        with torch.no_grad():
+        with _differentiable(), torch.no_grad():
             return self.evaluator(batch, forces=True)
 
     @property
@@ -201,6 +202,11 @@ class PotentialCalculator(StrictCalculator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.evaluator = self._prepared()
+
+
+def _differentiable() -> AbstractContextManager[Any]:
+    """Leave the caller's inference mode, in which no force could be computed."""
+    return torch.inference_mode(False)
 
 
 def _has_stress(atoms: Atoms) -> bool:

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from ase_ws.cli.options import Quiet
-from ase_ws.cli.output import command, number, out_console
+from ase_ws.cli.output import command, number, out_console, say_path
 from ase_ws.progress import step_progress
 
 
@@ -54,7 +54,7 @@ def _print_demo(results: dict[str, Any], out: Path) -> None:
     out_console.print(table)
     for sentence in results["findings"]:
         out_console.print(f"• {sentence}", markup=False)
-    out_console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    say_path("report", out / "report.html")
 
 
 def _temperatures(results: dict[str, Any]) -> list[str]:

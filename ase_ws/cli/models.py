@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from ase_ws.cli.options import Head, ModelArgument
-from ase_ws.cli.output import number, out_console, plain
+from ase_ws.cli.output import number, out_console, plain, say_json, say_path
 from ase_ws.errors import UserError
 
 
@@ -24,10 +24,10 @@ def info(
     """Show what is in a model file."""
     from ase.data import chemical_symbols
 
-    from ase_ws.potentials.files import read_header
+    from ase_ws.potentials.files import is_own, read_header
 
     potential, named = _loaded(model, head)
-    header = read_header(model) if model.suffix == ".safetensors" else {}
+    header = read_header(model) if is_own(model) else {}
     elements = [chemical_symbols[z] for z in potential.atomic_numbers]
     e0 = dict(zip(elements, potential.e0.tolist(), strict=True))
     facts = {
@@ -47,7 +47,7 @@ def info(
         "provenance": header.get("provenance", {}),
     }
     if as_json:
-        out_console.print_json(json.dumps(facts))
+        say_json(json.dumps(facts, indent=1))
         return
     _print_info(facts)
 
@@ -127,4 +127,4 @@ def export(
     if out.exists() and not overwrite:
         raise UserError(f"{out}: exists; use --overwrite or another name")
     export_upstream(_loaded(model, None)[0], out)
-    out_console.print(f"written: {out}", soft_wrap=True)
+    say_path("written", out)

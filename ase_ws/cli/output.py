@@ -23,6 +23,11 @@ def say_json(text: str) -> None:
     out_console.print(text, markup=False, highlight=False, soft_wrap=True, style=None)
 
 
+def say_path(label: str, path: Path) -> None:
+    """Say where something is: in one line, letter by letter."""
+    out_console.print(f"{label}: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
 def number(value: float | None) -> str:
     """Four digits, or a dash."""
     return "–" if value is None else f"{value:.4g}"

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ase_ws.atomic import write_text
 from ase_ws.cli.options import Quiet
-from ase_ws.cli.output import out_console, plain
+from ase_ws.cli.output import out_console, plain, say_path
 from ase_ws.errors import UserError
 from ase_ws.folders import make_clear, require_free
 
@@ -66,4 +66,4 @@ def _print_report(records: list[dict[str, Any]], out: Path) -> None:
         texts = (record["name"], record.get("verdict"), record.get("reason"))
         table.add_row(*(plain(str(text or "–")) for text in texts))
     out_console.print(table)
-    out_console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    say_path("report", out / "report.html")

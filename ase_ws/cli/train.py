@@ -17,6 +17,7 @@ from ase_ws.cli.options import (
     EnergyKey,
     Forces,
     ForcesKey,
+    Head,
     Labels,
     ModelArgument,
     Optimizer,
@@ -25,7 +26,16 @@ from ase_ws.cli.options import (
     Threads,
     Weak,
 )
-from ase_ws.cli.output import command, err_console, number, out_console, plain, say_json, text_of
+from ase_ws.cli.output import (
+    command,
+    err_console,
+    number,
+    out_console,
+    plain,
+    say_json,
+    say_path,
+    text_of,
+)
 from ase_ws.errors import UserError
 from ase_ws.folders import require_writable
 from ase_ws.progress import step_progress
@@ -50,6 +60,7 @@ def finetune(
     model: Annotated[
         Path | None, typer.Option(help="Base model to start from; default: a new small MACE.")
     ] = None,
+    head: Head = None,
     forces: Annotated[
         Forces | None,
         typer.Option(
@@ -116,6 +127,7 @@ def finetune(
             "data.forces_key": forces_key,
             "data.stress_key": stress_key,
             "model.base": text_of(model),
+            "model.head": head,
             "model.forces": forces.value if forces else None,
             "weak.kind": weak.value if weak else None,
             "optimizer.kind": optimizer.value if optimizer else None,
@@ -168,7 +180,7 @@ def _print_finetune(result: Any) -> None:
             "optimizer.learning_rate, or check that the labels belong to the frames.",
             style="yellow",
         )
-    out_console.print(f"model: {plain(str(result.path / 'model.safetensors'))}", soft_wrap=True)
+    say_path("model", result.path / "model.safetensors")
 
 
 def evaluate(
@@ -182,6 +194,7 @@ def evaluate(
     energy_key: EnergyKey = None,
     forces_key: ForcesKey = None,
     stress_key: StressKey = None,
+    head: Head = None,
     dtype: Dtype = None,
     device: Device = None,
     quiet: Quiet = False,
@@ -200,7 +213,7 @@ def evaluate(
 
     if json_file is not None:
         require_writable(json_file)
-    potential = load_potential(model, dtype=dtype, device=device or "cpu")
+    potential = load_potential(model, dtype=dtype, device=device or "cpu", head=head)
     keys = LabelKeys(energy_key or "energy", forces_key, stress_key)
     frames = read_frames(data, keys)
     require_labels(frames, keys, name_of(data), ["energy", "forces", "stress"])

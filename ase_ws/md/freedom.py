@@ -23,10 +23,6 @@ from ase.constraints import (
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-# A moment of inertia below this (amu Å²) belongs to the axis of a linear molecule. The smallest
-# real one, about the axis of a strongly bent H2O-like molecule, is of order 0.1.
-_ZERO_INERTIA = 1e-3
-
 #: A start that violates a constraint by more (Å) is refused; by less, it is put right.
 START_TOLERANCE = 1e-3
 
@@ -69,12 +65,16 @@ def constrained_freedom(atoms: Atoms) -> Freedom:
     left, whole = np.trace(_overlaps(atoms, turns)), np.sum(turns**2 / masses[:, None])
     if left < (1 - 1e-6) * whole:
         return Freedom(momenta, free, rotations=False)
-    return Freedom(momenta - turning_axes(atoms), free, rotations=True)
+    return Freedom(momenta - min(momenta, turning_axes(len(atoms))), free, rotations=True)
 
 
-def turning_axes(atoms: Atoms) -> int:
-    """Count the axes that a molecule can turn about: two where it is linear."""
-    return int((np.linalg.eigvalsh(inertia(atoms)) > _ZERO_INERTIA).sum())
+def turning_axes(n_atoms: int) -> int:
+    """Count the axes about which an isolated molecule is at rest: three, two for two atoms.
+
+    Three for linear molecules as well: about their own axis they have no inertia, but as soon as
+    they bend, no angular momentum: of each pair of bending modes one does not move.
+    """
+    return {1: 0, 2: 2}.get(n_atoms, 3)
 
 
 def inertia(atoms: Atoms) -> np.ndarray:

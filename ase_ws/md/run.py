@@ -121,7 +121,10 @@ def run_md(
     _check_arguments(ensemble, temperature, steps, timestep, interval, seed)
     working = _working_copy(atoms, calculator)
     baths = _checked_baths(
-        working, ensemble, Baths(thermostat_time, barostat_time, flexible_cell, thermostat)
+        working,
+        ensemble,
+        # NumPy's numbers are none to JSON.
+        Baths(float(thermostat_time), float(barostat_time), bool(flexible_cell), thermostat),
     )
     freedom = constrained_freedom(working) if working.constraints else None
     velocity_seed, bath_seed = np.random.SeedSequence(seed).spawn(2)

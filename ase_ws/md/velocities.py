@@ -17,7 +17,7 @@ def degrees_of_freedom(atoms: Atoms) -> int:
     system                                    n_dof
     ========================================  ==============================================
     periodic in at least one direction        3N − 3 (the centre of mass rests)
-    isolated                                  3N − 6, linear: 3N − 5 (it does not rotate either)
+    isolated                                  3N − 6, two atoms: 1 (it does not rotate either)
     with constraints                          what they leave, of which rests what nothing holds
     ========================================  ==============================================
 
@@ -31,7 +31,7 @@ def degrees_of_freedom(atoms: Atoms) -> int:
     if atoms.constraints:
         return constrained_freedom(with_md_constraints(atoms)).n_dof
     n_dof = 3 * len(atoms) - 3
-    return n_dof if atoms.pbc.any() else n_dof - turning_axes(atoms)
+    return n_dof if atoms.pbc.any() else n_dof - turning_axes(len(atoms))
 
 
 def kinetic_temperature(kinetic_energy: float, n_dof: int) -> float:

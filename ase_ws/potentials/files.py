@@ -124,10 +124,22 @@ def load_potential(
     """
     path = Path(path)
     _check_readable(path)
-    potential = _load_own(path, head) if path.suffix == ".safetensors" else _load_up(path, head)
+    # What is made while inference mode is on can never be differentiated again.
+    with torch.inference_mode(False):
+        potential = _load_own(path, head) if is_own(path) else _load_up(path, head)
     if dtype is not None:
         potential = potential.to(resolve_dtype(dtype))
     return potential.to(resolve_device(device)).eval()
+
+
+def is_own(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is one of ours, by its name or, as caches of hubs have none, by its start."""
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return True
+    with path.open("rb") as file:
+        length, brace = int.from_bytes(file.read(8), "little"), file.read(1)
+    return brace == b"{" and length < path.stat().st_size
 
 
 def _check_readable(path: Path) -> None:
@@ -214,7 +226,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def largest_training_force(path: str | os.PathLike[str]) -> float | None:
     """Largest force that a model was trained on, in eV/Å, where its file tells."""
-    if Path(path).suffix != ".safetensors":
+    if not is_own(path):
         return None
     return read_header(path).get("provenance", {}).get("largest_training_force_ev_per_angstrom")
 
