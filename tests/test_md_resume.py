@@ -7,13 +7,17 @@ import shutil
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
+from ase.calculators.mixing import SumCalculator
 from ase.constraints import FixAtoms, FixBondLengths, FixInternals
 from test_md_toys import Springs, ethanol
 
-from ase_ws import PotentialCalculator
+from ase_ws import CommitteeCalculator, GuardedCalculator, PotentialCalculator
 from ase_ws.errors import UserError
 from ase_ws.md import run_md
 from ase_ws.md.checkpoint import NAME
+from ase_ws.md.fingerprint import fingerprint
 from ase_ws.stability.observers import default_checks
 from ase_ws.testing import Morse, tiny_mace
 
@@ -157,6 +161,8 @@ def swapped(atoms):
         (lambda a: a.set_constraint(FixAtoms([0])), "constraints"),
         (lambda a: a.set_atomic_numbers([6, 8, 1, 1, 1, 1][::-1]), "other numbers: atom 0"),
         (swapped, "other positions"),
+        (lambda a: a.info.update(charge=1), "system"),
+        (lambda a: a.set_initial_charges([0, 0, 0, 0.5, 0, 0]), "other initial charges: atom 3"),
         (lambda a: a.set_pbc((True, False, False)) or a.set_cell([9, 0, 0]), "pbc"),
     ],
 )
@@ -202,6 +208,38 @@ def test_a_foreign_calculator_is_known_by_name_and_parameters(tmp_path):
     again.set(cutoff=4.0)
     with pytest.raises(UserError, match="potential 'Springs"):
         go(again, resume=True)
+
+
+def test_fingerprints():
+    """The same for the same content, whatever was calculated with it."""
+
+    def makers():
+        first, second = tiny_mace((1, 6, 8), seed=1), tiny_mace((1, 6, 8), seed=2)
+        third = tiny_mace((1, 6, 8), seed=3)
+        yield EMT
+        yield lambda: LennardJones(sigma=1.0)
+        yield lambda: LennardJones(sigma=2.0)
+        yield lambda: SumCalculator([EMT(), LennardJones(sigma=1.0)])
+        yield lambda: SumCalculator([EMT(), LennardJones(sigma=2.0)])
+        yield lambda: GuardedCalculator(EMT())
+        yield lambda: PotentialCalculator(first)
+        yield lambda: PotentialCalculator(second)
+        yield lambda: PotentialCalculator(first, dtype="float32")
+        yield lambda: PotentialCalculator(Morse(r0=1.2))
+        yield lambda: PotentialCalculator(Morse(r0=1.3))
+        yield lambda: CommitteeCalculator([first, second])
+        yield lambda: CommitteeCalculator([first, third])
+
+    seen = []
+    for make in makers():
+        calculator = make()
+        before = fingerprint(calculator)
+        atoms = molecule("CH3OH")
+        atoms.calc = calculator
+        atoms.get_forces()
+        assert fingerprint(calculator) == before == fingerprint(make())
+        seen.append(before)
+    assert len(set(seen)) == len(seen)
 
 
 @pytest.mark.parametrize("thermostat", ["langevin", "nose-hoover"])

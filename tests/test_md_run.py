@@ -198,6 +198,19 @@ def test_exception_of_the_calculator_stops_the_run():
     assert len(result.last_frames) == 2
 
 
+@pytest.mark.parametrize(
+    "error",
+    [AttributeError("lost"), KeyError("x"), MemoryError(), StopIteration(), ZeroDivisionError()],
+)
+def test_every_kind_of_exception_is_a_finding(error, tmp_path):
+    calculator = RaisingSprings(ethanol())
+    calculator.error = error
+    result = run_md(ethanol(), calculator, temperature=300, steps=2000, seed=1, out=tmp_path)
+    assert result.stopped_by is not None
+    assert result.stopped_by.check == "calculator"
+    assert len(ase.io.read(tmp_path / "trajectory.extxyz", ":")) == result.steps_done // 10 + 1
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("disk full")])
 def test_other_exceptions_pass_through(error):
     calculator = RaisingSprings(ethanol())

@@ -17,6 +17,7 @@ from ase_ws.errors import UserError
 CALCULATOR_FAILURES = (
     ArithmeticError,
     AssertionError,
+    AttributeError,
     LookupError,
     MemoryError,
     RuntimeError,

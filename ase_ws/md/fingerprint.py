@@ -33,7 +33,9 @@ def _calculator(calculator: Any) -> Iterator[bytes]:
     if isinstance(calculator, PotentialCalculator):
         yield from _potential(calculator.potential)
         return
-    for name, value in sorted(vars(calculator).items()):
+    # ASE's sums, such as a potential with a dispersion correction, hold their parts in a mixer.
+    held = {**vars(calculator), **vars(getattr(calculator, "mixer", calculator))}
+    for name, value in sorted(held.items()):
         if not name.startswith("_"):
             for item in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(item, torch.nn.Module):

@@ -225,7 +225,7 @@ class _FullCell(MTKNPT):
         return float(
             self._thermostat.get_thermostat_energy()
             + self._barostat.get_barostat_energy()
-            + self._get_cell_kinetic_energy()
+            + np.sum(self._p_g**2) / (2 * self._barostat.W)
             + self._pressure_au * self._get_volume()
         )
 

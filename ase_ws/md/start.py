@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.io.jsonio import encode
 
 from ase_ws.md.fingerprint import fingerprint
+from ase_ws.md.frames import KEPT_INFO
 from ase_ws.md.integrators import Baths
 from ase_ws.md.observer import RunContext
 
@@ -26,7 +27,8 @@ class Start:
     settings : dict
         Plain data that JSON can hold.
     arrays : dict of arrays
-        The structure: numbers, masses, positions, cell, and momenta where they were given.
+        The structure: numbers, masses, positions, cell, initial charges and magnetic moments, and
+        momenta where they were given.
     """
 
     def __init__(self, settings: dict[str, Any], arrays: dict[str, np.ndarray]):
@@ -50,12 +52,15 @@ class Start:
             "masses": atoms.get_masses(),
             "positions": atoms.get_positions(),
             "cell": atoms.cell.array.copy(),
+            "initial charges": atoms.get_initial_charges(),
+            "initial magnetic moments": atoms.get_initial_magnetic_moments(),
         }
         if keep_velocities:
             arrays["momenta"] = atoms.get_momenta()
         settings = {
             "structure": atoms.get_chemical_formula(),
             "pbc": atoms.pbc.tolist(),
+            "system": {key: str(atoms.info[key]) for key in KEPT_INFO if key in atoms.info},
             "potential": fingerprint(atoms.calc),
             "constraints": [_described(constraint) for constraint in atoms.constraints],
             "keep_velocities": keep_velocities,
