@@ -702,6 +702,9 @@ def test_every_network_through_the_calculator_and_back(upstream, tmp_path, struc
             expected.calc, found.calc = theirs, ours
             energy = expected.get_potential_energy()
             assert found.get_potential_energy() == pytest.approx(energy, abs=1e-10, rel=0)
+            plain = evaluate(ours.potential, atoms, forces=True)
+            assert float(plain.energy) == pytest.approx(energy, abs=1e-10, rel=0)
+            np.testing.assert_allclose(plain.forces, expected.get_forces(), rtol=0, atol=1e-10)
             np.testing.assert_allclose(
                 found.get_forces(), expected.get_forces(), rtol=0, atol=1e-10
             )
@@ -712,7 +715,7 @@ def test_every_network_through_the_calculator_and_back(upstream, tmp_path, struc
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", UPSTREAM)
+@pytest.mark.parametrize("name", ["two heads", "float32"])
 def test_upstream_files_are_read(upstream, tmp_path, structures, name):
     path = tmp_path / "up.model"
     torch.save(upstream_model(upstream, name), path)
