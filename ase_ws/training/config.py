@@ -15,6 +15,7 @@ from ase_ws.errors import UserError
 from ase_ws.potentials.architecture import check_irreps
 from ase_ws.settings import first_mistake
 from ase_ws.training.auto import choose_weak
+from ase_ws.yaml_files import read_yaml
 
 #: With fewer validation energies than this, and no forces, the best of a run's validations is
 #: mostly the luckiest.
@@ -419,13 +420,7 @@ def validated_config(tree: Mapping[str, Any]) -> FinetuneConfig:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such configuration file; expected YAML")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        detail = " ".join(str(error).split())
-        raise UserError(f"{path}: not valid YAML ({detail:.150})") from error
+    tree = read_yaml(path, what="configuration file")
     if tree is None:
         return {}
     if not isinstance(tree, dict):
