@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +16,7 @@ from ase_ws.cli.inputs import attach, thread_limit
 from ase_ws.cli.options import Device, Dtype, Ensemble, Quiet, Threads, Topology
 from ase_ws.cli.output import command, out_console, plain
 from ase_ws.errors import UserError
-from ase_ws.folders import require_free
+from ase_ws.folders import require_free, require_writable
 from ase_ws.progress import step_progress
 
 
@@ -90,8 +92,10 @@ def stability(
     from ase_ws.stability import Calibration, RDFReference
 
     kelvins = [*(temperature or []), *(temperatures or [])]
-    if json_file is not None and not json_file.parent.is_dir():
-        raise UserError(f"{json_file}: its folder does not exist; make it first")
+    if json_file is not None:
+        require_writable(json_file)
+    if out is not None:
+        require_free(out, overwrite=overwrite)
     calibration = None if calibrate is None else Calibration.from_file(calibrate)
     reference = None if rdf is None else RDFReference.of(_frames(rdf))
     common = {
@@ -104,9 +108,8 @@ def stability(
     }
     if trajectory is not None:
         _refuse(structure, "STRUCTURE", "--trajectory has frames of its own")
-        if out is not None:
-            require_free(out, overwrite=overwrite)
-        report = _trajectory(trajectory, model, kelvins, frame_interval, dtype, device, common)
+        with _told_at_least(quiet):
+            report = _trajectory(trajectory, model, kelvins, frame_interval, dtype, device, common)
         _finish(report, out, json_file, quiet)
         return
     if model is None or structure is None:
@@ -116,9 +119,7 @@ def stability(
         from ase_ws.stability.campaigns.single import check_stability_on_dask
 
         _refuse(rdf, "--rdf", "it does not go with --scheduler")
-        if out is not None:
-            require_free(out, overwrite=overwrite)
-        with campaign_progress(quiet=quiet) as watch:
+        with _told_at_least(quiet), campaign_progress(quiet=quiet) as watch:
             report = check_stability_on_dask(
                 model,
                 structure,
@@ -143,12 +144,14 @@ def stability(
     else:
         atoms, calculator, largest_force = attach(model, structure, dtype, device)
         other = None if compare is None else attach(compare, structure, dtype, device)[1]
-        if out is not None:
-            require_free(out, overwrite=overwrite)
         # One thread for small structures, also where many run at once: a batch gains 1.5 times
         # from a second thread on an idle machine and loses far more on a busy one; processes
         # (`ase-ws campaign`) make better use of the cores.
-        with thread_limit(threads, len(atoms)), step_progress("stability", quiet=quiet) as progress:
+        with (
+            _told_at_least(quiet),
+            thread_limit(threads, len(atoms)),
+            step_progress("stability", quiet=quiet) as progress,
+        ):
             from ase_ws.stability import check_stability
 
             report = check_stability(
@@ -205,21 +208,38 @@ def _trajectory(
     )
 
 
+@contextmanager
+def _told_at_least(quiet: bool) -> Iterator[None]:
+    """Print a report that could not be written."""
+    from ase_ws.stability.result import UnwrittenError
+
+    try:
+        yield
+    except UnwrittenError as error:
+        _print(error.report, quiet)
+        raise
+
+
+def _print(report: Any, quiet: bool) -> None:
+    if quiet:
+        return
+    colour = {"stable": "green", "unstable": "red"}.get(report.verdict, "yellow")
+    first, *rest = report.summary().splitlines()
+    out_console.print(f"[bold {colour}]{plain(first)}[/]", soft_wrap=True)
+    for line in rest:
+        out_console.print(line, markup=False, soft_wrap=True)
+
+
 def _finish(report: Any, out: Path | None, json_file: Path | None, quiet: bool) -> None:
-    """Draw the page, print, and exit with the code of the verdict."""
+    """Print, which no full disk can hinder; write; exit with the code of the verdict."""
+    _print(report, quiet)
+    if json_file is not None:
+        write_text(json_file, json.dumps(report.to_dict(), allow_nan=False, indent=1) + "\n")
     if out is not None:
         from ase_ws.report import write_stability_report
 
         write_stability_report([report.to_dict()], out / "report.html")
-    if json_file is not None:
-        write_text(json_file, json.dumps(report.to_dict(), allow_nan=False, indent=1) + "\n")
-    if not quiet:
-        colour = {"stable": "green", "unstable": "red"}.get(report.verdict, "yellow")
-        first, *rest = report.summary().splitlines()
-        out_console.print(f"[bold {colour}]{plain(first)}[/]", soft_wrap=True)
-        for line in rest:
-            out_console.print(line, markup=False, soft_wrap=True)
-        if out is not None:
+        if not quiet:
             out_console.print(f"report: {out / 'report.html'}", soft_wrap=True)
     if report.verdict != "stable":
         raise typer.Exit(3 if report.verdict == "unstable" else 1)
