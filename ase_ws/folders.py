@@ -60,7 +60,7 @@ def require_writable(path: Path, *, folder: bool = False) -> None:
             # A pipe or a device: whoever reads it decides.
             return
         if not path.parent.is_dir():
-            raise UserError(f"{path}: its folder does not exist; make it first")
+            raise UserError(f"{path}: there is no folder {path.parent}; make it first")
         # As `ase_ws.atomic` names its files: a little longer than the name itself.
         suffix = "".join(path.suffixes)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}.", suffix=suffix):

@@ -15,6 +15,7 @@ from ase_ws.atomic import write_text
 from ase_ws.cli.campaign_progress import campaign_progress
 from ase_ws.cli.options import Device, Quiet
 from ase_ws.cli.output import command, err_console, number, out_console, plain
+from ase_ws.folders import require_writable
 
 _COLOURS = {"stable": "green", "unstable": "red"}
 
@@ -49,6 +50,8 @@ def campaign(
     """
     from ase_ws.stability.campaigns import run_campaign
 
+    if json_file is not None:
+        require_writable(json_file)
     try:
         with campaign_progress(quiet=quiet) as watch:
             summary = run_campaign(
@@ -68,12 +71,19 @@ def campaign(
     from ase_ws.report import write_stability_report
     from ase_ws.report.collect import collect_runs
 
-    write_stability_report(collect_runs([out]), out / "report.html")
-    if json_file is not None:
-        write_text(json_file, json.dumps(summary, allow_nan=False, indent=1) + "\n")
+    # First of all what no full disk can hinder.
     if not quiet:
         out_console.print(_table(summary))
-        _print_rest(summary, out)
+        _print_rest(summary)
+    if json_file is not None:
+        write_text(json_file, json.dumps(summary, allow_nan=False, indent=1) + "\n")
+    write_stability_report(collect_runs([out]), out / "report.html")
+    if not quiet:
+        out_console.print(
+            f"written: {out}/report.html, summary.json, replicas.jsonl, "
+            "MODEL/STRUCTURE/stability.json",
+            soft_wrap=True,
+        )
     if summary["verdict"] != "stable":
         raise typer.Exit(3 if summary["verdict"] == "unstable" else 1)
 
@@ -125,7 +135,7 @@ def _rate(item: dict[str, Any]) -> str:
     return f"{item['failure_rate_per_ps']:.3g} ({low:.2g}–{high:.2g})"
 
 
-def _print_rest(summary: dict[str, Any], out: Path) -> None:
+def _print_rest(summary: dict[str, Any]) -> None:
     for row in summary["rows"]:
         if row["verdict"] != "stable":
             out_console.print(
@@ -133,7 +143,5 @@ def _print_rest(summary: dict[str, Any], out: Path) -> None:
                 soft_wrap=True,
             )
     out_console.print(
-        f"{summary['replicas']} replicas, {number(summary['total_ps'])} ps; written: "
-        f"{out}/report.html, summary.json, replicas.jsonl, MODEL/STRUCTURE/stability.json",
-        soft_wrap=True,
+        f"{summary['replicas']} replicas, {number(summary['total_ps'])} ps", soft_wrap=True
     )

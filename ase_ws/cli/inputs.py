@@ -31,16 +31,20 @@ def attach(
         warnings.simplefilter("ignore", HeadWarning)  # said below, in our own way
         calculator = PotentialCalculator(model, dtype=dtype, device=device, head=head)
     potential: Any = calculator.potential
-    if len(potential.heads) > 1 and not quiet:
-        err_console.print(
-            plain(f"{model}: head '{potential.head}' of {', '.join(potential.heads)}"),
-            soft_wrap=True,
-        )
+    if not quiet:
+        say_head(model, potential)
     # Labels of the structure, if any, do not matter here.
     bare = atoms.copy()
     bare.info, bare.calc = {}, None
     check_elements([frame_from_atoms(bare, str(structure))], potential.atomic_numbers, str(model))
     return bare, calculator, largest_training_force(model)
+
+
+def say_head(model: Path, potential: Any) -> None:
+    """Say which of several heads is used."""
+    if len(potential.heads) > 1:
+        line = f"{model}: head '{potential.head}' of {', '.join(potential.heads)}"
+        err_console.print(plain(line), soft_wrap=True)
 
 
 def thread_limit(number: int | None, n_atoms: int) -> Any:

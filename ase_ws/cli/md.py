@@ -19,8 +19,8 @@ from ase_ws.cli.options import (
     Thermostat,
     Threads,
 )
-from ase_ws.cli.output import err_console, out_console, plain
-from ase_ws.folders import require_free
+from ase_ws.cli.output import err_console, out_console, plain, say_path
+from ase_ws.folders import require_free, require_writable
 from ase_ws.progress import step_progress
 
 
@@ -53,7 +53,9 @@ def md(
     from ase_ws.md.run import run_md
     from ase_ws.stability.observers import default_checks
 
-    if not resume:
+    if resume:
+        require_writable(out, folder=True)
+    else:
         require_free(out, overwrite=overwrite, resume="--resume")
     atoms, calculator, largest_force = attach(model, structure, dtype, device, head, quiet=quiet)
     if not calculator.conservative and not quiet:
@@ -101,8 +103,5 @@ def _print_md(result: Any, out: Path) -> None:
             f"[bold red]stopped[/] at {finding.time:.1f} fs by the check '{finding.check}': "
             f"{plain(finding.message)}"
         )
-    out_console.print(
-        f"{result.steps_done} steps, {result.time_ps:.3g} ps, {result.ns_per_day:.3g} ns/day; "
-        f"written: {out}/trajectory.extxyz, md.csv, md.json",
-        soft_wrap=True,
-    )
+    done = f"{result.steps_done} steps, {result.time_ps:.3g} ps, {result.ns_per_day:.3g} ns/day"
+    say_path(f"{done}; written: trajectory.extxyz, md.csv, md.json in", out)

@@ -51,14 +51,16 @@ def report(
     require_free(out, overwrite=overwrite)
     records = collect_runs(runs)
     page = render_stability_report(records)
+    if not quiet:
+        _print_report(records)
     make_clear(out, _NAMES)
     write_text(out / "results.json", json.dumps(records, indent=1, allow_nan=False) + "\n")
     write_text(out / "report.html", page)
     if not quiet:
-        _print_report(records, out)
+        say_path("report", out / "report.html")
 
 
-def _print_report(records: list[dict[str, Any]], out: Path) -> None:
+def _print_report(records: list[dict[str, Any]]) -> None:
     table = Table(title="Stability in MD", title_justify="left")
     for heading in ("model", "verdict", "why"):
         table.add_column(heading)
@@ -66,4 +68,3 @@ def _print_report(records: list[dict[str, Any]], out: Path) -> None:
         texts = (record["name"], record.get("verdict"), record.get("reason"))
         table.add_row(*(plain(str(text or "–")) for text in texts))
     out_console.print(table)
-    say_path("report", out / "report.html")

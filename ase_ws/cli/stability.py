@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +14,9 @@ from ase_ws.atomic import write_text
 from ase_ws.cli.campaign_progress import campaign_progress
 from ase_ws.cli.inputs import attach, thread_limit
 from ase_ws.cli.options import Device, Dtype, Ensemble, Head, Quiet, Threads, Topology
-from ase_ws.cli.output import command, out_console, plain
+from ase_ws.cli.output import command, out_console, plain, say_path
 from ase_ws.errors import UserError
-from ase_ws.folders import require_free
+from ase_ws.folders import require_free, require_writable
 from ase_ws.progress import step_progress
 
 
@@ -91,13 +93,16 @@ def stability(
 
     Exit code 0: stable. 3: unstable. 1: not enough evidence (inconclusive).
     """
+    from ase_ws.frames import read_atoms
     from ase_ws.stability import Calibration, RDFReference
 
     kelvins = [*(temperature or []), *(temperatures or [])]
-    if json_file is not None and not json_file.parent.is_dir():
-        raise UserError(f"{json_file}: its folder does not exist; make it first")
+    if json_file is not None:
+        require_writable(json_file)
+    if out is not None:
+        require_free(out, overwrite=overwrite)
     calibration = None if calibrate is None else Calibration.from_file(calibrate)
-    reference = None if rdf is None else RDFReference.of(_frames(rdf))
+    reference = None if rdf is None else RDFReference.of(read_atoms(rdf))
     common = {
         "ensemble": ensemble.value,
         "topology": topology.value,
@@ -108,12 +113,11 @@ def stability(
     }
     if trajectory is not None:
         _refuse(structure, "STRUCTURE", "--trajectory has frames of its own")
-        if out is not None:
-            require_free(out, overwrite=overwrite)
         attached = None
         if model is not None:
             attached = attach(model, trajectory, dtype, device, head, quiet=quiet)[1]
-        report = _trajectory(trajectory, attached, kelvins, frame_interval, common)
+        with _told_at_least(quiet):
+            report = _trajectory(trajectory, attached, kelvins, frame_interval, common)
         _finish(report, out, json_file, quiet)
         return
     if model is None or structure is None:
@@ -123,9 +127,7 @@ def stability(
         from ase_ws.stability.campaigns.single import check_stability_on_dask
 
         _refuse(rdf, "--rdf", "it does not go with --scheduler")
-        if out is not None:
-            require_free(out, overwrite=overwrite)
-        with campaign_progress(quiet=quiet) as watch:
+        with _told_at_least(quiet), campaign_progress(quiet=quiet) as watch:
             report = check_stability_on_dask(
                 model,
                 structure,
@@ -156,12 +158,14 @@ def stability(
         other = None
         if compare is not None:
             other = attach(compare, structure, dtype, device, compare_head, quiet=quiet)[1]
-        if out is not None:
-            require_free(out, overwrite=overwrite)
         # One thread for small structures, also where many run at once: a batch gains 1.5 times
         # from a second thread on an idle machine and loses far more on a busy one; processes
         # (`ase-ws campaign`) make better use of the cores.
-        with thread_limit(threads, len(atoms)), step_progress("stability", quiet=quiet) as progress:
+        with (
+            _told_at_least(quiet),
+            thread_limit(threads, len(atoms)),
+            step_progress("stability", quiet=quiet) as progress,
+        ):
             from ase_ws.stability import check_stability
 
             report = check_stability(
@@ -184,16 +188,6 @@ def stability(
     _finish(report, out, json_file, quiet)
 
 
-def _frames(path: Path) -> list[Any]:
-    import ase.io
-
-    try:
-        frames = ase.io.read(path, index=":")
-    except Exception as error:
-        raise UserError(f"{path}: cannot be read as a trajectory ({error})") from error
-    return frames if isinstance(frames, list) else [frames]
-
-
 def _trajectory(
     path: Path,
     calculator: Any,
@@ -201,12 +195,13 @@ def _trajectory(
     frame_interval: float | None,
     common: dict[str, Any],
 ) -> Any:
+    from ase_ws.frames import read_atoms
     from ase_ws.stability import check_trajectory
 
     if len(kelvins) > 1:
         raise UserError("a trajectory has one temperature: give --temperature once")
     return check_trajectory(
-        _frames(path),
+        read_atoms(path),
         calculator,
         frame_interval=frame_interval,
         temperature=kelvins[0] if kelvins else None,
@@ -215,22 +210,39 @@ def _trajectory(
     )
 
 
+@contextmanager
+def _told_at_least(quiet: bool) -> Iterator[None]:
+    """Print a report that could not be written."""
+    from ase_ws.stability.result import UnwrittenError
+
+    try:
+        yield
+    except UnwrittenError as error:
+        _print(error.report, quiet)
+        raise
+
+
+def _print(report: Any, quiet: bool) -> None:
+    if quiet:
+        return
+    colour = {"stable": "green", "unstable": "red"}.get(report.verdict, "yellow")
+    first, *rest = report.summary().splitlines()
+    out_console.print(f"[bold {colour}]{plain(first)}[/]", soft_wrap=True)
+    for line in rest:
+        out_console.print(line, markup=False, soft_wrap=True)
+
+
 def _finish(report: Any, out: Path | None, json_file: Path | None, quiet: bool) -> None:
-    """Draw the page, print, and exit with the code of the verdict."""
+    """Print, which no full disk can hinder; write; exit with the code of the verdict."""
+    _print(report, quiet)
+    if json_file is not None:
+        write_text(json_file, json.dumps(report.to_dict(), allow_nan=False, indent=1) + "\n")
     if out is not None:
         from ase_ws.report import write_stability_report
 
         write_stability_report([report.to_dict()], out / "report.html")
-    if json_file is not None:
-        write_text(json_file, json.dumps(report.to_dict(), allow_nan=False, indent=1) + "\n")
-    if not quiet:
-        colour = {"stable": "green", "unstable": "red"}.get(report.verdict, "yellow")
-        first, *rest = report.summary().splitlines()
-        out_console.print(f"[bold {colour}]{plain(first)}[/]", soft_wrap=True)
-        for line in rest:
-            out_console.print(line, markup=False, soft_wrap=True)
-        if out is not None:
-            out_console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+        if not quiet:
+            say_path("report", out / "report.html")
     if report.verdict != "stable":
         raise typer.Exit(3 if report.verdict == "unstable" else 1)
 

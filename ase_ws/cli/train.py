@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from rich.table import Table
 
 from ase_ws.atomic import write_text
+from ase_ws.cli.inputs import say_head
 from ase_ws.cli.options import (
     Device,
     Dtype,
@@ -208,12 +210,16 @@ def evaluate(
         read_frames,
         require_labels,
     )
-    from ase_ws.potentials.files import load_potential
+    from ase_ws.potentials.files import HeadWarning, load_potential
     from ase_ws.training.evaluate import evaluate_potential
 
     if json_file is not None:
         require_writable(json_file)
-    potential = load_potential(model, dtype=dtype, device=device or "cpu", head=head)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HeadWarning)  # said in our own way
+        potential = load_potential(model, dtype=dtype, device=device or "cpu", head=head)
+    if not quiet:
+        say_head(model, potential)
     keys = LabelKeys(energy_key or "energy", forces_key, stress_key)
     frames = read_frames(data, keys)
     require_labels(frames, keys, name_of(data), ["energy", "forces", "stress"])

@@ -102,6 +102,9 @@ class Rerun(Part):
     replicas: Index = _number("How many runs were repeated.")
     failed: Index = _number("How many of them failed again.")
     total_ps: Finite = _number("Simulated time in ps, all of them together.")
+    by_chance: Finite = _number(
+        "Probability that none of them fails although the rate is that of the original."
+    )
     failure: Finding | None = Field(None, description="The first failure among them.")
 
 
@@ -170,6 +173,11 @@ class Replica(Part):
     checks: Annotated[list[CheckResult], _List] = _list("How each check ended.")
     mean_temperature: Finite = _number("Mean kinetic temperature of the second half, K.")
     ns_per_day: Finite = _number("Speed in ns per day.")
+    bonds: dict[str, dict[str, Index]] | None = Field(
+        None,
+        description="How often each length of a bond was seen: by pair of elements and by number "
+        "of the bin of 0.02 Å. Absent in a comparison.",
+    )
     traces: Traces | None = Field(None, description="Absent in a comparison.")
 
 

@@ -10,6 +10,7 @@ from ase import Atoms
 
 from ase_ws.md.observer import Finding
 from ase_ws.md.run import Progress
+from ase_ws.stability.answers import MachineError
 from ase_ws.stability.check import Check
 from ase_ws.stability.float64 import raised_precision
 from ase_ws.stability.plan import Plan
@@ -17,6 +18,7 @@ from ase_ws.stability.prepare import Preparation
 from ase_ws.stability.replica import ReplicaResult
 from ase_ws.stability.reruns import Rerun, Subject
 from ase_ws.stability.runs import Run
+from ase_ws.stability.static import Repeatable
 
 Cause = Literal["model", "timestep", "precision", "starting structure", "not settled"]
 
@@ -74,17 +76,15 @@ def blame_for(
         return None
     if preparation.overlap:
         return Blame("starting structure", preparation.overlap)
-    if preparation.failures and {item.check for item in preparation.failures} == {"precision"}:
-        return Blame("precision", preparation.failures[0].message)
     if preparation.failures:
-        # Neither a time step nor a thermostat is in play yet, and the static checks are made in
-        # the highest precision that the calculator has.
-        return Blame("model", f"it fails before any MD: {preparation.failures[0].message}")
+        return _before_md(preparation.failures)
     if failed and rerun:
         assert preparation.begin is not None
-        return find_blame(
-            preparation.begin, plan, [run.result for run in runs], templates, progress=progress
-        )
+        results = [run.result for run in runs]
+        try:
+            return find_blame(preparation.begin, plan, results, templates, progress=progress)
+        except MachineError as error:
+            return Blame("not settled", f"the reruns had to be given up: {error}")
     return Blame("not settled", "no reruns were asked for")
 
 
@@ -127,12 +127,15 @@ def find_blame(
     -------
     Blame
     """
-    first = min((run for run in runs if run.failure is not None), key=lambda r: r.simulated_ps)
-    assert first.failure is not None
-    if first.failure.step == 0:
-        return _at_once(first.failure)
+    first = min((run.failure for run in runs if run.failure is not None), key=lambda f: f.step)
+    if first.step == 0:
+        begun = any(run.failure is None or run.failure.step > 0 for run in runs)
+        return _refused(first, []) if begun else _at_once(first)
     subject = Subject.of(runs, budget)
     more = subject.repeated(start, plan, templates, progress)
+    refused = [run.failure for run in more if run.failure is not None and run.failure.step == 0]
+    if refused:
+        return _refused(refused[0], [])
     if more:
         subject = Subject.of([*subject.failed, *subject.others, *more], budget)
     reruns: list[Rerun] = []
@@ -140,6 +143,8 @@ def find_blame(
     for cause, what, atoms, changed in _changes(start, plan):
         rerun, outcome, told = subject.rerun(what, atoms, changed, templates, progress)
         reruns.append(rerun)
+        if rerun.failure is not None and rerun.failure.step == 0:
+            return _refused(rerun.failure, reruns)
         if outcome == "cured":
             return Blame(cause, f"with {what} ({changed.timestep:g} fs) {told}", reruns)
         outcomes.add(outcome)
@@ -148,7 +153,7 @@ def find_blame(
             break
     if "open" not in outcomes:
         changes = " and ".join(rerun.what for rerun in reruns)
-        return Blame("model", f"it fails with {changes} too: {first.failure.message}", reruns)
+        return Blame("model", f"it fails with {changes} too: {first.message}", reruns)
     return Blame("not settled", "failures are too rare to tell: run more replicas", reruns)
 
 
@@ -171,3 +176,21 @@ def _at_once(failure: Finding) -> Blame:
     if failure.check in ("finite", "calculator"):
         return Blame("model", f"it cannot evaluate the start: {failure.message}")
     return Blame("starting structure", f"it fails before the first step: {failure.message}")
+
+
+def _refused(failure: Finding, reruns: list[Rerun]) -> Blame:
+    """Blame a potential that has begun runs from this very structure before."""
+    told = "it has begun MD from this structure before, and now fails there"
+    return Blame("model", f"{told}: {failure.message}", reruns)
+
+
+def _before_md(failures: Sequence[Finding]) -> Blame:
+    changed = [item for item in failures if item.check == Repeatable.name]
+    if changed:
+        return Blame("model", changed[0].message)
+    first = failures[0].message
+    if {item.check for item in failures} == {"precision"}:
+        return Blame("precision", first)
+    # Neither a time step nor a thermostat is in play yet, and the static checks are made in the
+    # highest precision that the calculator has.
+    return Blame("model", f"it fails before any MD: {first}")

@@ -67,11 +67,19 @@ class Calibration:
         Raises
         ------
         UserError
-            Without frames.
+            Without frames, or with one that is not finite.
         """
         if not frames:
             raise UserError("no frames to calibrate on: give the labelled training set")
         known = [_held_forces(atoms) for atoms in frames] if forces is None else forces
+        for number, (atoms, its) in enumerate(zip(frames, known, strict=True)):
+            if not np.isfinite(atoms.positions).all() or (
+                its is not None and not _sound(its, atoms)
+            ):
+                raise UserError(
+                    f"{source or 'calibration'}: frame {number} holds NaN or infinity, or forces "
+                    "that are not three an atom; leave it out"
+                )
         largest = [float(np.linalg.norm(f, axis=1).max()) for f in known if f is not None]
         contacts = [contact for atoms in frames if (contact := _closest(atoms)) is not None]
         return cls(
@@ -106,6 +114,10 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary that JSON can hold, without the bond lengths."""
         return {key: value for key, value in vars(self).items() if key != "bonds"}
+
+
+def _sound(forces: np.ndarray, atoms: Atoms) -> bool:
+    return np.shape(forces) == (len(atoms), 3) and bool(np.isfinite(forces).all())
 
 
 def _held_forces(atoms: Atoms) -> np.ndarray | None:

@@ -5,29 +5,31 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
+from ase.geometry import complete_cell
 
 from ase_ws.errors import UserError
-from ase_ws.folders import make_clear
-from ase_ws.md.evaluation import check_start
+from ase_ws.folders import make_clear, require_writable
 from ase_ws.md.observer import Ensemble
 from ase_ws.md.run import Progress
+from ase_ws.stability.answers import MachineError, lost
 from ase_ws.stability.assemble import assemble
 from ase_ws.stability.blame import blame_for
 from ase_ws.stability.calibrate import Calibration
 from ase_ws.stability.candidates import Candidates
 from ase_ws.stability.check import Check
 from ase_ws.stability.geometry import Topology
-from ase_ws.stability.plan import Plan, make_plan
+from ase_ws.stability.plan import Plan, make_plan, require_positive, require_whole
 from ase_ws.stability.prepare import Preparation, prepare
 from ase_ws.stability.rdf import RDFReference
-from ase_ws.stability.result import FILES, StabilityReport
-from ase_ws.stability.runs import Run, run_jobs
+from ase_ws.stability.result import FILES, StabilityReport, keeping, require_plain
+from ase_ws.stability.runs import Run, rehearse, run_jobs
 from ase_ws.stability.watchers import watchers
 
 
@@ -132,7 +134,10 @@ def check_stability(
     Raises
     ------
     UserError
-        Bad arguments, or a calculator that cannot evaluate the starting structure at all.
+        Bad arguments, or a calculator that cannot evaluate the starting structure at all. What it
+        does wrong later is in the verdict.
+    UnwrittenError
+        `out` cannot be written any more; the exception holds the report.
     """
     started = time.perf_counter()
     plan = make_plan(
@@ -147,8 +152,16 @@ def check_stability(
         interval=interval,
         min_ps=min_ps,
     )
+    require_positive("fmax", fmax)
+    require_whole("relax_steps", relax_steps, 0)
+    require_plain(notes)
     start = _with_calculator(atoms, calculator)
-    check_start(start, stress=ensemble == "npt")
+    if out is not None:
+        require_writable(Path(out), folder=True)
+    rehearse(start, plan)
+    other = None if compare is None else _with_calculator(atoms, compare)
+    if other is not None:
+        rehearse(other, plan)
     folder = None if out is None else make_clear(Path(out), FILES)
     templates = watchers(
         checks,
@@ -161,11 +174,9 @@ def check_stability(
     preparation = prepare(
         start, relax_steps=relax_steps, fmax=fmax, static=static, progress=progress
     )
-    runs = _run_all(plan, preparation, templates, candidates, progress)
+    preparation, runs = _run_all(plan, preparation, templates, candidates, progress)
     comparison = None
-    if compare is not None:
-        other = _with_calculator(atoms, compare)
-        check_start(other, stress=ensemble == "npt")
+    if other is not None:
         comparison = _compared(
             other,
             plan,
@@ -187,7 +198,9 @@ def check_stability(
         notes={"wall_time_s": time.perf_counter() - started, **(notes or {})},
     )
     if folder is not None:
-        report.write(folder)
+        with keeping(report):
+            candidates.write()
+            report.write(folder)
     return report
 
 
@@ -197,19 +210,24 @@ def _run_all(
     templates: Sequence[Check],
     candidates: Candidates,
     progress: Progress | None,
-) -> list[Run]:
+) -> tuple[Preparation, list[Run]]:
+    """Run the replicas; the preparation comes back with what was found out about the start."""
+    if preparation.begin is None:
+        return preparation, []
     runs: list[Run] = []
 
     def finished(run: Run) -> None:
         runs.append(run)
         candidates.add(run)
 
-    if preparation.begin is not None:
+    try:
         run_jobs(
             preparation.begin, plan, plan.jobs(), templates, finished=finished, progress=progress
         )
+    except MachineError as error:
+        preparation = replace(preparation, findings=[*preparation.findings, lost(error)])
     order = {job.seed: number for number, job in enumerate(plan.jobs())}
-    return sorted(runs, key=lambda run: order[run.result.seed])
+    return preparation.recalled(), sorted(runs, key=lambda run: order[run.result.seed])
 
 
 def _compared(
@@ -224,7 +242,7 @@ def _compared(
 ) -> dict[str, Any]:
     """Run the second model and keep what a comparison needs."""
     preparation = prepare(other, relax_steps=relax_steps, fmax=fmax, static=False)
-    runs = _run_all(plan, preparation, templates, Candidates(None), progress)
+    preparation, runs = _run_all(plan, preparation, templates, Candidates(None), progress)
     return assemble(other, plan, preparation, runs, name=name).for_comparison()
 
 
@@ -234,6 +252,9 @@ def _with_calculator(atoms: Atoms, calculator: BaseCalculator | None) -> Atoms:
         raise UserError("no calculator: give one, or attach one to the atoms (atoms.calc = ...)")
     if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
         raise UserError("the starting structure must have atoms, all at finite positions")
+    cell = complete_cell(atoms.cell.array)
+    if not np.isfinite(cell).all() or (atoms.pbc.any() and np.linalg.matrix_rank(cell) < 3):
+        raise UserError("the cell of the starting structure is flat, or holds NaN or infinity")
     start = atoms.copy()
     start.calc = calculator
     return start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,8 +45,14 @@ class Candidates:
         if run.result.failure is None or not run.frames:
             return
         self.frames += describe_frames(run.result, run.frames)
-        if self.path is not None:
-            # After each failure, so that a campaign that is killed keeps what it found.
+        # After each failure, so that a campaign that is killed keeps what it found. A disk that is
+        # full now ends no run: it is tried again at the end.
+        with suppress(OSError):
+            self.write()
+
+    def write(self) -> None:
+        """Write the file, where there is one and anything to write."""
+        if self.path is not None and self.frames:
             with atomic_path(self.path) as temporary:
                 ase.io.write(temporary, self.frames, format="extxyz")
 
@@ -77,7 +84,7 @@ def describe_frames(result: ReplicaResult, frames: Sequence[Atoms]) -> list[Atom
 
 
 def _worth_a_label(frame: Atoms) -> bool:
-    if not np.isfinite(frame.positions).all():
+    if not (np.isfinite(frame.positions).all() and np.isfinite(frame.cell.array).all()):
         return False
     first, second, distance, _ = find_pairs(frame, longest(frame))
     return bool((distance >= CRUSHED * radii_sum(frame.numbers, first, second)).all())

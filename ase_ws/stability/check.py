@@ -166,12 +166,16 @@ class Check:
             temperature=snapshot.context.temperature,
         )
 
+    def defined(self) -> str:
+        """`definition`, with the limits as they are where something may have set them."""
+        return self.definition
+
     def result(self) -> CheckResult:
         """How the run went, so far."""
         started = hasattr(self, "context")
         return CheckResult(
             name=self.name,
-            definition=self.definition,
+            definition=self.defined(),
             unit=self.unit,
             warn_at=self.warn_limit if started else None,
             fail_at=self.fail_limit if started else None,

@@ -48,6 +48,11 @@ class ContactCheck(Check):
     unit: ClassVar[str] = "(R_i + R_j)"
     lower_is_worse: ClassVar[bool] = True
 
+    def defined(self) -> str:
+        """With the limits as a training set may have set them."""
+        what = self.definition.partition(";")[0]
+        return f"{what}; warns below {self.warn_at:.3g}, fails below {self.fail_at:.3g}"
+
     def start(self, atoms: Atoms, context: RunContext) -> None:
         """Forget any earlier run."""
         super().start(atoms, context)

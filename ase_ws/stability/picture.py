@@ -24,7 +24,11 @@ def failing_frame(runs: Sequence[Run]) -> dict[str, Any] | None:
     if not failed:
         return None
     first = min(failed, key=lambda run: run.result.simulated_ps)
-    sane = [frame for frame in first.frames if np.isfinite(frame.positions).all()]
+    sane = [
+        frame
+        for frame in first.frames
+        if np.isfinite(frame.positions).all() and np.isfinite(frame.cell.array).all()
+    ]
     if not sane:
         return None
     frame, failure = sane[-1], first.result.failure

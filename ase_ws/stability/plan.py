@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from ase import Atoms
 
 from ase_ws.errors import UserError
 from ase_ws.md.observer import Ensemble, Finding
+from ase_ws.md.velocities import degrees_of_freedom
 
 
 @dataclass(frozen=True)
@@ -92,16 +94,19 @@ def make_plan(
     Raises
     ------
     UserError
-        Where one of them makes no sense. The ensemble and the interval are checked by `run_md`.
+        Where one of them makes no sense. The ensemble is checked by `run_md`.
     """
     for name, value in (("ps", ps), ("timestep", timestep), ("thermostat_time", thermostat_time)):
-        if not (np.isfinite(value) and value > 0):
-            raise UserError(f"{name} is {value}: it must be a positive number")
-    for name, value, least in (("replicas", replicas, 1), ("seed", seed, 0)):
-        if not (np.isfinite(value) and int(value) == value and value >= least):
-            raise UserError(f"{name} is {value}: it must be a whole number of at least {least}")
-    if not (min_ps >= 0):
-        raise UserError(f"min_ps is {min_ps}: it must be a number of at least 0")
+        require_positive(name, value)
+    for name, value, least in (
+        ("replicas", replicas, 1),
+        ("seed", seed, 0),
+        ("interval", interval, 1),
+    ):
+        require_whole(name, value, least)
+    require_least(min_ps)
+    if not np.isfinite(pressure):
+        raise UserError(f"pressure is {pressure}: it must be a number, in bar")
     return Plan(
         temperatures=_as_temperatures(temperature),
         ps=float(ps),
@@ -111,9 +116,51 @@ def make_plan(
         seed=int(seed),
         pressure=float(pressure),
         thermostat_time=float(thermostat_time),
-        interval=interval,
+        interval=int(interval),
         min_ps=float(min_ps),
     )
+
+
+def require_positive(name: str, value: float) -> None:
+    """Refuse what is no positive number."""
+    if not (np.isfinite(value) and value > 0):
+        raise UserError(f"{name} is {value}: it must be a positive number")
+
+
+def require_whole(name: str, value: float, least: int) -> None:
+    """Refuse what is no whole number of at least `least`."""
+    if not (np.isfinite(value) and int(value) == value and value >= least):
+        raise UserError(f"{name} is {value}: it must be a whole number of at least {least}")
+
+
+def require_least(min_ps: float) -> None:
+    """Refuse what is no time that can be simulated."""
+    if not (np.isfinite(min_ps) and min_ps >= 0):
+        raise UserError(f"min_ps is {min_ps}: it must be a number of at least 0")
+
+
+def freedom(atoms: Atoms) -> int:
+    """Degrees of freedom of a structure, see `degrees_of_freedom`.
+
+    Raises
+    ------
+    UserError
+        There are none, or nobody knows how many a constraint leaves.
+    """
+    try:
+        n_dof = degrees_of_freedom(atoms)
+    except NotImplementedError as error:
+        kinds = ", ".join(sorted({type(item).__name__ for item in atoms.constraints}))
+        raise UserError(
+            f"the structure has constraints ({kinds}) of which ASE does not know how many degrees "
+            "of freedom they leave, so that there is no temperature: remove them"
+        ) from error
+    if n_dof < 1:
+        raise UserError(
+            f"the structure of {len(atoms)} atom(s) has no internal degree of freedom, and so no "
+            "temperature: build a supercell or free some atoms"
+        )
+    return n_dof
 
 
 def _as_temperatures(temperature: float | Sequence[float]) -> tuple[float, ...]:

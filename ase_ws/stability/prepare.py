@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,13 @@ from ase import Atoms
 
 from ase_ws.md.observer import Finding
 from ase_ws.md.run import Progress
+from ase_ws.stability.answers import MachineError, lost
 from ase_ws.stability.check import CheckResult, Status
 from ase_ws.stability.pairs import find_pairs, longest, radii_sum
 from ase_ws.stability.relax import Relaxation, relax
-from ase_ws.stability.static import run_static
+from ase_ws.stability.static import Repeatable, run_static
+from ase_ws.stability.static.probe import Probe
+from ase_ws.stability.static.suite import unguarded
 
 #: Two atoms closer than this part of their radii sum in the structure *given* are a mistake in
 #: it: the limit of `ContactCheck`.
@@ -37,6 +40,8 @@ class Preparation:
         How it went, for the settings in the report.
     overlap : str
         The atoms that lie on top of each other in the structure given, in one line, or "".
+    witness : Witness or None
+        Of what the calculator said of the start before anything else was done there.
     """
 
     begin: Atoms | None
@@ -45,6 +50,11 @@ class Preparation:
     static: list[dict[str, Any]]
     relaxation: dict[str, Any] | None
     overlap: str
+    witness: Witness | None = None
+
+    def recalled(self) -> Preparation:
+        """Ask the witness again, as after MD, and add what it has found."""
+        return self if self.witness is None else self.witness.recall(self)
 
     @property
     def failures(self) -> list[Finding]:
@@ -84,19 +94,25 @@ def prepare(
     """
     if progress is not None:
         progress(0, 1, "relaxing")
-    relaxation = relax(given, fmax=fmax, steps=relax_steps) if relax_steps else None
     overlap = _overlap(given)
     findings = [Finding("structure", "warn", overlap)] if overlap else []
+    try:
+        relaxation = relax(given, fmax=fmax, steps=relax_steps) if relax_steps else None
+    except MachineError as error:
+        return Preparation(None, [], [*findings, lost(error)], [], None, overlap)
     findings += [] if relaxation is None else relaxation.findings
     checks = [_relaxation_check(relaxation)]
     looked: list[dict[str, Any]] = []
     begin: Atoms | None = given if relaxation is None else relaxation.atoms
+    witness: Witness | None = None
     if relaxation is not None and relaxation.failure is not None:
         begin = None
-    elif static:
+    else:
         assert begin is not None
+        witness = Witness(begin)
+    if begin is not None and static:
         for result in run_static(begin, progress=progress):
-            findings += result.findings
+            findings += [item for item in result.findings if item not in findings]
             looked.append(result.to_dict())
     return Preparation(
         begin=begin,
@@ -107,7 +123,33 @@ def prepare(
         if relaxation is None
         else {"converged": relaxation.converged, "steps": relaxation.steps},
         overlap=overlap,
+        witness=witness,
     )
+
+
+class Witness:
+    """Remembers what the calculator says of the start, and asks again after MD.
+
+    Parameters
+    ----------
+    begin : Atoms
+        With the calculator, as MD has it.
+    """
+
+    def __init__(self, begin: Atoms):
+        start = begin.copy()
+        start.calc = unguarded(begin.calc)
+        self._probe, self._check = Probe(start), Repeatable()
+        self._results = [self._check.run_probe(self._probe)]
+
+    def recall(self, preparation: Preparation) -> Preparation:
+        """Ask again; add what was found to the preparation."""
+        self._results.append(self._check.run_probe(self._probe))
+        findings = list(preparation.findings)
+        for result in self._results:
+            findings += [item for item in result.findings if item not in findings]
+        checks = [*preparation.checks, *(result.check for result in self._results)]
+        return replace(preparation, findings=findings, checks=checks)
 
 
 def _overlap(given: Atoms) -> str:

@@ -24,7 +24,7 @@ def failure_rate_upper(failures: int, total_ps: float, *, confidence: float = 0.
     λ_up = χ²(confidence; 2n + 2) / (2 T) (Garwood, Biometrika 28, 437, 1936); with no failure
     this is −ln(0.05)/T = 2.996/T, the "rule of three".
     """
-    if total_ps <= 0:
+    if not total_ps > 0:
         return None
     return float(chi2.ppf(confidence, 2 * failures + 2)) / (2.0 * total_ps)
 
@@ -37,7 +37,7 @@ def failure_rate_interval(
     [χ²((1 − c)/2; 2n), χ²((1 + c)/2; 2n + 2)] / (2 T) (Garwood 1936); with no failure the lower
     end is 0 and the upper one the one-sided limit, because nothing is left for the other side.
     """
-    if total_ps <= 0:
+    if not total_ps > 0:
         return None
     if failures == 0:
         upper = failure_rate_upper(0, total_ps, confidence=confidence)

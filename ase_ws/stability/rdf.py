@@ -45,10 +45,21 @@ class RDFReference:
         Raises
         ------
         UserError
-            Without frames, or where one is not periodic in three directions.
+            Without frames, or where one is not periodic in three directions, not finite or of
+            other elements.
         """
-        if not frames or not all(atoms.pbc.all() for atoms in frames):
+        if not frames or not all(a.pbc.all() and a.cell.rank == 3 for a in frames):
             raise UserError("an RDF needs frames that are periodic in all three directions")
+        for number, atoms in enumerate(frames):
+            if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+                raise UserError(
+                    f"RDF reference: frame {number} holds NaN or infinity; leave it out"
+                )
+            if set(atoms.numbers) != set(frames[0].numbers):
+                raise UserError(
+                    f"RDF reference: frame {number} has other elements than the first; give "
+                    "frames of one system"
+                )
         return cls(_mean([radial_distribution(a, reach, width) for a in frames]), reach, width)
 
 

@@ -8,9 +8,10 @@ import numpy as np
 from ase import Atoms
 from ase.optimize import FIRE
 
-from ase_ws.md.evaluation import CALCULATOR_FAILURES, describe, potential_energy
+from ase_ws.md.evaluation import potential_energy
 from ase_ws.md.finite import FiniteGuard
 from ase_ws.md.observer import Finding, RunContext, Snapshot
+from ase_ws.stability.answers import Judged, PotentialError
 from ase_ws.stability.check import Check
 from ase_ws.stability.geometry import (
     BondCheck,
@@ -33,7 +34,7 @@ class Relaxation:
     steps : int
         Steps taken.
     largest_force : float or None
-        In eV/Å; None where the last structure could not be evaluated.
+        That the constraints leave, in eV/Å; None where the last structure could not be evaluated.
     findings : list of Finding
         "fail": it diverged or broke the structure; "warn": it did not converge.
     """
@@ -71,18 +72,19 @@ def relax(atoms: Atoms, *, fmax: float = 0.05, steps: int = 200) -> Relaxation:
     """
     start = atoms.copy()
     working = atoms.copy()
-    working.calc = atoms.calc
+    working.calc = Judged.of(atoms)
     outcome = Relaxation(working)
     # Overflow and NaN are for the comparison to report, not for NumPy to warn about.
     with np.errstate(all="ignore"):
         try:
             _optimise(outcome, fmax, steps)
             snapshot = _snapshot(working)
-        except CALCULATOR_FAILURES as error:
-            message = f"relaxation: the calculator raised {describe(error)}"
-            outcome.findings.append(Finding("relaxation", "fail", message))
+            outcome.largest_force = float(np.linalg.norm(working.get_forces(), axis=1).max())
+        except PotentialError as error:
+            outcome.findings.append(Finding("relaxation", "fail", f"relaxation: {error}"))
             return outcome
-        outcome.largest_force = float(np.linalg.norm(snapshot.forces, axis=1).max())
+        finally:
+            working.calc = atoms.calc
         outcome.findings.extend(_damage(start, snapshot))
     if not outcome.converged and outcome.failure is None:
         message = (
@@ -99,7 +101,8 @@ def _optimise(outcome: Relaxation, fmax: float, steps: int) -> None:
         outcome.steps = optimiser.nsteps
         outcome.converged = bool(converged)
         # FIRE would go on for ever with NaN: leave, the comparison afterwards names it.
-        if not np.isfinite(outcome.atoms.get_forces()).all():
+        forces, energy = outcome.atoms.get_forces(), potential_energy(outcome.atoms)
+        if not (np.isfinite(forces).all() and np.isfinite(energy)):
             outcome.converged = False
             return
 

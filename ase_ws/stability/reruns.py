@@ -83,7 +83,7 @@ class Subject:
 
     @classmethod
     def of(cls, runs: Sequence[ReplicaResult], budget: float) -> Subject:
-        """Take the temperature with the highest rate of failures."""
+        """Take the temperature with the highest rate of failures, none of them at the start."""
 
         def rate(kelvin: float) -> float:
             mine = [run for run in runs if run.temperature == kelvin]
@@ -187,12 +187,13 @@ class Subject:
             cured = not measured and rerun.by_chance <= DOUBT * 1.001
             return ("cured" if cured else "open"), f"nothing fails in {rerun.total_ps:.3g} ps"
         original = len(self.failed) / _time([*self.failed, *self.others])
-        rarer = rerun.failed / rerun.total_ps < 0.5 * original
+        rarer = rerun.failed < 0.5 * original * rerun.total_ps
         return ("rarer" if rarer else "stays"), "it fails too"
 
 
 def _time(runs: Sequence[ReplicaResult]) -> float:
-    return sum(run.simulated_ps for run in runs)
+    """Time in ps up to the ends and failures; a step in which the calculator fails counts."""
+    return sum(max(run.simulated_ps, run.time_to_failure_ps or 0.0) for run in runs)
 
 
 def _measured(run: ReplicaResult) -> tuple[str, float] | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ase_ws.atomic import write_text
+from ase_ws.errors import UserError
 from ase_ws.md.observer import Finding
 from ase_ws.stability.blame import Blame
 from ase_ws.stability.check import CheckResult
@@ -206,6 +208,36 @@ class StabilityReport:
         if len(self.warnings) > 5:
             lines.append(f"  warnings beyond these: {len(self.warnings) - 5}")
         return "\n".join(lines)
+
+
+def require_plain(notes: Mapping[str, Any] | None) -> None:
+    """Refuse notes that JSON cannot hold, before the work rather than after it."""
+    try:
+        json.dumps(dict(notes or {}), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"notes: JSON cannot hold them ({error}); give plain values") from error
+
+
+class UnwrittenError(OSError):
+    """A report is complete, but could not be written.
+
+    Attributes
+    ----------
+    report : StabilityReport
+    """
+
+    def __init__(self, report: StabilityReport, error: OSError):
+        super().__init__(error.errno, error.strerror or str(error), error.filename)
+        self.report = report
+
+
+@contextmanager
+def keeping(report: StabilityReport) -> Iterator[None]:
+    """Do not lose what was computed where it cannot be written: `UnwrittenError` holds it."""
+    try:
+        yield
+    except OSError as error:
+        raise UnwrittenError(report, error) from error
 
 
 def by_temperature(replicas: Sequence[ReplicaResult]) -> list[dict[str, Any]]:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import BaseCalculator, Calculator, all_changes
 
 from ase_ws.calculators import PotentialCalculator
+from ase_ws.errors import UserError
 from ase_ws.md.evaluation import CALCULATOR_FAILURES
+from ase_ws.md.files import LOG_COLUMNS
 from ase_ws.md.observer import Finding, Observer
 from ase_ws.md.replicas import run_replicas
 from ase_ws.md.result import MDResult
 from ase_ws.md.run import Progress, run_md
+from ase_ws.stability.answers import Judged, PotentialError, require_answer, translated
 from ase_ws.stability.bonds import BondLengths
 from ase_ws.stability.check import Check, CheckResult
-from ase_ws.stability.plan import Job, Plan
+from ase_ws.stability.plan import Job, Plan, freedom
 from ase_ws.stability.replica import ReplicaResult
 
 #: Points of a trace that are kept for plots.
@@ -67,6 +71,11 @@ def run_jobs(
         Called as `finished(run)`.
     progress : callable, optional
         Called as `progress(steps_done, steps_planned, label)`, over all jobs.
+
+    Raises
+    ------
+    MachineError
+        The machine has failed; the replicas that ended before have been handed over.
     """
     total = _Total(progress, plan.steps * len(jobs))
     if not batched(start, plan):
@@ -84,6 +93,60 @@ def batched(start: Atoms, plan: Plan) -> bool:
         type(start.calc) is PotentialCalculator
         and plan.ensemble != "npt"
         and (not start.constraints)
+    )
+
+
+def rehearse(start: Atoms, plan: Plan) -> None:
+    """Evaluate the start once, and find out what MD refuses before any work.
+
+    Raises
+    ------
+    UserError
+        Bad settings, or a calculator that cannot be evaluated at all.
+    """
+    freedom(start)
+    require_answer(start, stress=plan.ensemble == "npt")
+    _md(start, _Nothing(), replace(plan, ps=0.0), plan.temperatures[0], seed=0)
+
+
+class _Nothing(Calculator):
+    """A gas without forces, for a run of no step: the potential is not asked more than once."""
+
+    implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        super().calculate(atoms, list(properties), list(system_changes))
+        shape = (0 if atoms is None else len(atoms), 3)
+        self.results = {"energy": 0.0, "forces": np.zeros(shape), "stress": np.zeros(6)}
+
+
+def _md(
+    start: Atoms,
+    calculator: BaseCalculator,
+    plan: Plan,
+    temperature: float,
+    seed: int,
+    observers: Sequence[Observer] = (),
+    progress: Progress | None = None,
+) -> MDResult:
+    return run_md(
+        start,
+        calculator,
+        ensemble=plan.ensemble,
+        temperature=temperature,
+        steps=plan.steps,
+        timestep=plan.timestep,
+        seed=seed,
+        thermostat_time=plan.thermostat_time,
+        pressure=plan.pressure,
+        observers=observers,
+        interval=plan.interval,
+        progress=progress,
     )
 
 
@@ -125,23 +188,28 @@ def _serially(
     total: _Total,
 ) -> None:
     for job in jobs:
-        eyes = _Eyes.of(templates)
+        eyes, judged = _Eyes.of(templates), Judged.of(start)
         name = f"{job.temperature:g} K, replica {job.replica}"
-        result = run_md(
-            start,
-            ensemble=plan.ensemble,
-            temperature=job.temperature,
-            steps=plan.steps,
-            timestep=plan.timestep,
-            seed=job.seed,
-            thermostat_time=plan.thermostat_time,
-            pressure=plan.pressure,
-            observers=eyes.all,
-            interval=plan.interval,
-            progress=lambda step, steps, label, name=name: total.report(step, name),
-        )
+        try:
+            result = _md(
+                start,
+                judged,
+                plan,
+                job.temperature,
+                job.seed,
+                eyes.all,
+                lambda step, steps, label, name=name: total.report(step, name),
+            )
+        except UserError as error:
+            # `run_md` takes what cannot be evaluated at once for a bad set-up, but here it could
+            # be evaluated before.
+            if not isinstance(error.__cause__, PotentialError):
+                raise
+            run = _not_begun(plan, job, str(error.__cause__))
+        else:
+            run = _run(plan, job, result, eyes, judged.told)
         total.done += plan.steps
-        finished(_run(plan, job, result, eyes))
+        finished(run)
 
 
 def _together(
@@ -166,7 +234,7 @@ def _together(
         with np.errstate(all="ignore"):
             run_replicas(
                 start,
-                start.calc,
+                _translating(start.calc),
                 temperature=[job.temperature for job in jobs],
                 steps=plan.steps,
                 timestep=plan.timestep,
@@ -188,8 +256,41 @@ def _together(
     total.done += plan.steps * len(jobs)
 
 
-def _run(plan: Plan, job: Job, result: MDResult, eyes: _Eyes) -> Run:
+def _translating(calculator: PotentialCalculator) -> PotentialCalculator:
+    """Copy a calculator so that whatever its potential raises has a name that is known here."""
+    translating = copy.copy(calculator)
+
+    def evaluate(*args: Any, **kwargs: Any) -> Any:
+        with translated():
+            return calculator.evaluate(*args, **kwargs)
+
+    translating.evaluate = evaluate
+    return translating
+
+
+def _not_begun(plan: Plan, job: Job, message: str) -> Run:
+    """Give a replica that has failed at its start."""
+    failure = Finding("calculator", "fail", message, temperature=job.temperature)
+    replica = ReplicaResult(
+        temperature=job.temperature,
+        replica=job.replica,
+        seed=job.seed,
+        planned_ps=plan.steps * plan.timestep / 1000.0,
+        simulated_ps=0.0,
+        failure=job.label(failure),
+        warnings=[],
+        checks=[_calculator_check(failure)],
+        traces={name: [] for name in LOG_COLUMNS},
+        mean_temperature=None,
+        ns_per_day=0.0,
+    )
+    return Run(replica, [])
+
+
+def _run(plan: Plan, job: Job, result: MDResult, eyes: _Eyes, told: str = "") -> Run:
     failure = result.stopped_by
+    if failure is not None and failure.check == "calculator" and told:
+        failure = replace(failure, message=told)
     trace = result.traces["temperature_k"]
     tail = trace[len(trace) // 2 :]
     tail = tail[np.isfinite(tail)]
@@ -214,7 +315,7 @@ def _calculator_check(failure: Finding | None) -> CheckResult:
     raised = failure is not None and failure.check == "calculator"
     return CheckResult(
         name="calculator",
-        definition="the calculator raises no exception",
+        definition="the calculator raises no exception and gives numbers of the right shape",
         status="failed" if raised else "passed",
         note=failure.message if failure is not None and raised else "",
     )

@@ -5,21 +5,18 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
-from ase.geometry import complete_cell
 
 from ase_ws.errors import UserError
-from ase_ws.folders import make_clear
-from ase_ws.md.evaluation import evaluate
-from ase_ws.md.observer import Ensemble, Finding, RunContext, Snapshot
-from ase_ws.md.velocities import degrees_of_freedom, kinetic_temperature
+from ase_ws.folders import make_clear, require_writable
+from ase_ws.md.observer import Ensemble, Finding, RunContext, Snapshot, finite_or_none
 from ase_ws.md.watch import Watch, with_guard
+from ase_ws.stability.answers import MachineError, PotentialError, lost, require_answer
 from ase_ws.stability.assemble import assemble
 from ase_ws.stability.blame import Blame
 from ase_ws.stability.bonds import BondLengths
@@ -30,11 +27,12 @@ from ase_ws.stability.drift import DriftCheck
 from ase_ws.stability.energetics import EnergyCheck, ForceCheck, FrozenCheck, TemperatureCheck
 from ase_ws.stability.fluctuation import FluctuationCheck
 from ase_ws.stability.geometry import Topology
-from ase_ws.stability.plan import Job, Plan
-from ase_ws.stability.prepare import Preparation
+from ase_ws.stability.moves import Moves
+from ase_ws.stability.plan import Job, Plan, freedom, require_least
+from ase_ws.stability.prepare import Preparation, Witness
 from ase_ws.stability.rdf import RDFReference
 from ase_ws.stability.replica import ReplicaResult
-from ase_ws.stability.result import FILES, StabilityReport
+from ase_ws.stability.result import FILES, StabilityReport, keeping, require_plain
 from ase_ws.stability.runs import Run
 from ase_ws.stability.watchers import watchers
 
@@ -98,9 +96,20 @@ def check_trajectory(
     Raises
     ------
     UserError
-        Fewer than two frames, other atoms in later ones, no way to know time or temperature.
+        Fewer than two frames, other atoms in later ones, no way to know time or temperature, or
+        a calculator that cannot evaluate the first frame at all.
     """
-    moves = _Moves.of(frames, calculator, frame_interval)
+    moves = Moves.of(frames, calculator, frame_interval)
+    require_least(min_ps)
+    require_plain(notes)
+    if out is not None:
+        require_writable(Path(out), folder=True)
+    witness = None
+    if calculator is not None and np.isfinite(frames[0].positions).all():
+        first = frames[0].copy()
+        first.calc = calculator
+        require_answer(first)
+        witness = Witness(first)
     kelvin = moves.temperature() if temperature is None else float(temperature)
     if not (np.isfinite(kelvin) and kelvin > 0):
         raise UserError(f"temperature is {kelvin}: it must be a positive number, in K")
@@ -109,7 +118,7 @@ def check_trajectory(
         temperature=kelvin,
         timestep=moves.interval,
         steps=len(frames) - 1,
-        n_dof=degrees_of_freedom(moves.atoms),
+        n_dof=freedom(moves.atoms),
     )
     wanted = copy.deepcopy(watchers(checks, topology=topology, calibration=calibration, rdf=rdf))
     held, left_out = _applicable(wanted, moves.held, ensemble)
@@ -145,22 +154,27 @@ def check_trajectory(
         interval=1,
         min_ps=min_ps,
     )
-    nothing = Preparation(frames[0], [], [], [], None, "")
+    start = Preparation(frames[0], [], [], [], None, "")
+    if witness is not None:
+        start = witness.recall(start)
     run = Run(replica, [*watch.earlier_frames, *watch.last_frames])
     report = assemble(
         frames[0],
         plan,
-        nothing,
+        start,
         [run],
         name=name or "trajectory",
-        blame=_blame(watch.failure),
+        blame=_blame(watch.failure, start),
         calibration=calibration,
         notes=notes,
     )
     if out is not None:
-        folder = make_clear(Path(out), FILES)
-        Candidates(folder / "candidates.xyz").add(run)
-        report.write(folder)
+        with keeping(report):
+            folder = make_clear(Path(out), FILES)
+            candidates = Candidates(folder / "candidates.xyz")
+            candidates.add(run)
+            candidates.write()
+            report.write(folder)
     return report
 
 
@@ -168,7 +182,9 @@ def _job(kelvin: float) -> Job:
     return Job(kelvin, 0, 0)
 
 
-def _blame(failure: Finding | None) -> Blame | None:
+def _blame(failure: Finding | None, start: Preparation) -> Blame | None:
+    if start.failures:
+        return Blame("model", start.failures[0].message)
     if failure is None:
         return None
     if failure.step == 0 and failure.check != "finite":
@@ -187,7 +203,7 @@ def _applicable(
         missing = [need for need in needs if need not in there]
         if missing:
             note = f"the trajectory does not hold {' or '.join(missing)}"
-            result = CheckResult(check.name, check.definition, check.unit, note=note)
+            result = CheckResult(check.name, check.defined(), check.unit, note=note)
             left_out.append(_not_applying(result))
         else:
             asked.append(check)
@@ -198,133 +214,37 @@ def _not_applying(result: CheckResult) -> CheckResult:
     return CheckResult(**{**vars(result), "status": "does not apply"})
 
 
-def _look(watch: Watch, moves: _Moves, context: RunContext) -> dict[str, list[float | None]]:
+def _look(watch: Watch, moves: Moves, context: RunContext) -> dict[str, list[float | None]]:
     """Show every frame; give the traces."""
     names = ("step", "time_fs", "potential_ev_per_atom", "conserved_ev_per_atom", "temperature_k")
-    rows = []
+    traces: dict[str, list[float | None]] = {name: [] for name in names}
     with np.errstate(all="ignore"):
-        for snapshot in moves.snapshots(context):
+        for snapshot in _until_it_fails(watch, moves, context):
             n_atoms = len(snapshot.atoms)
-            rows.append(
-                (
-                    snapshot.step,
-                    snapshot.time,
-                    snapshot.energy / n_atoms if "energy" in moves.held else np.nan,
-                    snapshot.conserved / n_atoms if context.ensemble == "nve" else np.nan,
-                    snapshot.temperature if "velocities" in moves.held else np.nan,
-                )
+            row = (
+                snapshot.step,
+                snapshot.time,
+                snapshot.energy / n_atoms if "energy" in moves.held else np.nan,
+                snapshot.conserved / n_atoms if context.ensemble == "nve" else np.nan,
+                snapshot.temperature if "velocities" in moves.held else np.nan,
             )
+            for name, value in zip(names, row, strict=True):
+                traces[name].append(finite_or_none(value))
             if watch.look(snapshot):
                 break
-    columns = zip(*rows, strict=True)
-    return {
-        name: [float(value) if np.isfinite(value) else None for value in column]
-        for name, column in zip(names, columns, strict=True)
-    }
+    return traces
 
 
-@dataclass
-class _Moves:
-    """The frames, one after the other in the same atoms.
-
-    Attributes
-    ----------
-    held : frozenset of str
-        Which of "energy", "forces" and "velocities" every frame has.
-    """
-
-    frames: Sequence[Atoms]
-    calculator: BaseCalculator | None
-    interval: float
-    held: frozenset[str]
-    atoms: Atoms
-
-    @classmethod
-    def of(
-        cls, frames: Sequence[Atoms], calculator: BaseCalculator | None, interval: float | None
-    ) -> _Moves:
-        if len(frames) < 2:
-            raise UserError(f"the trajectory has {len(frames)} frame(s): at least two are needed")
-        for number, frame in enumerate(frames):
-            if not np.array_equal(frame.numbers, frames[0].numbers):
-                raise UserError(
-                    f"frame {number} of the trajectory has other atoms than the first: give one "
-                    "system, with its atoms in one order"
-                )
-        held = {"energy", "forces"} if calculator is not None else set()
-        if calculator is None:
-            held |= {q for q in ("energy", "forces") if all(_has(f, q) for f in frames)}
-        if all(frame.has("momenta") for frame in frames):
-            held.add("velocities")
-        spacing = _spacing(frames) if interval is None else float(interval)
-        if not (np.isfinite(spacing) and spacing > 0):
-            raise UserError(f"the time between frames is {spacing}: it must be positive, in fs")
-        return cls(frames, calculator, spacing, frozenset(held), frames[0].copy())
-
-    def temperature(self) -> float:
-        """Median kinetic temperature of the frames, in whole K."""
-        if "velocities" not in self.held:
-            raise UserError("the trajectory has no velocities: say at which temperature it was run")
-        n_dof = degrees_of_freedom(self.frames[0])
-        kinetic = [frame.get_kinetic_energy() for frame in self.frames]
-        # The median, and of finite ones: a trajectory that blew up must not raise its own limits.
-        finite = [kinetic_temperature(k, n_dof) for k in kinetic if np.isfinite(k)]
-        return float(round(np.median(finite))) if finite else np.nan
-
-    def snapshots(self, context: RunContext) -> Iterator[Snapshot]:
-        """One snapshot a frame, atoms followed over periodic boundaries."""
-        live = self.atoms
-        for step, frame in enumerate(self.frames):
-            if step:
-                live.set_cell(frame.cell)
-                live.positions = live.positions + _shortest(frame, live)
-            live.arrays["momenta"] = frame.get_momenta()
-            energy, forces = self._evaluate(frame)
-            snapshot = Snapshot(
-                step=step,
-                time=step * self.interval,
-                atoms=live,
-                energy=energy,
-                forces=forces,
-                conserved=0.0,
-                context=context,
-            )
-            snapshot.conserved = energy + snapshot.kinetic_energy
+def _until_it_fails(watch: Watch, moves: Moves, context: RunContext) -> Iterator[Snapshot]:
+    """Go through the frames, up to one at which the calculator gives no answer."""
+    step = 0
+    try:
+        for snapshot in moves.snapshots(context):
             yield snapshot
-
-    def _evaluate(self, frame: Atoms) -> tuple[float, np.ndarray]:
-        """Energy and forces of a frame; zero where the trajectory has none."""
-        if self.calculator is not None:
-            probe = frame.copy()
-            probe.set_constraint()
-            probe.calc = self.calculator
-            energy, forces, _ = evaluate(probe)
-            return energy, forces
-        results = {} if frame.calc is None else frame.calc.results
-        energy = float(results["energy"]) if "energy" in self.held else 0.0
-        forces = results["forces"] if "forces" in self.held else np.zeros((len(frame), 3))
-        return energy, np.asarray(forces, dtype=float)
-
-
-def _has(frame: Atoms, quantity: str) -> bool:
-    return frame.calc is not None and getattr(frame.calc, "results", {}).get(quantity) is not None
-
-
-def _spacing(frames: Sequence[Atoms]) -> float:
-    times = [frame.info.get("time_fs") for frame in frames]
-    if any(time is None for time in times):
-        raise UserError(
-            "the trajectory does not say when its frames were taken: give the time between two "
-            "frames (frame_interval, in fs)"
-        )
-    return float(np.median(np.diff(np.array(times, dtype=float))))
-
-
-def _shortest(frame: Atoms, live: Atoms) -> np.ndarray:
-    """Shortest way, over the periodic boundaries, from the live atoms to those of the frame."""
-    way = frame.positions - live.positions
-    if not frame.pbc.any() or not np.isfinite(way).all():
-        return way
-    cell = complete_cell(frame.cell.array)
-    scaled = np.linalg.solve(cell.T, way.T).T
-    return way - np.where(frame.pbc, np.round(scaled), 0.0) @ cell
+            step = snapshot.step + 1
+    except PotentialError as error:
+        watch.calculator_failed(error)  # which keeps the frames
+        time = step * context.timestep
+        watch.failure = Finding("calculator", "fail", str(error), step=step, time=time)
+    except MachineError as error:
+        watch.warnings.append(lost(error))

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ase_ws.md.observer import Finding
+from ase_ws.stability.answers import MACHINE
 from ase_ws.stability.check import STATUS_ORDER, CheckResult
 from ase_ws.stability.replica import ReplicaResult
 
@@ -26,7 +27,7 @@ def decide(
     - "unstable": something failed, in the relaxation or in a replica.
     - "inconclusive": nothing failed, but that says little: at some temperature the replicas
       together ran less than `min_ps`; or a run was frozen, so that nothing was sampled; or no
-      run was long enough for the drift to be judged.
+      run was long enough for the drift to be judged; or the machine failed before the end.
     - "stable": nothing failed and none of this holds. It is a statement about this structure and
       these temperatures, no stronger than the upper limit of the failure rate beside it.
     """
@@ -50,6 +51,9 @@ def _evidence_gap(
     min_ps: float,
 ) -> str | None:
     """Say what is missing for calling a run without failures stable; None where nothing is."""
+    gone = next((item for item in warnings if item.check == MACHINE), None)
+    if gone is not None:
+        return f"no failure, but {gone.message}"
     totals: dict[float, float] = {}
     for replica in replicas:
         totals[replica.temperature] = totals.get(replica.temperature, 0.0) + replica.simulated_ps

@@ -8,6 +8,7 @@ from ase_ws.stability.calibrate import Calibration
 from ase_ws.stability.check import Check
 from ase_ws.stability.geometry import Topology
 from ase_ws.stability.observers import default_checks
+from ase_ws.stability.plan import require_positive
 from ase_ws.stability.rdf import RDFCheck, RDFReference
 
 
@@ -20,6 +21,8 @@ def watchers(
     largest_training_force: float | None = None,
 ) -> list[Check]:
     """Give the user's own checks, or the default ones with these settings; and that of g(r)."""
+    if largest_training_force is not None:
+        require_positive("largest_training_force", largest_training_force)
     if checks is not None:
         wanted = list(checks)
     else:

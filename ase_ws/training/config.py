@@ -15,6 +15,7 @@ from ase_ws.errors import UserError
 from ase_ws.potentials.architecture import check_irreps
 from ase_ws.settings import first_mistake
 from ase_ws.training.auto import choose_weak
+from ase_ws.yaml_files import read_yaml
 
 #: With fewer validation energies than this, and no forces, the best of a run's validations is
 #: mostly the luckiest.
@@ -384,10 +385,7 @@ def load_config(
         name, separator, value = item.partition("=")
         if not separator:
             raise UserError(f"--set {item}: expected section.field=value")
-        try:
-            given[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {item}: the value is not valid YAML") from error
+        given[name.strip()] = parse_yaml(value, f"--set {item}")
     tree = {} if path is None else _read_yaml(Path(path))
     _forget_strength_of_another_kind(tree, given.get("weak.kind"))
     for name, value in given.items():
@@ -426,13 +424,7 @@ def validated_config(tree: Mapping[str, Any]) -> FinetuneConfig:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such configuration file; expected YAML")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        detail = " ".join(str(error).split())
-        raise UserError(f"{path}: not valid YAML ({detail:.150})") from error
+    tree = read_yaml(path, what="configuration file")
     if tree is None:
         return {}
     if not isinstance(tree, dict):

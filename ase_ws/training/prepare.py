@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.errors import UserError
 from ase_ws.frames import Frame, FrameSource, check_elements, content_hash, paths_of
-from ase_ws.potentials.files import load_potential
+from ase_ws.potentials.files import HeadWarning, load_potential
 from ase_ws.potentials.module import PotentialModule
 from ase_ws.training.auto import choose_weak
 from ase_ws.training.config import FinetuneConfig
@@ -118,7 +119,7 @@ def prepare(
         base=base,
         references=references,
         model=model,
-        summary=data.summary,
+        summary=[*_head(given), *data.summary],
         choices=list(choices),
         inputs=inputs,
     )
@@ -188,7 +189,14 @@ def _base_model(
         return None
     if isinstance(model, PotentialModule):
         return copy.deepcopy(model).to(resolve_dtype(config.dtype)).to(device)
-    return load_potential(model, dtype=config.dtype, device=device, head=config.model.head)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HeadWarning)  # said in the summary
+        return load_potential(model, dtype=config.dtype, device=device, head=config.model.head)
+
+
+def _head(given: PotentialModule | None) -> Iterator[str]:
+    if given is not None and len(given.heads) > 1:
+        yield f"base model: head '{given.head}' of {', '.join(given.heads)} is trained"
 
 
 def _starting_point(

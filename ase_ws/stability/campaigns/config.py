@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -21,6 +20,7 @@ from pydantic import (
 
 from ase_ws.errors import UserError
 from ase_ws.settings import first_mistake
+from ase_ws.yaml_files import read_yaml
 
 #: Names become names of folders.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -164,13 +164,7 @@ def read_config(path: str | os.PathLike[str]) -> CampaignConfig:
         Names the file and the field, what it was and what was expected.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such campaign file; expected YAML")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        detail = " ".join(str(error).split())
-        raise UserError(f"{path}: not valid YAML ({detail:.150})") from error
+    tree = read_yaml(path, what="campaign file")
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected fields such as 'models:', 'structures:' and 'ps:'")
     return make_config(tree, source=str(path)).relative_to(path.absolute().parent)

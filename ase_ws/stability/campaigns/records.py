@@ -65,11 +65,11 @@ def atoms_from_dict(record: Mapping[str, Any]) -> Atoms:
 
 
 def preparation_to_dict(preparation: Preparation) -> dict[str, Any]:
-    """Plain dictionary; the calculator stays behind."""
+    """Plain dictionary; the calculator and its witness stay behind."""
     begin = preparation.begin
     bare = None if begin is None else begin.copy()
     return {
-        **vars(preparation),
+        **{name: value for name, value in vars(preparation).items() if name != "witness"},
         "begin": None if bare is None else atoms_to_dict(bare),
         "checks": [check.to_dict() for check in preparation.checks],
         "findings": [finding.to_dict() for finding in preparation.findings],

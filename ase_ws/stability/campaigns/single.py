@@ -15,7 +15,7 @@ from ase_ws.stability.campaigns.config import make_config
 from ase_ws.stability.campaigns.progress import Watch
 from ase_ws.stability.campaigns.run import run_campaign
 from ase_ws.stability.campaigns.state import PAIR_FILES
-from ase_ws.stability.result import StabilityReport
+from ase_ws.stability.result import StabilityReport, keeping
 
 
 def check_stability_on_dask(
@@ -91,11 +91,12 @@ def check_stability_on_dask(
             reported=lambda pair, report: reports.update({pair[0]: report}),
         )
         if out is not None:
-            target = make_clear(Path(out), PAIR_FILES)
-            for file in ("stability.json", "candidates.xyz"):
-                source = Path(folder) / name / "structure" / file
-                if source.is_file():
-                    shutil.copyfile(source, target / file)
+            with keeping(reports[name]):
+                target = make_clear(Path(out), PAIR_FILES)
+                for file in ("stability.json", "candidates.xyz"):
+                    source = Path(folder) / name / "structure" / file
+                    if source.is_file():
+                        shutil.copyfile(source, target / file)
     return reports[name]
 
 

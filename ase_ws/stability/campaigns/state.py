@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from ase_ws.atomic import write_text
 from ase_ws.errors import UserError
-from ase_ws.folders import require_free
+from ase_ws.folders import require_free, require_writable
 from ase_ws.stability.campaigns.inputs import Campaign, PairKey
 from ase_ws.stability.campaigns.journal import Journal
 
@@ -56,8 +56,8 @@ class Folder:
             raise UserError("--resume and --overwrite exclude each other: give one of them")
         if not resume:
             require_free(out, overwrite=overwrite, resume="--resume")
-        elif out.exists() and not out.is_dir():
-            raise UserError(f"{out}: is a file; expected the folder of a campaign")
+        else:
+            require_writable(out, folder=True)
         if resume and not (out / "campaign.json").is_file() and _has_other_files(out):
             raise UserError(f"{out}: there is no campaign in this folder; use another --out")
         self.out = out

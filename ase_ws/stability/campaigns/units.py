@@ -13,14 +13,15 @@ from ase import Atoms
 
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.errors import UserError
-from ase_ws.md.evaluation import check_start
+from ase_ws.md.observer import Finding
+from ase_ws.stability.answers import MACHINE, MachineError, PotentialError
 from ase_ws.stability.blame import Blame, blame_for
 from ase_ws.stability.campaigns.inputs import Pair
 from ase_ws.stability.campaigns.journal import journal_line
 from ase_ws.stability.campaigns.records import preparation_from_dict, preparation_to_dict
 from ase_ws.stability.plan import Job
 from ase_ws.stability.prepare import Preparation, prepare
-from ase_ws.stability.runs import BATCH_ATOMS, Run, run_jobs
+from ase_ws.stability.runs import BATCH_ATOMS, Run, rehearse, run_jobs
 
 #: What is done first: nothing can start before it is prepared, and blame completes a report.
 PRIORITY = {"prepare": 2, "blame": 1, "replicas": 0}
@@ -139,28 +140,44 @@ def perform(task: Task, emit: Emit) -> dict[str, Any] | Blame | None:
             return _blame(task, preparation, _Delivery(task, emit))
         assert preparation.begin is not None
         delivery = _Delivery(task, emit)
-        run_jobs(
-            preparation.begin,
-            task.pair.plan,
-            task.jobs,
-            task.pair.checks(),
-            finished=delivery.finished,
-            progress=delivery.progress,
-        )
+        try:
+            run_jobs(
+                preparation.begin,
+                task.pair.plan,
+                task.jobs,
+                task.pair.checks(),
+                finished=delivery.finished,
+                progress=delivery.progress,
+            )
+        except MachineError as error:
+            raise _given_up(task.pair, str(error)) from error
     return None
 
 
 def _prepare(pair: Pair, calculator: PotentialCalculator) -> dict[str, Any]:
     start = _with(pair.atoms, calculator)
     try:
-        check_start(start, stress=pair.plan.ensemble == "npt")
+        rehearse(start, pair.plan)
     except UserError as error:
+        if isinstance(error.__cause__, PotentialError):
+            # Its elements are known to the model: the other pairs of the campaign go on.
+            finding = Finding("calculator", "fail", str(error.__cause__))
+            return preparation_to_dict(Preparation(None, [], [finding], [], None, ""))
         raise UserError(f"{pair.key[0]}, {pair.key[1]}: {error}") from error
     config = pair.config
     preparation = prepare(
         start, relax_steps=config.relax_steps, fmax=config.fmax, static=config.static
-    )
+    ).recalled()
+    gone = [finding for finding in preparation.findings if finding.check == MACHINE]
+    if gone:
+        raise _given_up(pair, gone[0].message)
     return preparation_to_dict(preparation)
+
+
+def _given_up(pair: Pair, why: str) -> UserError:
+    return UserError(
+        f"{pair.key[0]}, {pair.key[1]}: {why}; what has finished is kept, go on with --resume"
+    )
 
 
 def _blame(task: Task, preparation: Preparation, delivery: _Delivery) -> Blame | None:

@@ -6,7 +6,7 @@
 | `derivatives.py`, `jacobian.py` | forces and stress against the energy; symmetric Jacobian |
 | `invariances.py` | rotation, reflection, translation, permutation; size extensivity |
 | `smoothness.py`, `rattle.py`, `volume.py` | bonds, contacts, rattle ladders, E-V curve |
-| `precision.py` | what rounding loses |
+| `precision.py`, `repeat.py` | what rounding loses; whether it answers the same twice |
 | `result.py` | what all static checks have in common |
 | `probe.py`, `differences.py` | a calculator asked at displaced positions, and its noise |
 | `scan.py`, `topology.py` | turns and jumps of a curve; what a scan moves |
@@ -17,6 +17,7 @@ from ase_ws.stability.static.invariances import Extensivity, Invariances
 from ase_ws.stability.static.jacobian import JacobianSymmetry
 from ase_ws.stability.static.precision import Precision
 from ase_ws.stability.static.rattle import RattleLadder
+from ase_ws.stability.static.repeat import Repeatable
 from ase_ws.stability.static.result import Curve, StaticCheck, StaticResult
 from ase_ws.stability.static.smoothness import BondScan, ContactScan
 from ase_ws.stability.static.suite import default_static_checks, run_static
@@ -32,6 +33,7 @@ __all__ = [
     "JacobianSymmetry",
     "Precision",
     "RattleLadder",
+    "Repeatable",
     "StaticCheck",
     "StaticResult",
     "StressFD",

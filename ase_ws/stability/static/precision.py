@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 from ase.calculators.calculator import BaseCalculator
 
+from ase_ws.stability.answers import Judged
 from ase_ws.stability.static.probe import Probe
 from ase_ws.stability.static.result import StaticCheck, StaticResult
 
@@ -51,7 +52,8 @@ class Precision(StaticCheck):
         """Compare."""
         exact = probe.rattled()
         rounded = exact.copy()
-        rounded.calc = self.original
+        assert self.original is not None
+        rounded.calc = Judged(self.original)
         difference = np.abs(probe.forces_of(rounded) - probe.forces_of(exact))
         worst = float(difference.max())
         findings = []

@@ -9,8 +9,9 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 
-from ase_ws.md.evaluation import CALCULATOR_FAILURES, describe, potential_energy
+from ase_ws.md.evaluation import potential_energy
 from ase_ws.md.finite import label_atoms
+from ase_ws.stability.answers import Judged, PotentialError
 
 #: Periodic cells with fewer atoms are repeated: an atom must be able to move against its images.
 SMALLEST_CELL = 8
@@ -65,7 +66,7 @@ class Probe:
     """
 
     def __init__(self, atoms: Atoms):
-        self.calculator = atoms.calc
+        self.calculator = Judged.of(atoms)
         self.conservative = bool(getattr(self.calculator, "conservative", True))
         self._n_original = len(atoms)
         # Plain atoms: those of `ase.cluster` can be copied once, but not the copy.
@@ -103,8 +104,8 @@ class Probe:
         """Energy in eV of other atoms that have the calculator."""
         try:
             energy = potential_energy(atoms)
-        except CALCULATOR_FAILURES as error:
-            raise ProbeError(f"the calculator raised {describe(error)}") from error
+        except PotentialError as error:
+            raise ProbeError(str(error)) from error
         if not np.isfinite(energy):
             raise ProbeError(f"the energy is {energy}")
         return energy
@@ -113,8 +114,8 @@ class Probe:
         """Give the forces in eV/Å of other atoms that have the calculator."""
         try:
             forces = np.array(atoms.get_forces(apply_constraint=False), dtype=float)
-        except CALCULATOR_FAILURES as error:
-            raise ProbeError(f"the calculator raised {describe(error)}") from error
+        except PotentialError as error:
+            raise ProbeError(str(error)) from error
         bad = np.flatnonzero(~np.isfinite(forces).all(axis=1))
         if len(bad):
             named = tuple(sorted({self.original(i) for i in bad}))
@@ -128,8 +129,8 @@ class Probe:
             stress = np.array(atoms.get_stress(apply_constraint=False), dtype=float)
         except PropertyNotImplementedError:
             return None
-        except CALCULATOR_FAILURES as error:
-            raise ProbeError(f"the calculator raised {describe(error)}") from error
+        except PotentialError as error:
+            raise ProbeError(str(error)) from error
         if not np.isfinite(stress).all():
             raise ProbeError("the stress is not finite")
         return stress

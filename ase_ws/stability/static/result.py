@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
 
 from ase_ws.md.observer import Finding, Severity, finite_or_none
+from ase_ws.stability.answers import MachineError, lost
 from ase_ws.stability.check import CheckResult, Status
 from ase_ws.stability.static.probe import Probe, ProbeError
 
@@ -71,7 +72,8 @@ class StaticCheck:
     """A check of a calculator at, and around, one structure.
 
     A subclass says when it `applies` and how to `judge`. Its limits are dataclass fields.
-    Exceptions of the calculator and numbers that are not finite fail every check.
+    Exceptions of the calculator and numbers that are not finite fail a check; where the machine
+    fails nothing is judged.
     """
 
     name: ClassVar[str]
@@ -94,6 +96,9 @@ class StaticCheck:
         except ProbeError as error:
             finding = Finding(self.name, "fail", f"{self.name}: {error}", atoms=error.atoms)
             return self.result(None, [finding], note=str(error))
+        except MachineError as error:
+            unjudged = self.without_value("not judged", str(error))
+            return replace(unjudged, findings=[lost(error)])
 
     def applies(self, probe: Probe) -> str | None:
         """Say why the check does not apply here; None where it does."""

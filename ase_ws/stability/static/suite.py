@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ase import Atoms
 
@@ -15,6 +16,7 @@ from ase_ws.stability.static.jacobian import JacobianSymmetry
 from ase_ws.stability.static.precision import Precision
 from ase_ws.stability.static.probe import Probe
 from ase_ws.stability.static.rattle import RattleLadder
+from ase_ws.stability.static.repeat import Repeatable
 from ase_ws.stability.static.result import StaticCheck, StaticResult
 from ase_ws.stability.static.smoothness import BondScan, ContactScan
 from ase_ws.stability.static.volume import VolumeCurve
@@ -23,6 +25,7 @@ from ase_ws.stability.static.volume import VolumeCurve
 def default_static_checks() -> list[StaticCheck]:
     """Make a fresh set of all static checks, causes before symptoms."""
     return [
+        Repeatable(),
         ForcesFD(),
         StressFD(),
         JacobianSymmetry(),
@@ -34,6 +37,13 @@ def default_static_checks() -> list[StaticCheck]:
         VolumeCurve(),
         Precision(),
     ]
+
+
+def unguarded(calculator: Any) -> Any:
+    """Give the calculator behind its guards, which raise where a check wants to go."""
+    while isinstance(calculator, GuardedCalculator):
+        calculator = calculator.calculator
+    return calculator
 
 
 def run_static(
@@ -69,9 +79,7 @@ def run_static(
     """
     if atoms.calc is None or len(atoms) == 0:
         raise UserError("static checks need atoms with a calculator: attach one (atoms.calc = ...)")
-    calculator = atoms.calc
-    while isinstance(calculator, GuardedCalculator):
-        calculator = calculator.calculator
+    calculator = unguarded(atoms.calc)
     raised = raised_precision(calculator)
     start = atoms.copy()
     start.calc = calculator if raised is None else raised
