@@ -52,7 +52,6 @@ FILES = {
     "none/x.json": "there is no folder none",
     "x" * 300 + ".json": "cannot be written",
     "x" * 250 + ".json": "cannot be written",
-    "/dev/null": "is no plain file",
     "/proc/x.json": "cannot be written",
 }
 FOLDERS = {

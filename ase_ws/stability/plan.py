@@ -145,16 +145,9 @@ def freedom(atoms: Atoms) -> int:
     Raises
     ------
     UserError
-        There are none, or nobody knows how many a constraint leaves.
+        There are none, or a constraint does not go with MD.
     """
-    try:
-        n_dof = degrees_of_freedom(atoms)
-    except NotImplementedError as error:
-        kinds = ", ".join(sorted({type(item).__name__ for item in atoms.constraints}))
-        raise UserError(
-            f"the structure has constraints ({kinds}) of which ASE does not know how many degrees "
-            "of freedom they leave, so that there is no temperature: remove them"
-        ) from error
+    n_dof = degrees_of_freedom(atoms)
     if n_dof < 1:
         raise UserError(
             f"the structure of {len(atoms)} atom(s) has no internal degree of freedom, and so no "

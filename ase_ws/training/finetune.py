@@ -392,6 +392,7 @@ def _provenance(plan: Plan, notes: Mapping[str, Any]) -> dict[str, Any]:
     """Give what the model file says of how the model was made."""
     train, model = plan.train, plan.model
     formulas = sorted({frame.formula for frame in train})
+    absent = plan.references.absent
     base = None
     if isinstance(model, str | os.PathLike) and str(model).endswith(".safetensors"):
         base = read_header(model).get("provenance", {}).get("notes")
@@ -411,7 +412,7 @@ def _provenance(plan: Plan, notes: Mapping[str, Any]) -> dict[str, Any]:
         "e0": {
             "source": plan.references.source,
             "separable": plan.references.separable,
-            "not_among_the_labels": list(plan.references.absent),
+            **({"not_among_the_labels": list(absent)} if absent else {}),
         },
         "base_notes": base,
         "notes": dict(notes),

@@ -70,8 +70,10 @@ class Probe:
         self.conservative = bool(getattr(self.calculator, "conservative", True))
         self._n_original = len(atoms)
         # Plain atoms: those of `ase.cluster` can be copied once, but not the copy.
-        self.atoms = Atoms(atoms)
-        self.atoms.set_constraint()
+        bare = atoms.copy()
+        # Constraints of one's own may know no other way to be copied.
+        bare.set_constraint()
+        self.atoms = Atoms(bare)
         if atoms.pbc.any() and len(atoms) < SMALLEST_CELL:
             self.atoms = self.atoms.repeat([2 if periodic else 1 for periodic in atoms.pbc])
         self._moved = self.with_calculator(self.atoms)
