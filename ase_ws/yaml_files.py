@@ -52,7 +52,9 @@ def parse_yaml(content: str | bytes, source: str) -> Any:
     """
     try:
         _require_modest(content, source)
-        return yaml.safe_load(content)
+        tree = yaml.safe_load(content)
+        _require_names(tree, source)
+        return tree
     except UserError:
         raise
     except yaml.YAMLError as error:
@@ -63,6 +65,23 @@ def parse_yaml(content: str | bytes, source: str) -> Any:
             "quotation marks round dates and long numbers that are meant as text, and leave out "
             "tags such as !!bool"
         ) from error
+
+
+def _require_names(tree: Any, source: str, depth: int = 0) -> None:
+    """Refuse keys that YAML takes for something else: NO and on are flags, 1 is a number."""
+    if depth > MOST_DEPTH:
+        # Only an alias of what it stands in goes so deep.
+        raise UserError(f"{source}: nested deeper than {MOST_DEPTH} levels; expected settings")
+    if isinstance(tree, dict):
+        for key in tree:
+            if not isinstance(key, str):
+                raise UserError(
+                    f"{source}: a name is read as {key!r:.40} ({type(key).__name__}); put "
+                    "quotation marks round names such as NO, on or 1"
+                )
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    for part in parts:
+        _require_names(part, source, depth + 1)
 
 
 def _line(error: Exception) -> str:

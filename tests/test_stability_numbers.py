@@ -10,6 +10,7 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixConstraint, Hookean
+from ase.io import write
 from test_md_toys import Springs, ethanol
 
 from ase_ws.errors import UserError
@@ -310,3 +311,11 @@ def test_a_calibrated_check_says_its_own_limits():
         record = check.result().to_dict()
         assert words in record["definition"]
         assert f"{record['warn_at']:.3g}" in record["definition"]
+
+
+def test_a_calibration_without_forces_says_so(tmp_path):
+    atoms = molecule("H2O")
+    atoms.arrays["REF_forces"] = np.ones((3, 3))
+    write(tmp_path / "a.xyz", atoms)
+    with pytest.warns(UserWarning, match=r"a\.xyz: no frame has forces .*REF_forces"):
+        assert Calibration.from_file(tmp_path / "a.xyz").largest_force is None

@@ -9,7 +9,7 @@ from ase_ws.cli.app import main
 from ase_ws.errors import UserError
 from ase_ws.stability.campaigns import read_config
 from ase_ws.training.config import load_config
-from ase_ws.yaml_files import MOST_DEPTH, MOST_VALUES, read_yaml
+from ase_ws.yaml_files import MOST_DEPTH, MOST_VALUES, parse_yaml, read_yaml
 
 BAD = {
     "a date of the 99th month": b"seed: 2020-99-99\n",
@@ -94,3 +94,10 @@ def test_the_bounds_are_where_they_are_said_to_be(tmp_path):
     path.write_text("[" + "1," * (MOST_VALUES + 1) + "]")
     with pytest.raises(UserError, match="more than"):
         read_yaml(path, what="file")
+
+
+@pytest.mark.parametrize("key", ["NO", "on", "1", "1.5", "2024-01-01", "~"])
+def test_names_that_yaml_reads_as_something_else(key):
+    with pytest.raises(UserError, match=r"a name is read as .*quotation marks"):
+        parse_yaml(f"structures:\n  - {{{key}: a.xyz}}\n", "campaign.yaml")
+    assert parse_yaml(f"structures: {{'{key}': a.xyz}}", "") == {"structures": {key: "a.xyz"}}

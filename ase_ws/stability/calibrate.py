@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_ws.errors import UserError
-from ase_ws.frames import read_frames
+from ase_ws.frames import has_label, present, read_frames
 from ase_ws.stability.bonds import Counts, count_lengths
 from ase_ws.stability.check import Check
 from ase_ws.stability.energetics import ForceCheck
@@ -94,6 +95,12 @@ class Calibration:
     def from_file(cls, path: str | os.PathLike[str]) -> Calibration:
         """Read labelled frames, such as the training set."""
         frames = read_frames(path)
+        if not has_label(frames, "forces"):
+            warnings.warn(
+                f"{path}: no frame has forces ({present(frames)}), so the limit of forces is not "
+                "calibrated: give them as 'forces'",
+                stacklevel=2,
+            )
         structures = [Atoms(f.numbers, f.positions, cell=f.cell, pbc=f.pbc) for f in frames]
         return cls.of(structures, [frame.forces for frame in frames], source=str(path))
 
