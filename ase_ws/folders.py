@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,8 @@ def require_writable(path: Path, *, folder: bool = False) -> None:
     UserError
         It cannot; says why.
     """
+    # Through links, as the file will be written.
+    path = Path(os.path.realpath(path))
     try:
         if folder:
             if path.exists() and not path.is_dir():

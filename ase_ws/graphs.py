@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from ase_ws.typing import GraphBatch, Labels
 #: float32 has steps of 3e-5 Å there (Å); measured, two molecules 520 Å apart have forces that are
 #: 0.3 meV/Å off, 3,500 Å apart 2 meV/Å.
 FAR = 500.0
+#: Bins of a neighbour list from which on it is told nothing of vacuum.
+MOST_BINS = 1e5
 #: A lattice vector shorter than this (Å) is none.
 SHORTEST_VECTOR = 1e-3
 #: More pairs than this in one structure are a mistake in its cell (2 GiB for the list alone).
@@ -46,17 +50,28 @@ def edges(
         Whole cell vectors crossed; zero along non-periodic directions.
     """
     check_periodicity(cell, pbc)
+    if not np.any(pbc):
+        return _pairs(positions, cell, pbc, cutoff)
     images = _images(positions, cell, pbc)
-    inside = positions - images @ cell
+    edge_index, shifts = _pairs(positions - images @ cell, cell, pbc, cutoff)
+    return edge_index, shifts + images[edge_index[0]] - images[edge_index[1]]
+
+
+def _pairs(
+    inside: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of atoms that are inside the cell."""
     box, origin = _tight_box(inside, cell, pbc)
-    _require_room(len(positions), box, pbc, cutoff)
-    with warnings.catch_warnings():
-        # Of boxes with much vacuum, which take it seconds at worst.
-        warnings.filterwarnings("ignore", message="Ratio of simulation cell")
+    _require_room(len(inside), box, pbc, cutoff)
+    # With much vacuum it warns that it may be slow, which is seconds at worst.
+    vacuum = abs(np.linalg.det(box)) > MOST_BINS * cutoff**3
+    with warnings.catch_warnings() if vacuum else nullcontext():
+        if vacuum:
+            warnings.filterwarnings("ignore", message="Ratio of simulation cell")
         i, j, shifts = neighbour_list(
             "ijS", cutoff=cutoff, positions=inside, cell=box, pbc=pbc, cell_origin=origin
         )
-    return np.stack([i, j]).astype(np.int64), shifts + images[i] - images[j]
+    return np.stack([i, j]).astype(np.int64), shifts.astype(np.float64)
 
 
 def _images(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
@@ -81,16 +96,28 @@ def near_origin(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.
     return inside - inside.mean(axis=0)
 
 
+@cache
+def tell_far() -> None:
+    """Warn once in a process, not at every list."""
+    warnings.warn(
+        f"atoms are more than {FAR:g} Å from the centre of their structure, where float32 places "
+        "them to 3e-5 Å and forces are off by meV/Å: use float64",
+        stacklevel=3,
+    )
+
+
 def _require_room(n_atoms: int, box: np.ndarray, pbc: np.ndarray, cutoff: float) -> None:
     """Refuse cells that are so small that the list of pairs would not fit into memory."""
+    if n_atoms**2 <= MOST_EDGES and not np.any(pbc):
+        return
     volume = abs(float(np.linalg.det(box)))
+    if n_atoms**2 * 4.2 * cutoff**3 <= MOST_EDGES * volume:
+        return
     area = np.linalg.norm(np.cross(np.roll(box, -1, axis=0), np.roll(box, -2, axis=0)), axis=1)
     # Images in reach along each periodic direction; distances between the faces of the cell.
     reach = np.where(pbc, 1 + 2 * cutoff * area / max(volume, 1e-300), 1.0)
     # Written so that NaN is refused.
-    if not n_atoms**2 * float(np.prod(reach)) <= MOST_EDGES and not (
-        n_atoms**2 * 4.2 * cutoff**3 <= MOST_EDGES * volume
-    ):
+    if not n_atoms**2 * float(np.prod(reach)) <= MOST_EDGES:
         raise UserError(
             f"{n_atoms} atoms in a cell of {volume:.3g} Å³ have too many neighbours within "
             f"{cutoff:g} Å; expected lattice vectors in Å"
@@ -164,11 +191,7 @@ def graph(
         check_periodicity(cell, pbc)
         positions = near_origin(positions, cell, pbc)
         if abs(positions).max() > FAR:
-            warnings.warn(
-                f"atoms are more than {FAR:g} Å from the centre of their structure, where float32 "
-                "places them to 3e-5 Å and forces are off by meV/Å: use float64",
-                stacklevel=2,
-            )
+            tell_far()
     edge_index, shifts = edges(positions, cell, pbc, cutoff)
     return GraphBatch(
         positions=torch.from_numpy(positions),

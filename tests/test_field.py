@@ -20,7 +20,7 @@ from ase_ws.atomic import write_text
 from ase_ws.data import BASE_MODEL
 from ase_ws.errors import UserError
 from ase_ws.frames import read_frames
-from ase_ws.graphs import edges
+from ase_ws.graphs import edges, tell_far
 from ase_ws.potentials.files import load_potential, read_header
 from ase_ws.testing import Morse, tiny_mace
 from ase_ws.training.evaluate import evaluate_potential
@@ -306,10 +306,13 @@ def test_training_and_evaluation_do_not_depend_on_where_the_atoms_are(
 
 
 def test_fragments_that_float32_cannot_place_are_told():
+    tell_far.cache_clear()
     atoms = molecule("CH3OH") + far(molecule_with_energy("CH3OH"), 15_000.0)
     atoms.calc = PotentialCalculator(BASE_MODEL, dtype="float32")
     with pytest.warns(UserWarning, match="use float64"):
         rounded = atoms.get_forces()
+    atoms.calc.reset()
+    atoms.get_forces()  # told once, not at every list
     exact = atoms.calc.in_float64().get_property("forces", atoms)
     assert abs(rounded - exact).max() < 0.05
 
@@ -369,6 +372,10 @@ def test_elements_that_no_label_has_are_told(work, cli, labelled):
 def test_a_link_stays_a_link(work, cli):
     (work / "kept.json").write_text("old")
     (work / "link.json").symlink_to("kept.json")
+    (work / "dangling.json").symlink_to("nowhere/kept.json")
+    assert "there is no folder" in one_line(
+        *cli("evaluate", BASE_MODEL, "train.xyz", "--json", "dangling.json")[::2]
+    )
     assert cli("evaluate", BASE_MODEL, "train.xyz", "--json", "link.json")[0] == 0
     assert (work / "link.json").is_symlink()
     assert json.loads((work / "kept.json").read_text())["n_frames"] == 6
@@ -441,6 +448,81 @@ def test_resume_refuses_inputs_that_changed(half_done, cli, listing, what):
     named = {"validation": "validation frames", "model": "base model"}.get(what, "training frames")
     assert f"out: the {named} have changed since the run began" in line
     assert listing(half_done) == before
+
+
+def test_resume_refuses_other_reference_energies(work, cli, labelled):
+    def write_with(energy_of_h):
+        frames = with_atoms(labelled(6))
+        frames[0].calc.results["energy"] = energy_of_h
+        write("atoms.xyz", frames)
+
+    write_with(-13.6)
+    assert tune(cli, "--train", "atoms.xyz")[0] == 0
+    write_with(-50.0)
+    assert "the isolated atoms have changed" in one_line(*go_on(cli)[::2])
+
+
+def test_resume_needs_to_know_how_the_run_was_set_up(half_done, quick):
+    (half_done / "out" / "config.yaml").unlink()
+    with pytest.raises(UserError, match=r"config\.yaml: no such configuration file"):
+        finetune("train.xyz", "valid.xyz", config=quick(), out="out", resume=True)
+
+
+@pytest.mark.parametrize("content", [torch.zeros(3), [1, 2], {"global_step": "x"}])
+def test_another_file_than_a_checkpoint_is_one_line(half_done, cli, content):
+    torch.save(content, "out/last.ckpt")
+    assert "last.ckpt: cannot be read" in one_line(*go_on(cli)[::2])
+
+
+def test_reference_energies_go_on_as_they_were(half_done, cli):
+    checkpoint = torch.load("out/last.ckpt", weights_only=True)
+    checkpoint["ase_ws_reference_energies"] += 1e-4
+    torch.save(checkpoint, "out/last.ckpt")
+    before = load_potential("out/model.safetensors").e0
+    assert go_on(cli)[0] == 0
+    after = load_potential("out/model.safetensors").e0
+    assert (after - before).tolist() == pytest.approx([1e-4] * 3, rel=1e-3)
+
+
+def test_isolated_atoms_of_the_validation_file_count_too(work, cli, labelled):
+    write("atoms.xyz", with_atoms(labelled(6)))
+    other = with_atoms(labelled(2, seed=40))
+    other[0].calc.results["energy"] = -50.0
+    write("valid.xyz", other)
+    line = one_line(*tune(cli, "--train", "atoms.xyz", "--valid", "valid.xyz")[::2])
+    assert "an isolated H atom with -50 eV" in line
+    # To compare with, both may stand there.
+    code, _, err = cli("evaluate", BASE_MODEL, "atoms.xyz", "valid.xyz")
+    assert code == 0
+    assert "isolated atoms, no structures: H -50 eV, H -13.6 eV" in err
+
+
+def test_a_head_needs_a_base_model_with_it(work, cli, labelled):
+    line = one_line(*tune(cli, "--train", "train.xyz", "--head", "nonsense")[::2])
+    assert "head 'nonsense' is of a base model, and there is none" in line
+    base = load_potential(BASE_MODEL)
+    with pytest.raises(UserError, match="the base model is there with its head 'Default'"):
+        finetune("train.xyz", model=base, config={"model": {"head": "B"}}, out="out")
+
+
+def test_a_stress_in_kilobar_stops_only_who_uses_it(work, cli, labelled):
+    frames = labelled(6, kind="Si", stress=True)
+    for atoms in frames:
+        atoms.calc.results["stress"] = 1e5 * atoms.calc.results["stress"]
+    write("kbar.xyz", frames)
+    for arguments in ((), ("--labels", "energy")):
+        assert tune(cli, "--train", "kbar.xyz", "--overwrite", *arguments)[0] == 0
+    weight = ("--set", "loss.stress_weight=1")
+    line = one_line(*tune(cli, "--train", "kbar.xyz", *weight, "--overwrite")[::2])
+    assert "expected less than 10: divide GPa" in line
+
+
+def test_an_occupied_folder_is_found_before_the_work(work, cli, monkeypatch):
+    (work / "out").mkdir()
+    (work / "out" / "precious.txt").write_text("precious")
+    module = sys.modules["ase_ws.training.finetune"]
+    monkeypatch.setattr(module, "prepare", lambda *_: pytest.fail("work was done"))
+    assert "exists and is not empty" in one_line(*tune(cli, "--train", "train.xyz")[::2])
 
 
 # The operating system ---------------------------------------------------------------------------

@@ -82,6 +82,8 @@ def test_reading_labels_never_runs_a_calculator():
 @pytest.mark.parametrize("stress", [np.arange(1.0, 7.0), None])
 def test_stress_becomes_a_full_tensor(stress):
     atoms = water()
+    atoms.center(vacuum=3.0)
+    atoms.pbc = True
     full = np.array([[1.0, 6, 5], [6, 2, 4], [5, 4, 3]])
     if stress is None:
         atoms.info["stress"] = full

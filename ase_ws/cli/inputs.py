@@ -24,6 +24,7 @@ def attach(
     """
     from ase_ws.calculators.potential import PotentialCalculator
     from ase_ws.frames import check_elements, frame_from_atoms, read_structure
+    from ase_ws.md.frames import KEPT_INFO
     from ase_ws.potentials.files import HeadWarning, largest_training_force
 
     atoms = read_structure(structure)
@@ -35,7 +36,7 @@ def attach(
         say_head(model, potential)
     # Labels of the structure, if any, do not matter here.
     bare = atoms.copy()
-    bare.info, bare.calc = {}, None
+    bare.info, bare.calc = {k: v for k, v in atoms.info.items() if k in KEPT_INFO}, None
     check_elements([frame_from_atoms(bare, str(structure))], potential.atomic_numbers, str(model))
     return bare, calculator, largest_training_force(model)
 

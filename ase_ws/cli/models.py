@@ -32,6 +32,7 @@ def info(
     e0 = dict(zip(elements, potential.e0.tolist(), strict=True))
     facts = {
         "file": str(model),
+        "ours": is_own(model),
         "elements": elements,
         "r_max_angstrom": potential.r_max,
         "parameters": sum(p.numel() for p in potential.parameters()),
@@ -88,7 +89,7 @@ def _print_info(facts: dict[str, Any]) -> None:
         "E0 (eV)": ", ".join(f"{k} {v:.4f}" for k, v in (facts["e0_ev"] or {}).items()) + apart,
         "made": f"{provenance.get('created', '?')} by ase_ws {provenance.get('ase_ws', '?')}"
         if provenance
-        else ("not recorded" if facts["file"].endswith(".safetensors") else "upstream mace-torch"),
+        else ("not recorded" if facts["ours"] else "upstream mace-torch"),
     }
     # What `finetune` writes; a file saved from Python may hold other facts, or none.
     if "n_train" in provenance:
@@ -99,7 +100,10 @@ def _print_info(facts: dict[str, Any]) -> None:
         rows["validation"] = ", ".join(
             f"{k} {number(v)}" for k, v in provenance.get("validation", {}).items() if v is not None
         )
-        rows.update({k: str(v) for k, v in provenance.get("notes", {}).items()})
+    notes = provenance.get("notes", {})
+    if not isinstance(notes, dict):
+        notes = {"notes": notes}
+    rows.update({k: str(v) for k, v in notes.items()})
     if facts["e0_ev"] is None:
         rows.pop("E0 (eV)")
     for name, value in rows.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -261,6 +262,7 @@ def _summary(frames: Sequence[Frame], cutoff: float) -> Iterator[str]:
         describe_forces,
         describe_frames,
         describe_rest,
+        describe_stress,
         separate_isolated_atoms,
     )
 
@@ -269,6 +271,7 @@ def _summary(frames: Sequence[Frame], cutoff: float) -> Iterator[str]:
     if structures:
         yield from describe_atoms(lone)
     yield from describe_forces(structures)
+    yield from itertools.islice(describe_stress(structures), 1)
     yield from describe_rest(frames)
 
 

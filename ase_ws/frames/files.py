@@ -9,9 +9,11 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -28,6 +30,11 @@ from ase_ws.errors import UserError
 
 #: Formats whose frames are found and counted here: ASE's reader stops at a blank line.
 _XYZ = ("extxyz", "xyz")
+#: How `ase_ws.md.files.TrajectoryWriter` begins a frame, whose number of atoms it writes last: if
+#: the run was killed meanwhile, the file ends before it.
+HALF_WRITTEN = " " * 12
+#: An occupancy from which on a site is full, as written with three digits.
+FULL = 0.99
 _PACKED = (".gz", ".bz2", ".xz")
 
 
@@ -44,10 +51,12 @@ def expand(names: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> 
     for name in several:
         path = Path(name)
         pattern, at, selection = path.name.partition("@")
-        if path.exists() or not glob.has_magic(pattern):
+        # A folder that is there is meant letter by letter.
+        folder = str(path.parent) if not path.parent.is_dir() else glob.escape(str(path.parent))
+        if path.exists() or not glob.has_magic(os.path.join(folder, pattern)):  # noqa: PTH118
             out.append(path)
             continue
-        found = sorted(glob.glob(str(path.with_name(pattern))))  # noqa: PTH207 - any folder
+        found = sorted(glob.glob(os.path.join(folder, pattern)))  # noqa: PTH118, PTH207
         if not found:
             raise UserError(f"{name}: no file matches this pattern")
         out += [Path(f"{file}{at}{selection}") for file in found]
@@ -82,7 +91,7 @@ def iterate(path: Path, *, last: bool = False) -> Iterator[tuple[int, Atoms]]:
                 str(plain), index=selection, format=format_, do_not_split_by_at_sign=True
             )
             numbered = zip(_numbers(selection), _with_notes(several, file), strict=False)
-            for number, atoms in [*numbered][-1:] if last else numbered:
+            for number, atoms in deque(numbered, maxlen=1) if last else numbered:
                 _require_real(atoms, file, number, format_)
                 yield number, atoms
                 number += 1  # noqa: PLW2901 - where the next one fails
@@ -105,9 +114,9 @@ def _require_real(atoms: Atoms, file: Path, number: int, format_: str) -> None:
     where = f"{file}, frame {number}"
     partial = [
         symbol
-        for site in (atoms.info.get("occupancy") or {}).values()
+        for site in _occupancy(atoms).values()
         for symbol, part in dict(site).items()
-        if not part >= 1.0
+        if not part >= FULL
     ]
     if partial:
         raise UserError(
@@ -124,6 +133,15 @@ def _require_real(atoms: Atoms, file: Path, number: int, format_: str) -> None:
     if format_ == "proteindatabank" and np.allclose(atoms.cell.cellpar(), [1, 1, 1, 90, 90, 90]):
         atoms.set_cell(None)
         atoms.pbc = False
+
+
+def _occupancy(atoms: Atoms) -> dict[Any, Any]:
+    sites = atoms.info.get("occupancy")
+    return (
+        sites
+        if isinstance(sites, dict) and all(isinstance(s, dict) for s in sites.values())
+        else {}
+    )
 
 
 def _names_elements(file: Path) -> bool:
@@ -254,14 +272,16 @@ def _xyz_frames(file: Path) -> Iterator[str]:
         What is there is no frame, or not the whole of one.
     """
     with open_with_compression(str(file), "r") as text:
-        number, line_number = 0, 0
+        number, line_number, blank = 0, 0, ""
         line = text.readline()
         while line:
             line_number += 1
             if not line.strip():
-                line = text.readline()
+                blank, line = line.rstrip("\n"), text.readline()
                 continue
             if not line.strip().isdigit():
+                if blank == HALF_WRITTEN and line.startswith(("Lattice=", "Properties=")):
+                    return
                 raise UserError(
                     f"{file}, line {line_number}: expected the number of atoms of frame {number}, "
                     f"found '{line.strip():.40}'; cut off what is no frame, or take "
@@ -286,4 +306,4 @@ def _xyz_frames(file: Path) -> Iterator[str]:
                 line_number += 1
                 line = text.readline()
             yield "".join(lines)
-            number += 1
+            number, blank = number + 1, ""

@@ -149,5 +149,5 @@ def content_hash(frames: Iterable[Frame]) -> str:
         arrays = (frame.numbers, frame.positions, frame.cell, frame.pbc, frame.forces, frame.stress)
         for array in arrays:
             digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
-        digest.update(repr(frame.energy).encode())
+        digest.update(repr(None if frame.energy is None else float(frame.energy)).encode())
     return digest.hexdigest()

@@ -17,6 +17,9 @@ MOST_FORMULAS = 6
 #: Electronic-structure programs leave some 0.1 % of net force and torque; other axes leave some
 #: 50 %. Mean forces below the second (eV/Å) are too small to tell.
 NET_FORCE, SMALL_FORCE = 0.1, 0.02
+#: Beyond this (eV/Å³; 1,600 GPa) a stress is in another unit, or a virial in eV; and programs leave
+#: it asymmetric by less than this part.
+LARGEST_STRESS, ASYMMETRY = 10.0, 0.05
 
 
 def separate_isolated_atoms(
@@ -76,9 +79,9 @@ def describe_frames(name: str, frames: Sequence[Frame]) -> str:
 
 def describe_atoms(lone: Sequence[Frame]) -> Iterator[str]:
     """Name the isolated atoms and their energies, and those that have none."""
-    energies = atom_energies(lone)
+    energies = sorted({(int(f.numbers[0]), f.energy) for f in lone if f.energy is not None})
     if energies:
-        named = ", ".join(f"{chemical_symbols[z]} {e:.6g} eV" for z, e in sorted(energies.items()))
+        named = ", ".join(f"{chemical_symbols[z]} {e:.6g} eV" for z, e in energies)
         yield f"isolated atoms, no structures: {named}"
     without = [frame.source for frame in lone if frame.energy is None]
     if without:
@@ -124,6 +127,22 @@ def _net_force(frame: Frame) -> float:
     torque = np.linalg.norm(np.cross(arms, forces).sum(axis=0))
     most = (np.linalg.norm(arms, axis=1) * sizes).sum()
     return max(float(np.linalg.norm(forces.sum(axis=0)) / sizes.sum()), float(torque / most))
+
+
+def describe_stress(frames: Sequence[Frame]) -> Iterator[str]:
+    """Say where a stress cannot be one in eV/Å³, or has its components in another order."""
+    for frame in frames:
+        if frame.stress is None:
+            continue
+        largest = float(abs(frame.stress).max())
+        if largest > LARGEST_STRESS:
+            yield (
+                f"{frame.source}: a stress of {largest:.3g} eV/Å³; expected less than "
+                f"{LARGEST_STRESS:g}: divide GPa by 160.2, kbar by 1602, or call a virial in eV "
+                "'virial'"
+            )
+        elif abs(frame.stress - frame.stress.T).max() > ASYMMETRY * max(largest, 1e-3):
+            yield f"{frame.source}: a stress that is not symmetric; look at its order"
 
 
 def describe_overlap(train: Sequence[Frame], valid: Sequence[Frame]) -> Iterator[str]:

@@ -26,7 +26,7 @@ class Provenance(BaseModel):
     ) = None
     trained_on: list[str] = []
     e0: dict[str, Any] = {}
-    notes: dict[str, Any] = {}
+    notes: dict[str, Any] | str = {}
     validation: dict[str, float | None] = {}
 
 

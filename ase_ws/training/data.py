@@ -24,6 +24,7 @@ from ase_ws.frames.summary import (
     describe_frames,
     describe_overlap,
     describe_rest,
+    describe_stress,
     separate_isolated_atoms,
 )
 from ase_ws.training.config import FinetuneConfig
@@ -69,9 +70,9 @@ def load_data(
         train_frames, valid_frames = split_frames(
             train_frames, config.data.valid_fraction, config.seed
         )
-        overlap = []
+        overlap, apart = [], []
     else:
-        valid_frames, _ = _read(config, valid, name_of(valid, "the validation frames"), cutoff)
+        valid_frames, apart = _read(config, valid, name_of(valid, "the validation frames"), cutoff)
         overlap = list(describe_overlap(train_frames, valid_frames))
     if not valid_frames:
         raise UserError(
@@ -80,14 +81,16 @@ def load_data(
     summary = [
         describe_frames("training", train_frames),
         describe_frames("validation", valid_frames),
-        *describe_atoms(lone),
+        *describe_atoms([*lone, *apart]),
         *describe_forces(train_frames),
         *rest,
         *overlap,
     ]
     if has_label(train_frames, "stress") and not config.loss.stress_weight:
         summary.append("stress: there and not used (loss.stress_weight is 0)")
-    return Data(train_frames, valid_frames, atom_energies(lone), summary)
+    elif odd := next(describe_stress([*train_frames, *valid_frames]), None):
+        raise UserError(odd)
+    return Data(train_frames, valid_frames, atom_energies([*lone, *apart]), summary)
 
 
 def _read(

@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 
 from ase_ws._version import __version__
 from ase_ws.devices import resolve_device, sensible_threads, threads
-from ase_ws.folders import require_writable
+from ase_ws.folders import make_clear, require_free, require_writable
 from ase_ws.frames import Frame, FrameSource
 from ase_ws.losses import (
     CurlLoss,
@@ -38,7 +38,7 @@ from ase_ws.losses import (
     TotalLoss,
     WeightedTerm,
 )
-from ase_ws.potentials.files import load_potential, read_header
+from ase_ws.potentials.files import is_own, load_potential, read_header
 from ase_ws.potentials.module import PotentialModule
 from ase_ws.training.callbacks import (
     History,
@@ -51,7 +51,7 @@ from ase_ws.training.config import FinetuneConfig, load_config, validated_config
 from ase_ws.training.gauss_newton import Step, gauss_newton
 from ase_ws.training.module import FinetuneModule, train_loader, valid_loader
 from ase_ws.training.prepare import Plan, prepare
-from ase_ws.training.resume import checkpoint_of, earlier_command, new_folder
+from ase_ws.training.resume import FILES, checkpoint_of, earlier_command
 
 
 @dataclass(repr=False)
@@ -129,7 +129,10 @@ def finetune(
         Bad input, before anything is written.
     """
     out = Path(out)
-    require_writable(out, folder=True)
+    if resume:
+        require_writable(out, folder=True)
+    else:
+        require_free(out, overwrite=overwrite, resume=f"ase-ws finetune --resume {out}")
     with _reproducible(config := _as_config(config)):
         plan = prepare(config, train, valid, model)
     config, potential = plan.config, plan.potential
@@ -151,11 +154,11 @@ def finetune(
         if config.optimizer.kind == "adam"
         else None
     )
-    if not resume:
-        new_folder(out, overwrite=overwrite)
     if announce is not None:
         for line in (*plan.summary, *plan.choices):
             announce(line)
+    if not resume:
+        make_clear(out, FILES)
     config.write(out / "config.yaml")
     history = History(out, provenance, config.optimizer.select or "best")
     module = FinetuneModule(
@@ -394,7 +397,7 @@ def _provenance(plan: Plan, notes: Mapping[str, Any]) -> dict[str, Any]:
     formulas = sorted({frame.formula for frame in train})
     absent = plan.references.absent
     base = None
-    if isinstance(model, str | os.PathLike) and str(model).endswith(".safetensors"):
+    if isinstance(model, str | os.PathLike) and is_own(model):
         base = read_header(model).get("provenance", {}).get("notes")
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -24,6 +24,7 @@ from ase_ws.typing import GraphBatch
 
 #: Where a checkpoint keeps the fingerprints of its inputs.
 INPUTS = "ase_ws_inputs"
+_E0 = "ase_ws_reference_energies"
 
 
 class FinetuneModule(L.LightningModule):
@@ -113,8 +114,13 @@ class FinetuneModule(L.LightningModule):
         return value.total
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note what the run was made from."""
+        """Note what the run was made from, and the reference energies, which are no weights."""
         checkpoint[INPUTS] = self.inputs
+        checkpoint[_E0] = self.potential.reference_energies.cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on at the same reference energies: on another device they would be fitted anew."""
+        self.potential.reference_energies.copy_(checkpoint[_E0])
 
     def _sources(self, batch: GraphBatch) -> str:
         ids = [] if batch.frame_ids is None or not self.frames else batch.frame_ids.tolist()

@@ -92,6 +92,7 @@ def prepare(
     inputs = {
         "training frames": content_hash(train_frames),
         "validation frames": content_hash(valid_frames),
+        "isolated atoms": repr(sorted(data.isolated.items())),
         "base model": "" if given is None else given.fingerprint(),
     }
     n_with_forces = sum(f.forces is not None for f in train_frames)
@@ -184,14 +185,21 @@ def _base_model(
     config: FinetuneConfig, model: str | os.PathLike[str] | PotentialModule | None
 ) -> PotentialModule | None:
     """Load or copy the base model, as it was given; None from scratch."""
-    device = resolve_device(config.device)
+    device, head = resolve_device(config.device), config.model.head
     if model is None:
+        if head is not None:
+            raise UserError(f"head '{head}' is of a base model, and there is none: give --model")
         return None
     if isinstance(model, PotentialModule):
+        if head not in (None, model.head):
+            raise UserError(
+                f"head '{head}': the base model is there with its head '{model.head}'; load it "
+                "with load_potential(..., head=...)"
+            )
         return copy.deepcopy(model).to(resolve_dtype(config.dtype)).to(device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HeadWarning)  # said in the summary
-        return load_potential(model, dtype=config.dtype, device=device, head=config.model.head)
+        return load_potential(model, dtype=config.dtype, device=device, head=head)
 
 
 def _head(given: PotentialModule | None) -> Iterator[str]:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from ase_ws.errors import UserError
-from ase_ws.folders import make_clear, require_free
 from ase_ws.potentials.files import read_header
 from ase_ws.training.config import FinetuneConfig, load_config
 from ase_ws.training.module import INPUTS
@@ -30,11 +29,16 @@ FREE = (
     "device",
 )
 
-
-def new_folder(out: Path, *, overwrite: bool) -> None:
-    """Make the folder, without what an earlier run left in it."""
-    require_free(out, overwrite=overwrite, resume=f"ase-ws finetune --resume {out}")
-    make_clear(out, FILES)
+#: What torch raises on damaged files, and what looking into another file than a checkpoint does.
+_UNREADABLE = (
+    RuntimeError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    ValueError,
+    pickle.UnpicklingError,
+)
 
 
 def checkpoint_of(out: Path, config: FinetuneConfig, inputs: Mapping[str, str]) -> tuple[Path, int]:
@@ -55,8 +59,8 @@ def checkpoint_of(out: Path, config: FinetuneConfig, inputs: Mapping[str, str]) 
             "--resume"
         )
     step, before = _step_and_inputs(checkpoint)
-    if (out / "config.yaml").is_file():
-        _require_same(out, load_config(out / "config.yaml"), config)
+    # Without the file this says so: nobody could tell how the run was set up.
+    _require_same(out, load_config(out / "config.yaml"), config)
     for name, fingerprint in inputs.items():
         if before.get(name) != fingerprint:
             raise UserError(
@@ -74,8 +78,10 @@ def checkpoint_of(out: Path, config: FinetuneConfig, inputs: Mapping[str, str]) 
 def _step_and_inputs(checkpoint: Path) -> tuple[int, dict[str, str]]:
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}")
         return int(content["global_step"]), dict(content[INPUTS])
-    except (RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
         detail = " ".join(str(error).split())
         raise UserError(
             f"{checkpoint}: cannot be read ({detail:.100}); start anew with --overwrite"
@@ -108,4 +114,5 @@ def earlier_command(out: Path) -> str | None:
     model = out / "model.safetensors"
     if not model.is_file():
         return None
-    return read_header(model).get("provenance", {}).get("notes", {}).get("command")
+    notes = read_header(model).get("provenance", {}).get("notes", {})
+    return notes.get("command") if isinstance(notes, dict) else None
