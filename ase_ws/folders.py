@@ -49,8 +49,9 @@ def require_writable(path: Path, *, folder: bool = False) -> None:
     UserError
         It cannot; says why.
     """
-    # Through links, as the file will be written.
-    path = Path(os.path.realpath(path))
+    if path.is_symlink():
+        # What it points to is what will be written.
+        path = Path(os.path.realpath(path))
     try:
         if folder:
             if path.exists() and not path.is_dir():
