@@ -49,10 +49,10 @@ def require_writable(path: Path, *, folder: bool = False) -> None:
     UserError
         It cannot; says why.
     """
-    if path.is_symlink():
-        # What it points to is what will be written.
-        path = Path(os.path.realpath(path))
     try:
+        if path.is_symlink():
+            # What it points to is what will be written.
+            path = Path(os.path.realpath(path))
         if folder:
             if path.exists() and not path.is_dir():
                 raise UserError(f"{path}: is a file; expected a folder to write to")
