@@ -45,6 +45,13 @@ def result(**changes):
     return go
 
 
+def gone(name):
+    def go(turns, atoms, n):
+        del turns.results[name]
+
+    return go
+
+
 def stale(turns, atoms, n):
     turns.frozen = turns.frozen or dict(turns.results)
     turns.results = dict(turns.frozen)
@@ -60,6 +67,8 @@ WAYS = {
     "energy None": result(energy=lambda e, n: None),
     "energy of two": result(energy=lambda e, n: np.array([e, e])),
     "energy a string": result(energy=lambda e, n: "none"),
+    "energy gone": gone("energy"),
+    "forces gone": gone("forces"),
     "forces NaN": result(forces=lambda f, n: f * np.nan),
     "one force inf": result(forces=lambda f, n: f + np.where(np.eye(len(f), 3) > 0, np.inf, 0)),
     "forces None": result(forces=lambda f, n: None),
@@ -126,6 +135,7 @@ NO_ANSWER = [
     way for way in WAYS
     if way.startswith(("energy None", "energy of", "energy a", "forces None", "forces of too"))
     or way.startswith(("forces flat", "forces of one", "in place"))
+    or way.endswith("gone")
     or not way.startswith(("energy", "one force", "forces", "another", "stale"))
 ]  # fmt: skip
 
@@ -151,8 +161,8 @@ def stages():
 
 #: Of ways that are met by the same line of code, one goes through all stages.
 EVERYWHERE = (
-    "energy NaN", "forces of too few", "an odd Exception", "lost subprocess",
-    "forces of another energy", "energy that drifts", "stale", "in place",
+    "energy NaN", "energy gone", "forces gone", "forces of too few", "an odd Exception",
+    "lost subprocess", "forces of another energy", "energy that drifts", "stale", "in place",
 )  # fmt: skip
 
 
@@ -191,6 +201,7 @@ def cause_is_named(way, messages):
         "odd": "OddError: what nobody knows", "Stop": way,
         "another": "answers differently|not the gradient|is not twice|changes the energy",
         "drifts": "answers differently|not the gradient|is not twice", "stale": "",
+        "energy gone": "gives no energy", "forces gone": "gives no forces",
     }  # fmt: skip
     wanted = next(value for key, value in words.items() if key in way)
     return any(re.search(wanted, message) for message in messages)

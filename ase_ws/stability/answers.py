@@ -67,8 +67,10 @@ class Judged(BaseCalculator):
     """Passes questions on to a calculator, and answers back if they are answers.
 
     The energy must be one number, forces (n_atoms, 3), the stress (6,) or (3, 3), and the atoms
-    must stay as they were. Numbers that are not finite pass: to find them is for the checks, which
-    name the atoms. Everything else is that of the calculator, results and caches included.
+    must stay as they were. Energy and forces there must be; the stress, and an energy of its own
+    that the forces derive from, not. Numbers that are not finite pass: to find them is for the
+    checks, which name the atoms. Everything else is that of the calculator, results and caches
+    included.
 
     Parameters
     ----------
@@ -138,6 +140,11 @@ class Judged(BaseCalculator):
                     return answer
                 _require_same(atoms, before)
                 return _checked(name, answer, len(atoms))
+        except PropertyNotImplementedError as error:
+            if name not in ("energy", "forces") or kwargs:
+                raise
+            self.told = f"the calculator gives no {name}: {describe(error)}"
+            raise PotentialError(self.told) from error
         except (PotentialError, MachineError) as error:
             self.told = str(error)
             raise
