@@ -9,6 +9,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.calculators.tersoff import Tersoff, TersoffParameters
 from ase.constraints import FixAtoms, FixCartesian
@@ -22,11 +23,15 @@ from test_md_toys import (
     ethanol,
 )
 
+from ase_ws import CommitteeCalculator, GuardedCalculator, PotentialCalculator
 from ase_ws.errors import UserError
 from ase_ws.md import Finding, degrees_of_freedom, read_log, run_md
+from ase_ws.md.evaluation import evaluate
 from ase_ws.md.files import LogWriter, TrajectoryWriter
 from ase_ws.md.result import NotWrittenError
+from ase_ws.stability.answers import Judged, PotentialError
 from ase_ws.stability.drift import fit_slope
+from ase_ws.testing import Morse
 
 # T3 of Tersoff, Phys. Rev. B 38, 9902 (1988).
 SILICON = {
@@ -311,6 +316,30 @@ def test_results_are_read_through_getters_that_a_calculator_overrides():
     result = run_md(ethanol(), Odd(ethanol()), temperature=300, steps=5)
     assert result.stopped_by is not None
     assert result.stopped_by.check == "finite"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        EMT,
+        lambda: Judged(EMT()),
+        lambda: PotentialCalculator(Morse()),
+        lambda: CommitteeCalculator([Morse(r0=1.2), Morse(r0=1.3)]),
+        lambda: GuardedCalculator(PotentialCalculator(Morse())),
+    ],
+)
+def test_nothing_stands_between_a_step_and_its_results(make, monkeypatch):
+    """A comparison of the whole state costs more than many a potential."""
+    atoms = ethanol()
+    atoms.calc = make()
+    wanted = atoms.get_potential_energy(), atoms.get_forces()
+    monkeypatch.setattr(Calculator, "get_property", None)
+    energy, forces, _ = evaluate(atoms)
+    assert energy == wanted[0]
+    assert np.array_equal(forces, wanted[1])
+    # As it would fall over otherwise.
+    with pytest.raises((TypeError, PotentialError), match="not callable"):
+        atoms.get_forces()
 
 
 def test_a_half_written_frame_is_not_seen(tmp_path):

@@ -112,17 +112,20 @@ class Turns(Calculator):
         self.way, self.after, self.once = way, after, once
         self.asked, self.frozen, self.given = 0, None, None
 
-    def get_property(self, name, atoms=None, allow_calculation=True):
-        self.given = atoms
-        return super().get_property(name, atoms, allow_calculation)
-
     def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)):
         super().calculate(atoms, list(properties), list(system_changes))
-        self.asked += 1
+        self.asked, self.given = self.asked + 1, atoms
         self.results = morse(atoms)
         bad = self.asked == self.after if self.once else self.asked >= (self.after or np.inf)
         if self.way is not None and bad:
             WAYS[self.way](self, atoms, self.asked - self.after + 1)
+
+
+class OwnGetter(Turns):
+    """The same, but its results cannot be read past its getter."""
+
+    def get_property(self, name, atoms=None, allow_calculation=True):
+        return super().get_property(name, atoms, allow_calculation)
 
 
 def start(a=3.9):
@@ -191,6 +194,14 @@ def test_a_calculator_that_goes_bad_is_never_stable(way, stage, stages, tmp_path
     assert report.verdict == "unstable", report.summary()
     assert report.blame.cause == "model", report.blame
     assert cause_is_named(way, [finding.message for finding in report.failures])
+
+
+@pytest.mark.parametrize("way", [way for way in EVERYWHERE if way not in MACHINES])
+def test_the_same_with_a_getter_of_its_own(way, stages):
+    report = check_stability(start(), OwnGetter(way, stages["MD"]), **SETTINGS, blame=False)
+    plain = check_stability(start(), Turns(way, stages["MD"]), **SETTINGS, blame=False)
+    assert report.failures == plain.failures
+    assert report.verdict == "unstable"
 
 
 def cause_is_named(way, messages):

@@ -96,6 +96,7 @@ class Moves:
             probe = frame.copy()
             probe.set_constraint()
             probe.calc = Judged(self.calculator)
+            probe.get_forces()
             energy, forces, _ = evaluate(probe)
             return energy, forces
         results = {} if frame.calc is None else frame.calc.results
