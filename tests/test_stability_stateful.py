@@ -19,7 +19,7 @@ from ase_ws.stability.campaigns import make_config, run_campaign
 from ase_ws.stability.campaigns.inputs import Pair
 from ase_ws.stability.campaigns.units import _calculators
 from ase_ws.stability.plan import make_plan
-from ase_ws.stability.runs import Run
+from ase_ws.stability.runs import Run, _translating
 from ase_ws.stability.static import Repeatable
 from ase_ws.stability.static.probe import Probe
 from ase_ws.testing import Morse, tiny_mace
@@ -281,6 +281,11 @@ def test_a_rerun_that_fails_at_its_start_blames_the_model():
     found = find_blame(begin, plan, [run.result for run in runs_of(report)], [])
     assert found.cause == "model"
     assert "has begun MD from this structure before" in found.reason
+
+
+def test_a_batch_prepares_no_network_anew():
+    calculator = PotentialCalculator(tiny_mace((18,)))
+    assert _translating(calculator).evaluator is calculator.evaluator
 
 
 def runs_of(report):
