@@ -198,6 +198,42 @@ def test_degrees_of_freedom_of_a_molecule(constraint, expected):
     assert degrees_of_freedom(atoms) == expected
 
 
+@pytest.mark.parametrize(
+    ("beside", "expected"),
+    [
+        ([], 33),
+        ([FixCom()], 33),
+        ([FixBondLengths([(0, 5), (8, 9)])], 31),
+        ([FixCartesian(range(12), (True, False, False))], 22),
+        ([FixedMode(np.eye(12, 3) - np.eye(12, 3, -3))], 32),
+        ([Hookean(0, 9, k=2.0, rt=4.0)], 33),
+        ([Hookean(9, (0.0, 0.0, 0.0), k=1.0)], 33),
+    ],
+)
+def test_a_centre_of_mass_that_is_fixed(beside, expected):
+    """It takes three degrees of freedom, or what others leave of them: counted, not measured."""
+    atoms = slab()
+    atoms.set_constraint([FixCom(), *beside])
+    assert degrees_of_freedom(atoms) == expected
+
+
+def test_a_centre_of_mass_that_is_fixed_beside_a_symmetry():
+    """A mirror plane holds its motion in one direction already."""
+    atoms, n_dof, _ = case("FixSymmetry")
+    atoms.set_constraint([FixCom(), *atoms.constraints])
+    assert degrees_of_freedom(atoms) == n_dof
+
+
+def test_counting_takes_no_longer_for_more_atoms(monkeypatch):
+    asked = []
+    adjust = FixCom.adjust_momenta
+    monkeypatch.setattr(FixCom, "adjust_momenta", lambda *args: asked.append(0) or adjust(*args))
+    atoms = bulk("Cu", cubic=True) * (4, 4, 4)
+    atoms.set_constraint(FixCom())
+    assert degrees_of_freedom(atoms) == 3 * len(atoms) - 3
+    assert len(asked) < 30
+
+
 @pytest.mark.parametrize("thermostat", THERMOSTATS)
 def test_a_molecule_with_rigid_bonds_rests(thermostat):
     atoms = ethanol()

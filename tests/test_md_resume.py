@@ -9,7 +9,11 @@ import pytest
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
-from ase.calculators.mixing import SumCalculator
+from ase.calculators.mixing import (
+    LinearCombinationCalculator,
+    MixedCalculator,
+    SumCalculator,
+)
 from ase.constraints import FixAtoms, FixBondLengths, FixInternals
 from test_md_toys import Springs, ethanol
 
@@ -229,6 +233,17 @@ def test_fingerprints():
         yield lambda: PotentialCalculator(Morse(r0=1.3))
         yield lambda: CommitteeCalculator([first, second])
         yield lambda: CommitteeCalculator([first, third])
+        for weights in ([0.5, 0.5], [0.9, 0.1]):
+            yield lambda w=weights: LinearCombinationCalculator([LennardJones(), EMT()], w)
+            yield lambda w=weights: MixedCalculator(EMT(), LennardJones(), *w)
+            yield lambda w=weights: SumCalculator([EMT(), MixedCalculator(EMT(), EMT(), *w)])
+        # Weights alone do not make a potential: the same ones with another head, E0 or shape.
+        e0 = np.array([[-13.0, -1.0, -2.0], [-14.0, -3.0, -4.0]])
+        two = {"heads": ("cc", "dft"), "scale": (1.0, 1.0), "shift": (0.0, 0.0), "e0": e0}
+        for change in ({"head": "cc"}, {"head": "dft"}, {"head": "cc", "e0": e0 - 1.0}):
+            yield lambda c=change: PotentialCalculator(tiny_mace((1, 6, 8), **{**two, **c}))
+        for n in (8.0, 9.0):
+            yield lambda n=n: PotentialCalculator(tiny_mace((1, 6, 8), avg_num_neighbors=n))
 
     seen = []
     for make in makers():

@@ -17,7 +17,7 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 
 from ase_ws.errors import UserError
-from ase_ws.potentials.files import save_potential
+from ase_ws.potentials.files import export_upstream, save_potential
 from ase_ws.stability import check_stability
 from ase_ws.stability.campaigns import make_config, read_config, run_campaign
 from ase_ws.stability.campaigns.inputs import load_campaign
@@ -138,6 +138,23 @@ def test_wrong_fields_are_named(campaign, change, told):
         read_config(path)
     assert told in str(error.value)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("heads", "told"), [({}, "several heads, and none is named"), ({"two": "pbe"}, "no head 'pbe'")]
+)
+def test_a_head_is_named_in_the_file(heads, told, campaign, inputs):
+    """Nothing that only other commands have is advised."""
+    two = {"heads": ("cc", "dft"), "scale": (1e-3, 1e-3), "shift": (0.0, 0.0)}
+    export_upstream(tiny_mace(**{**WEAK, **two}, head="cc"), inputs / "two.model")
+    config = read_config(campaign(models={"two": "two.model"}, heads=heads))
+    with pytest.raises(UserError) as caught:
+        load_campaign(config)
+    (line,) = str(caught.value).splitlines()
+    assert line.endswith(
+        f"two.model: model 'two' has {told}: name one of 'cc', 'dft' in the file of the campaign, "
+        "as heads: {two: cc}"
+    )
 
 
 def test_unreadable_files_are_named(campaign, tmp_path):

@@ -228,9 +228,9 @@ def test_constraints_of_ones_own_are_measured_before_any_work():
     atoms.set_constraint(Oblique())
     with pytest.raises(UserError, match="Oblique: does not project positions and momenta alike"):
         check_stability(atoms, calculator, temperature=300, ps=0.01)
-    with pytest.raises(UserError, match="Oblique"):
-        check_trajectory([atoms] * 2, frame_interval=1.0, temperature=300)
     assert calculator.calls == 0
+    # What has been run already is not run again.
+    assert check_trajectory([atoms] * 2, frame_interval=1.0, temperature=300).verdict != "unstable"
 
 
 def test_fix_symmetry_is_judged_as_any_other():

@@ -19,7 +19,7 @@ from ase_ws.stability.campaigns import make_config, run_campaign
 from ase_ws.stability.campaigns.inputs import Pair
 from ase_ws.stability.campaigns.units import _calculators
 from ase_ws.stability.plan import make_plan
-from ase_ws.stability.runs import Run
+from ase_ws.stability.runs import Run, _translating
 from ase_ws.stability.static import Repeatable
 from ase_ws.stability.static.probe import Probe
 from ase_ws.testing import Morse, tiny_mace
@@ -45,6 +45,13 @@ def result(**changes):
     return go
 
 
+def gone(name):
+    def go(turns, atoms, n):
+        del turns.results[name]
+
+    return go
+
+
 def stale(turns, atoms, n):
     turns.frozen = turns.frozen or dict(turns.results)
     turns.results = dict(turns.frozen)
@@ -60,6 +67,8 @@ WAYS = {
     "energy None": result(energy=lambda e, n: None),
     "energy of two": result(energy=lambda e, n: np.array([e, e])),
     "energy a string": result(energy=lambda e, n: "none"),
+    "energy gone": gone("energy"),
+    "forces gone": gone("forces"),
     "forces NaN": result(forces=lambda f, n: f * np.nan),
     "one force inf": result(forces=lambda f, n: f + np.where(np.eye(len(f), 3) > 0, np.inf, 0)),
     "forces None": result(forces=lambda f, n: None),
@@ -103,17 +112,20 @@ class Turns(Calculator):
         self.way, self.after, self.once = way, after, once
         self.asked, self.frozen, self.given = 0, None, None
 
-    def get_property(self, name, atoms=None, allow_calculation=True):
-        self.given = atoms
-        return super().get_property(name, atoms, allow_calculation)
-
     def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)):
         super().calculate(atoms, list(properties), list(system_changes))
-        self.asked += 1
+        self.asked, self.given = self.asked + 1, atoms
         self.results = morse(atoms)
         bad = self.asked == self.after if self.once else self.asked >= (self.after or np.inf)
         if self.way is not None and bad:
             WAYS[self.way](self, atoms, self.asked - self.after + 1)
+
+
+class OwnGetter(Turns):
+    """The same, but its results cannot be read past its getter."""
+
+    def get_property(self, name, atoms=None, allow_calculation=True):
+        return super().get_property(name, atoms, allow_calculation)
 
 
 def start(a=3.9):
@@ -126,6 +138,7 @@ NO_ANSWER = [
     way for way in WAYS
     if way.startswith(("energy None", "energy of", "energy a", "forces None", "forces of too"))
     or way.startswith(("forces flat", "forces of one", "in place"))
+    or way.endswith("gone")
     or not way.startswith(("energy", "one force", "forces", "another", "stale"))
 ]  # fmt: skip
 
@@ -151,8 +164,8 @@ def stages():
 
 #: Of ways that are met by the same line of code, one goes through all stages.
 EVERYWHERE = (
-    "energy NaN", "forces of too few", "an odd Exception", "lost subprocess",
-    "forces of another energy", "energy that drifts", "stale", "in place",
+    "energy NaN", "energy gone", "forces gone", "forces of too few", "an odd Exception",
+    "lost subprocess", "forces of another energy", "energy that drifts", "stale", "in place",
 )  # fmt: skip
 
 
@@ -183,6 +196,14 @@ def test_a_calculator_that_goes_bad_is_never_stable(way, stage, stages, tmp_path
     assert cause_is_named(way, [finding.message for finding in report.failures])
 
 
+@pytest.mark.parametrize("way", [way for way in EVERYWHERE if way not in MACHINES])
+def test_the_same_with_a_getter_of_its_own(way, stages):
+    report = check_stability(start(), OwnGetter(way, stages["MD"]), **SETTINGS, blame=False)
+    plain = check_stability(start(), Turns(way, stages["MD"]), **SETTINGS, blame=False)
+    assert report.failures == plain.failures
+    assert report.verdict == "unstable"
+
+
 def cause_is_named(way, messages):
     words = {
         "NaN": "nan|not finite", "inf": "inf|not finite", "None": "None", "of two": "2 numbers",
@@ -191,6 +212,7 @@ def cause_is_named(way, messages):
         "odd": "OddError: what nobody knows", "Stop": way,
         "another": "answers differently|not the gradient|is not twice|changes the energy",
         "drifts": "answers differently|not the gradient|is not twice", "stale": "",
+        "energy gone": "gives no energy", "forces gone": "gives no forces",
     }  # fmt: skip
     wanted = next(value for key, value in words.items() if key in way)
     return any(re.search(wanted, message) for message in messages)
@@ -259,6 +281,11 @@ def test_a_rerun_that_fails_at_its_start_blames_the_model():
     found = find_blame(begin, plan, [run.result for run in runs_of(report)], [])
     assert found.cause == "model"
     assert "has begun MD from this structure before" in found.reason
+
+
+def test_a_batch_prepares_no_network_anew():
+    calculator = PotentialCalculator(tiny_mace((18,)))
+    assert _translating(calculator).evaluator is calculator.evaluator
 
 
 def runs_of(report):

@@ -7,12 +7,15 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms, FixCom, FixInternals
 from shared_data import shared_file
+from test_md_constraints import mirror
 from test_md_toys import Springs, ethanol
 
 from ase_ws.errors import UserError
-from ase_ws.md import run_md
+from ase_ws.md import RunContext, run_md
 from ase_ws.stability import RDFCheck, RDFReference, check_trajectory
+from ase_ws.stability.moves import Moves
 from ase_ws.stability.rdf import radial_distribution
 
 
@@ -182,3 +185,44 @@ def test_the_rdf_check_tells_a_melt_from_a_warm_crystal():
         check_trajectory([bulk("Al", cubic=True)] * 3, **settings)
     with pytest.raises(UserError, match="periodic"):
         RDFReference.of([molecule("H2O")])
+
+
+@pytest.mark.parametrize(
+    ("constraint", "n_dof"),
+    [
+        (lambda a: FixInternals(bonds=[[a.get_distance(0, 1) + 0.017, [0, 1]]]), 27 - 6 - 1),
+        (lambda a: [FixCom(), FixAtoms([0])], 27 - 3 - 3),
+    ],
+)
+def test_constraints_of_a_finished_trajectory_are_only_counted(run, constraint, n_dof):
+    """Whoever ran it may have kept them to a tolerance of their own, or in another order."""
+    held = constraint(run[0])
+    frames = [frame.copy() for frame in run]
+    for frame in frames:
+        frame.set_constraint(held)
+    moves = Moves.of(frames, None, None)
+    assert moves.freedom() == n_dof
+    report = check_trajectory(frames, Springs(ethanol()))
+    assert report.verdict == "stable", report.summary()
+
+
+def test_constraints_that_cannot_be_applied_to_the_frames(run):
+    frames = [frame.copy() for frame in run]
+    frames[0].set_constraint(FixInternals(dihedrals_deg=[[None, [0, 1, 2, 77]]]))
+    with pytest.raises(UserError, match="constraints of the first frame cannot be applied"):
+        check_trajectory(frames)
+
+
+def test_the_cells_of_the_frames_are_taken_as_they_are():
+    """FixSymmetry, which ASE asks for each new cell, would make another one of it."""
+    atoms = bulk("Cu", cubic=True) * (2, 2, 1)
+    frames = []
+    for shear in (0.0, 0.05, 0.1):
+        frame = atoms.copy()
+        frame.set_cell(atoms.cell.array + shear * np.eye(3, k=1), scale_atoms=True)
+        frame.set_constraint(mirror())
+        frames.append(frame)
+    moves = Moves.of(frames, None, 1.0)
+    context = RunContext("npt", 300.0, 1.0, 2, moves.freedom())
+    for frame, snapshot in zip(frames, moves.snapshots(context), strict=True):
+        assert np.allclose(snapshot.atoms.cell.array, frame.cell.array, atol=1e-12)

@@ -64,15 +64,27 @@ def with_md_constraints(atoms: Atoms) -> Atoms:
         A constraint that MD cannot keep, constraints that do not go together, or a start that
         violates them.
     """
-    bare = atoms.copy()
-    constraints = [_for_md(constraint, bare) for constraint in bare.constraints]
-    bare.set_constraint(_merged(constraints))
+    bare = in_md_form(atoms)
     for constraint in bare.constraints:
         _check(bare, [constraint])
     if len(bare.constraints) > 1:
         _check(bare, bare.constraints)
     if bare.constraints:
         bare.set_positions(bare.positions)
+    return bare
+
+
+def in_md_form(atoms: Atoms) -> Atoms:
+    """Copy `atoms`, without calculator, with the constraints made right, but not looked at.
+
+    Raises
+    ------
+    UserError
+        A constraint that is made for relaxations.
+    """
+    bare = atoms.copy()
+    constraints = [_for_md(constraint, bare) for constraint in bare.constraints]
+    bare.set_constraint(_merged(constraints))
     return bare
 
 

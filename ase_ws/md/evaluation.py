@@ -8,6 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 
+from ase_ws.calculators.strict import StrictCalculator
 from ase_ws.errors import UserError
 
 #: What a calculator may raise because of the geometry it was given: ASE's CalculatorError and
@@ -85,22 +86,38 @@ def _results(atoms: Atoms) -> Evaluation:
     Through `atoms` each of these costs a comparison of the whole state (some 80 µs), so where
     nothing stands between the getters and the stored results these are read directly.
     """
-    calculator = atoms.calc
-    results = getattr(calculator, "results", {})
-    stress = results.get("stress")
-    if isinstance(calculator, Calculator) and _plain(calculator):
-        known = results.keys() & set(calculator.implemented_properties)
-        if {"energy", "forces"} <= known:
-            energy = results["free_energy" if "free_energy" in known else "energy"]
-            return Evaluation(float(energy), np.array(results["forces"]), stress)
+    found = stored(atoms.calc)
+    if found is not None:
+        return Evaluation(float(found.energy), np.array(found.forces), found.stress)
+    stress = getattr(atoms.calc, "results", {}).get("stress")
     energy = potential_energy(atoms, apply_constraint=False)
     return Evaluation(energy, atoms.get_forces(apply_constraint=False), stress)
 
 
+def stored(calculator: Any) -> Evaluation | None:
+    """Give what was computed last, as it is; None where the getters might say something else.
+
+    A calculator that stands before another one says for itself what is stored, by a method
+    `stored`.
+    """
+    if not isinstance(calculator, Calculator):
+        own = getattr(type(calculator), "stored", None)
+        return None if own is None else own(calculator)
+    known = calculator.results.keys() & set(calculator.implemented_properties)
+    if not _plain(calculator) or not {"energy", "forces"} <= known:
+        return None
+    results = calculator.results
+    energy = results["free_energy" if "free_energy" in known else "energy"]
+    return Evaluation(energy, results["forces"], results.get("stress"))
+
+
 def _plain(calculator: Calculator) -> bool:
-    """Whether its getters are ASE's own, which do nothing but look into `results`."""
-    getters = ("get_property", "get_potential_energy", "get_forces")
-    return all(getattr(type(calculator), name) is getattr(Calculator, name) for name in getters)
+    """Whether its getters do nothing but look into `results`: ASE's own, and ours."""
+    names = ("get_property", "get_potential_energy", "get_forces")
+    return any(
+        all(getattr(type(calculator), name) is getattr(known, name) for name in names)
+        for known in (Calculator, StrictCalculator)
+    )
 
 
 def check_structure(atoms: Atoms) -> None:

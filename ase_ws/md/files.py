@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,22 +34,6 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
         if error.errno is None or error.filename is not None:
             raise
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
-
-
-def make_writable(folder: Path) -> None:
-    """Make the folder, and see that files can be made in it, before any of them is touched.
-
-    Raises
-    ------
-    OSError
-        With the name of the folder.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"x")
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 class _Appender:

@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 from ase.calculators.calculator import BaseCalculator
+from ase.calculators.mixing import LinearCombinationCalculator
 
 from ase_ws.calculators import PotentialCalculator
+from ase_ws.potentials.module import PotentialModule
 
 
 def fingerprint(calculator: Any) -> str:
     """Name and hash of a calculator: the same for the same potential, wherever its file lies.
 
-    Hashed are the weights of every torch module that it holds, in their precision, and ASE's
-    `parameters`. What a foreign calculator holds beside these is its own, and may change with
+    Hashed are all that decides what a potential of this package answers, the weights of every
+    other torch module that it holds, in their precision, ASE's `parameters`, and the weights of
+    ASE's sums. What a foreign calculator holds beside these is its own, and may change with
     every call.
     """
     digest = hashlib.sha256()
@@ -33,8 +36,11 @@ def _calculator(calculator: Any) -> Iterator[bytes]:
     if isinstance(calculator, PotentialCalculator):
         yield from _potential(calculator.potential)
         return
-    # ASE's sums, such as a potential with a dispersion correction, hold their parts in a mixer.
-    held = {**vars(calculator), **vars(getattr(calculator, "mixer", calculator))}
+    held = vars(calculator)
+    if isinstance(calculator, LinearCombinationCalculator):
+        # ASE's sums, such as a potential with a dispersion correction.
+        held = {**held, **vars(calculator.mixer)}
+        yield from _content([float(weight) for weight in held["weights"]])
     for name, value in sorted(held.items()):
         if not name.startswith("_"):
             for item in value if isinstance(value, list | tuple) else [value]:
@@ -45,8 +51,11 @@ def _calculator(calculator: Any) -> Iterator[bytes]:
 
 
 def _potential(potential: Any) -> Iterator[bytes]:
-    """Weights, and the settings beside them; whole numbers are left out, they may count calls."""
+    """All of one of this package; of others weights, and settings that cannot count calls."""
     yield _class(potential)
+    if isinstance(potential, PotentialModule):
+        yield potential.fingerprint().encode()
+        return
     weights = potential.state_dict() if isinstance(potential, torch.nn.Module) else {}
     settings = {
         name: value

@@ -13,6 +13,7 @@ from ase.constraints import (
     FixAtoms,
     FixBondLengths,
     FixCartesian,
+    FixCom,
     FixedLine,
     FixedPlane,
     FixInternals,
@@ -50,19 +51,29 @@ class Freedom(NamedTuple):
 
 def constrained_freedom(atoms: Atoms) -> Freedom:
     """Measure what constraints leave of `atoms` that `with_md_constraints` gave."""
-    momenta = round(_trace(atoms))
-    if any(_holds_to_a_place(constraint) for constraint in atoms.constraints):
-        return Freedom(momenta, np.zeros((0, 3)), rotations=False)
     masses = atoms.get_masses()
     translations = np.multiply.outer(np.eye(3), masses).transpose(0, 2, 1)
-    values, vectors = np.linalg.eigh(_overlaps(atoms, translations) / masses.sum())
+    # FixCom couples all atoms, which would take a probe of each, but what it holds is known.
+    others = [c for c in atoms.constraints if type(c) is not FixCom]
+    momenta = round(_trace(atoms, others))
+    if len(others) < len(atoms.constraints):
+        left = _overlaps(atoms, others, translations) / masses.sum()
+        momenta -= int(np.linalg.matrix_rank(left, tol=1e-6, hermitian=True))
+    if any(_holds_to_a_place(constraint) for constraint in atoms.constraints):
+        return Freedom(momenta, np.zeros((0, 3)), rotations=False)
+    values, vectors = np.linalg.eigh(
+        _overlaps(atoms, atoms.constraints, translations) / masses.sum()
+    )
     free = vectors[:, values > 1 - 1e-6].T
     momenta -= len(free)
     if len(free) < 3 or atoms.pbc.any():
         return Freedom(momenta, free, rotations=False)
     arms = atoms.positions - atoms.get_center_of_mass()
     turns = np.stack([masses[:, None] * np.cross(axis, arms) for axis in np.eye(3)])
-    left, whole = np.trace(_overlaps(atoms, turns)), np.sum(turns**2 / masses[:, None])
+    left, whole = (
+        np.trace(_overlaps(atoms, atoms.constraints, turns)),
+        np.sum(turns**2 / masses[:, None]),
+    )
     if left < (1 - 1e-6) * whole:
         return Freedom(momenta, free, rotations=False)
     return Freedom(momenta - min(momenta, turning_axes(len(atoms))), free, rotations=True)
@@ -130,10 +141,10 @@ def _moved(atoms: Atoms, constraints: Sequence[Any], positions: np.ndarray) -> n
     return positions
 
 
-def _trace(atoms: Atoms) -> float:
+def _trace(atoms: Atoms, constraints: Sequence[Any]) -> float:
     """Trace of the projection: one atom of each group of coupled ones at a time."""
     n_atoms = len(atoms)
-    pairs = [(i, j) for group in _coupled(atoms) for i, j in pairwise(group)]
+    pairs = [(i, j) for group in _coupled(constraints, n_atoms) for i, j in pairwise(group)]
     rows, columns = np.array(pairs, dtype=int).reshape(-1, 2).T
     graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(n_atoms, n_atoms))
     _, owner = connected_components(graph, directed=False)
@@ -147,14 +158,14 @@ def _trace(atoms: Atoms) -> float:
         for axis in range(3):
             probe = np.zeros((n_atoms, 3))
             probe[chosen, axis] = 1.0
-            trace += _left(atoms.constraints, atoms, probe)[chosen, axis].sum()
+            trace += _left(constraints, atoms, probe)[chosen, axis].sum()
     return trace
 
 
-def _coupled(atoms: Atoms) -> list[list[int]]:
+def _coupled(constraints: Sequence[Any], n_atoms: int) -> list[list[int]]:
     """Give groups of atoms that a constraint holds to each other."""
     groups: list[Any] = []
-    for constraint in atoms.constraints:
+    for constraint in constraints:
         if isinstance(constraint, FixBondLengths):
             groups.extend(np.asarray(constraint.pairs).tolist())
         elif isinstance(constraint, FixLinearTriatomic):
@@ -162,13 +173,13 @@ def _coupled(atoms: Atoms) -> list[list[int]]:
         elif isinstance(constraint, FixInternals | FixSubsetCom):
             groups.append(constraint.get_indices())
         elif not isinstance(constraint, _SINGLE):
-            groups.append(range(len(atoms)))
-    return [[int(i) % len(atoms) for i in group] for group in groups]
+            groups.append(range(n_atoms))
+    return [[int(i) % n_atoms for i in group] for group in groups]
 
 
-def _overlaps(atoms: Atoms, motions: np.ndarray) -> np.ndarray:
+def _overlaps(atoms: Atoms, constraints: Sequence[Any], motions: np.ndarray) -> np.ndarray:
     """Kinetic products of motions, (n, n_atoms, 3), with what the constraints leave of them."""
-    left = np.array([_left(atoms.constraints, atoms, motion) for motion in motions])
+    left = np.array([_left(constraints, atoms, motion) for motion in motions])
     return np.einsum("aij,bij,i->ab", motions, left, 1.0 / atoms.get_masses())
 
 

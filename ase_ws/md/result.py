@@ -13,6 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_ws.atomic import write_text
+from ase_ws.folders import require_writable
 from ase_ws.md.files import (
     LOG,
     LOG_COLUMNS,
@@ -20,7 +21,6 @@ from ase_ws.md.files import (
     TRAJECTORY,
     LogWriter,
     TrajectoryWriter,
-    make_writable,
     naming,
 )
 from ase_ws.md.observer import Finding, RunContext, Snapshot
@@ -143,7 +143,8 @@ class Record:
         self._log: LogWriter | None = None
         if out is not None:
             folder = Path(out)
-            make_writable(folder)
+            require_writable(folder, folder=True)
+            folder.mkdir(parents=True, exist_ok=True)
             self._trajectory = TrajectoryWriter(folder / TRAJECTORY, offsets.get("trajectory"))
             try:
                 self._log = LogWriter(folder / LOG, offsets.get("log"))

@@ -109,12 +109,13 @@ def run_md(
     ------
     UserError
         Bad arguments, constraints that MD cannot keep (see `ase_ws.md.constraints`), a calculator
-        that cannot evaluate the starting structure at all, or files that cannot be resumed from.
+        that cannot evaluate the starting structure at all, files that cannot be resumed from, or
+        a folder that cannot be written to, before the first step.
         An exception that the calculator raises later counts as a failure of the potential,
         `stopped_by` names it.
     OSError
-        The folder cannot be written to, before the first step, or its disk is full: what was
-        written is whole. At the very end it is a `NotWrittenError`, which has the result.
+        The disk is full: what was written is whole. At the very end it is a `NotWrittenError`,
+        which has the result.
     """
     if resume and out is None:
         raise UserError("resume needs the folder of the run: give out")

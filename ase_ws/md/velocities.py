@@ -6,11 +6,11 @@ import numpy as np
 from ase import Atoms, units
 
 from ase_ws.errors import UserError
-from ase_ws.md.constraints import with_md_constraints
+from ase_ws.md.constraints import in_md_form, with_md_constraints
 from ase_ws.md.freedom import Freedom, constrained_freedom, inertia, turning_axes
 
 
-def degrees_of_freedom(atoms: Atoms) -> int:
+def degrees_of_freedom(atoms: Atoms, *, finished: bool = False) -> int:
     """Count the degrees of freedom that share the kinetic energy.
 
     ========================================  ==============================================
@@ -23,13 +23,20 @@ def degrees_of_freedom(atoms: Atoms) -> int:
 
     Every temperature, thermostat and threshold of this package uses this one number.
 
+    Parameters
+    ----------
+    atoms : Atoms
+    finished : bool
+        The run is over: nobody asks whether MD can keep its constraints.
+
     Raises
     ------
     UserError
         A constraint that does not go with MD, see `ase_ws.md.constraints`.
     """
     if atoms.constraints:
-        return constrained_freedom(with_md_constraints(atoms)).n_dof
+        working = in_md_form(atoms) if finished else with_md_constraints(atoms)
+        return constrained_freedom(working).n_dof
     n_dof = 3 * len(atoms) - 3
     return n_dof if atoms.pbc.any() else n_dof - turning_axes(len(atoms))
 

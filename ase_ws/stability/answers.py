@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
 
 from ase_ws.errors import UserError
-from ase_ws.md.evaluation import describe, potential_energy
+from ase_ws.md.evaluation import Evaluation, describe, potential_energy, stored
 from ase_ws.md.observer import Finding
 
 #: What says nothing about the potential: a full disk, a lost program, a broken pipe.
@@ -67,8 +67,10 @@ class Judged(BaseCalculator):
     """Passes questions on to a calculator, and answers back if they are answers.
 
     The energy must be one number, forces (n_atoms, 3), the stress (6,) or (3, 3), and the atoms
-    must stay as they were. Numbers that are not finite pass: to find them is for the checks, which
-    name the atoms. Everything else is that of the calculator, results and caches included.
+    must stay as they were. Energy and forces there must be; the stress, and an energy of its own
+    that the forces derive from, not. Numbers that are not finite pass: to find them is for the
+    checks, which name the atoms. Everything else is that of the calculator, results and caches
+    included.
 
     Parameters
     ----------
@@ -129,15 +131,35 @@ class Judged(BaseCalculator):
         """Give the stress in eV/Å³, (6,) (ASE's interface)."""
         return self._ask("stress", atoms, "get_stress", atoms)
 
+    def stored(self) -> Evaluation | None:
+        """Give what the calculator has computed last, see `ase_ws.md.evaluation.stored`."""
+        found = stored(self.calculator)
+        if found is None:
+            return None
+        with self._telling():
+            return found._replace(energy=_checked("energy", found.energy, len(found.forces)))
+
     def _ask(self, name: str, atoms: Atoms | None, method: str, *args: Any, **kwargs: Any) -> Any:
         before = None if atoms is None else _held(atoms)
+        with self._telling():
+            try:
+                answer = getattr(self.calculator, method)(*args, **kwargs)
+            except PropertyNotImplementedError as error:
+                if name not in ("energy", "forces") or kwargs:
+                    raise
+                raise PotentialError(
+                    f"the calculator gives no {name}: {describe(error)}"
+                ) from error
+            if atoms is None or before is None:
+                return answer
+            _require_same(atoms, before)
+            return _checked(name, answer, len(atoms))
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
         try:
             with translated():
-                answer = getattr(self.calculator, method)(*args, **kwargs)
-                if atoms is None or before is None:
-                    return answer
-                _require_same(atoms, before)
-                return _checked(name, answer, len(atoms))
+                yield
         except (PotentialError, MachineError) as error:
             self.told = str(error)
             raise

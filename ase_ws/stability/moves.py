@@ -11,7 +11,7 @@ from ase.calculators.calculator import BaseCalculator
 from ase.geometry import complete_cell
 
 from ase_ws.errors import UserError
-from ase_ws.md.evaluation import evaluate
+from ase_ws.md.evaluation import CALCULATOR_FAILURES, describe, evaluate
 from ase_ws.md.observer import RunContext, Snapshot
 from ase_ws.md.velocities import kinetic_temperature
 from ase_ws.stability.answers import Judged
@@ -59,11 +59,23 @@ class Moves:
             raise UserError(f"the time between frames is {spacing}: it must be positive, in fs")
         return cls(frames, calculator, spacing, frozenset(held), frames[0].copy())
 
+    def freedom(self) -> int:
+        """Degrees of freedom of the frames."""
+        try:
+            return freedom(self.frames[0], finished=True)
+        except UserError:
+            raise
+        except CALCULATOR_FAILURES as error:
+            raise UserError(
+                f"the constraints of the first frame cannot be applied to it ({describe(error)}): "
+                "remove them"
+            ) from error
+
     def temperature(self) -> float:
         """Median kinetic temperature of the frames, in whole K."""
         if "velocities" not in self.held:
             raise UserError("the trajectory has no velocities: say at which temperature it was run")
-        n_dof = freedom(self.frames[0])
+        n_dof = self.freedom()
         kinetic = [frame.get_kinetic_energy() for frame in self.frames]
         # The median, and of finite ones: a trajectory that blew up must not raise its own limits.
         finite = [kinetic_temperature(k, n_dof) for k in kinetic if np.isfinite(k)]
@@ -74,7 +86,7 @@ class Moves:
         live = self.atoms
         for step, frame in enumerate(self.frames):
             if step:
-                live.set_cell(frame.cell)
+                live.set_cell(frame.cell, apply_constraint=False)
                 live.positions = live.positions + _shortest(frame, live)
             live.arrays["momenta"] = frame.get_momenta()
             energy, forces = self._evaluate(frame)
@@ -96,6 +108,7 @@ class Moves:
             probe = frame.copy()
             probe.set_constraint()
             probe.calc = Judged(self.calculator)
+            probe.get_forces()
             energy, forces, _ = evaluate(probe)
             return energy, forces
         results = {} if frame.calc is None else frame.calc.results

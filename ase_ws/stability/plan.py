@@ -139,15 +139,15 @@ def require_least(min_ps: float) -> None:
         raise UserError(f"min_ps is {min_ps}: it must be a number of at least 0")
 
 
-def freedom(atoms: Atoms) -> int:
-    """Degrees of freedom of a structure, see `degrees_of_freedom`.
+def freedom(atoms: Atoms, *, finished: bool = False) -> int:
+    """Degrees of freedom of a structure, see `degrees_of_freedom`, also for `finished`.
 
     Raises
     ------
     UserError
         There are none, or a constraint does not go with MD.
     """
-    n_dof = degrees_of_freedom(atoms)
+    n_dof = degrees_of_freedom(atoms, finished=finished)
     if n_dof < 1:
         raise UserError(
             f"the structure of {len(atoms)} atom(s) has no internal degree of freedom, and so no "

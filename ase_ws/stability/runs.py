@@ -258,7 +258,9 @@ def _together(
 
 def _translating(calculator: PotentialCalculator) -> PotentialCalculator:
     """Copy a calculator so that whatever its potential raises has a name that is known here."""
-    translating = copy.copy(calculator)
+    # Not `copy.copy`, which prepares the network anew, and checks it.
+    translating = PotentialCalculator.__new__(PotentialCalculator)
+    vars(translating).update(vars(calculator))
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         with translated():

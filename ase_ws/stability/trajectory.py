@@ -28,7 +28,7 @@ from ase_ws.stability.energetics import EnergyCheck, ForceCheck, FrozenCheck, Te
 from ase_ws.stability.fluctuation import FluctuationCheck
 from ase_ws.stability.geometry import Topology
 from ase_ws.stability.moves import Moves
-from ase_ws.stability.plan import Job, Plan, freedom, require_least
+from ase_ws.stability.plan import Job, Plan, require_least
 from ase_ws.stability.prepare import Preparation, Witness
 from ase_ws.stability.rdf import RDFReference
 from ase_ws.stability.replica import ReplicaResult
@@ -118,7 +118,7 @@ def check_trajectory(
         temperature=kelvin,
         timestep=moves.interval,
         steps=len(frames) - 1,
-        n_dof=freedom(moves.atoms),
+        n_dof=moves.freedom(),
     )
     wanted = copy.deepcopy(watchers(checks, topology=topology, calibration=calibration, rdf=rdf))
     held, left_out = _applicable(wanted, moves.held, ensemble)

@@ -15,7 +15,7 @@ from ase_ws.calculators import PotentialCalculator
 from ase_ws.errors import UserError
 from ase_ws.frames import check_elements, frame_from_atoms, read_frames, read_structure
 from ase_ws.md.observer import KEPT_INFO
-from ase_ws.potentials.files import largest_training_force, load_potential
+from ase_ws.potentials.files import HeadError, largest_training_force, load_potential
 from ase_ws.stability.calibrate import Calibration
 from ase_ws.stability.campaigns.config import CampaignConfig, split_selection
 from ase_ws.stability.campaigns.records import atoms_to_dict
@@ -206,7 +206,16 @@ def _model(name: str, path: str, head: str | None) -> Model:
     path = str(Path(path).absolute())
     if not Path(path).is_file():
         raise UserError(f"{path}: no such model file (model '{name}' of the campaign)")
-    potential = load_potential(path, head=head)
+    try:
+        potential = load_potential(path, head=head)
+    except HeadError as error:
+        wrong = f"has no head '{head}'" if head else "has several heads, and none is named"
+        listed = ", ".join(f"'{known}'" for known in error.heads)
+        raise HeadError(
+            f"{path}: model '{name}' {wrong}: name one of {listed} in the file of the campaign, "
+            f"as heads: {{{name}: {error.heads[0]}}}",
+            error.heads,
+        ) from error
     return Model(
         name,
         path,
