@@ -209,6 +209,7 @@ def test_isolated_atoms_in_any_box_are_reference_energies(work, cli, labelled, b
     code, _, err = tune(cli, "--train", "atoms.xyz")
     assert code == 0
     assert "isolated atoms, no structures: H -13.6 eV, C -1030 eV, O -2040 eV" in err
+    assert "a lone atom is off by the mean binding energy" in err
     potential = load_potential("out/model.safetensors")
     assert potential.e0.tolist() == pytest.approx([-13.6, -1030.0, -2040.0])
     # Evaluated on its own training file, they do not count either.

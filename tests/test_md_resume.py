@@ -386,3 +386,17 @@ def test_a_new_run_leaves_no_old_checkpoint(tmp_path):
     run(CASES["nvt"][0], Morse(), tmp_path / "run", steps=3)
     assert not (tmp_path / "run" / NAME).exists()
     assert json.loads((tmp_path / "run" / "md.json").read_text())["steps_done"] == 3
+
+
+@pytest.mark.parametrize("checkpoint_every", [7, 1000])
+def test_fewer_steps_than_are_done_lose_nothing(tmp_path, checkpoint_every):
+    """Someone who means "20 more" by steps=20."""
+    atoms = ethanol()
+    settings = {**SETTINGS, "checkpoint_every": checkpoint_every}
+    run_md(atoms, Springs(atoms), **{**settings, "steps": 50}, out=tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in FILES}
+    with pytest.raises(UserError, match="50 steps are done, and steps counts from the very start"):
+        run_md(atoms, Springs(atoms), **{**settings, "steps": 20}, out=tmp_path, resume=True)
+    assert {name: (tmp_path / name).read_bytes() for name in FILES} == before
+    run_md(atoms, Springs(atoms), **{**settings, "steps": 50}, out=tmp_path, resume=True)
+    assert {name: (tmp_path / name).read_bytes() for name in FILES} == before

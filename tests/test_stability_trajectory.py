@@ -226,3 +226,25 @@ def test_the_cells_of_the_frames_are_taken_as_they_are():
     context = RunContext("npt", 300.0, 1.0, 2, moves.freedom())
     for frame, snapshot in zip(frames, moves.snapshots(context), strict=True):
         assert np.allclose(snapshot.atoms.cell.array, frame.cell.array, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([0, 20, 40, 60, 61, 62], "frames 3 and 4 of the trajectory are 1 fs apart, most are 20"),
+        ([0, 1, 2, 3, 4, 24, 44], "frames 4 and 5 of the trajectory are 20 fs apart, most are 1"),
+        ([0, 10, 20, 30, 0, 10, 20], "frames 3 and 4 of the trajectory are -30 fs apart"),
+        ([0, 10, 20, 20, 30], "frames 2 and 3 of the trajectory are 0 fs apart"),
+        ([0, 10, float("nan"), 30], "apart"),
+    ],
+)
+def test_uneven_times_are_not_taken_for_even_ones(times, message):
+    frames = [ethanol() for _ in times]
+    for frame, time in zip(frames, times, strict=True):
+        frame.info["time_fs"] = float(time)
+    with pytest.raises(UserError, match=message):
+        check_trajectory(frames, temperature=300)
+    # A run writes its last step wherever it falls.
+    for frame, time in zip(frames[:4], (0.0, 10.0, 20.0, 25.0), strict=True):
+        frame.info["time_fs"] = time
+    check_trajectory(frames[:4], temperature=300)

@@ -111,6 +111,14 @@ class LogWriter(_Appender):
         self._append((",".join(numbers) + "\n").encode())
 
 
+def steps_on_file(folder: str | os.PathLike[str]) -> int:
+    """Give the last step of the log in a folder; 0 where there is none that can be read."""
+    try:
+        return int(read_log(Path(folder) / "md.csv")["step"][-1])
+    except (OSError, ValueError, LookupError):
+        return 0
+
+
 def read_log(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read an `md.csv`; a last line that a kill cut short is left out.
 

@@ -21,7 +21,7 @@ from ase_ws.md.evaluation import (
     evaluate,
     misshapen,
 )
-from ase_ws.md.files import SUMMARY
+from ase_ws.md.files import SUMMARY, steps_on_file
 from ase_ws.md.freedom import constrained_freedom
 from ase_ws.md.integrators import Baths, Dynamics, Thermostat, build_dynamics
 from ase_ws.md.observer import Ensemble, Observer, RunContext, Snapshot
@@ -119,6 +119,11 @@ def run_md(
     """
     if resume and out is None:
         raise UserError("resume needs the folder of the run: give out")
+    if resume and out is not None and steps < (done := steps_on_file(out)):
+        raise UserError(
+            f"{out}: {done} steps are done, and steps counts from the very start: ask for more "
+            f"than that, not for {steps}, or start anew in another folder"
+        )
     _check_arguments(ensemble, temperature, steps, timestep, interval, seed)
     working = _working_copy(atoms, calculator)
     baths = _checked_baths(

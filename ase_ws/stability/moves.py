@@ -117,6 +117,10 @@ class Moves:
         return energy, np.asarray(forces, dtype=float)
 
 
+#: Part by which times of frames may be uneven: rounding.
+UNEVEN = 0.01
+
+
 def _has(frame: Atoms, quantity: str) -> bool:
     return frame.calc is not None and getattr(frame.calc, "results", {}).get(quantity) is not None
 
@@ -128,7 +132,19 @@ def _spacing(frames: Sequence[Atoms]) -> float:
             "the trajectory does not say when its frames were taken: give the time between two "
             "frames (frame_interval, in fs)"
         )
-    return float(np.median(np.diff(np.array(times, dtype=float))))
+    gaps = np.diff(np.array(times, dtype=float))
+    usual = float(np.median(gaps))
+    # Runs write their last step too, wherever it falls. Written so that NaN is uneven.
+    even = np.abs(gaps - usual) <= UNEVEN * abs(usual)
+    even[-1:] |= (gaps[-1:] > 0) & (gaps[-1:] < usual)
+    if not (even.all() and usual > 0):
+        odd = int(np.flatnonzero(~even)[0]) if not even.all() else 0
+        raise UserError(
+            f"frames {odd} and {odd + 1} of the trajectory are {gaps[odd]:g} fs apart, most are "
+            f"{usual:g} fs; expected even times: judge joined runs one by one, or take frames that "
+            "are evenly apart"
+        )
+    return usual
 
 
 def _shortest(frame: Atoms, live: Atoms) -> np.ndarray:

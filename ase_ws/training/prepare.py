@@ -20,6 +20,7 @@ from ase_ws.training.data import load_data
 from ase_ws.training.gauss_newton import DEFAULT_FROM, unsolvable
 from ase_ws.training.start import (
     ReferenceEnergies,
+    energy_scale,
     fitted_references,
     given_by_atoms,
     new_potential,
@@ -202,6 +203,15 @@ def _base_model(
         return load_potential(model, dtype=config.dtype, device=device, head=head)
 
 
+def _about_lone_atoms(frames: list[Frame], isolated: dict[int, float]) -> str:
+    """Say that the network of a new model adds the mean binding energy to each atom, alone or not."""
+    binding = energy_scale(frames, isolated).shift
+    return (
+        f"a lone atom is off by the mean binding energy, {binding:.3g} eV, which a new network adds "
+        "to every atom: compare structures with each other, not with their atoms"
+    )
+
+
 def _head(given: PotentialModule | None) -> Iterator[str]:
     if given is not None and len(given.heads) > 1:
         yield f"base model: head '{given.head}' of {', '.join(given.heads)} is trained"
@@ -220,7 +230,9 @@ def _starting_point(
     insist = config.data.e0s == "atoms"
     if given is None:
         by_atoms = given_by_atoms(frames, isolated, insist=insist)
-        references = ReferenceEnergies("atoms") if by_atoms else fitted_references(frames, isolated)
+        references = fitted_references(frames, isolated)
+        if by_atoms:
+            references = ReferenceEnergies("atoms", remark=_about_lone_atoms(frames, isolated))
         potential = new_potential(config, frames, isolated).to(resolve_device(config.device))
         return potential, None, references
     potential, base = given, copy.deepcopy(given)
