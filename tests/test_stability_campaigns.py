@@ -360,7 +360,6 @@ def test_a_folder_with_something_in_it(campaign, tmp_path):
 # ---------------------------------------------------------------- results
 
 
-@pytest.mark.filterwarnings("ignore:.*no frame has forces")
 def test_one_pair_is_what_check_stability_says(campaign, tmp_path, inputs):
     """Same seeds, same verdict, same replicas; and the report has the same fields."""
     out = tmp_path / "out"

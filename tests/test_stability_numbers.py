@@ -317,5 +317,5 @@ def test_a_calibration_without_forces_says_so(tmp_path):
     atoms = molecule("H2O")
     atoms.arrays["REF_forces"] = np.ones((3, 3))
     write(tmp_path / "a.xyz", atoms)
-    with pytest.warns(UserWarning, match=r"a\.xyz: no frame has forces .*REF_forces"):
+    with pytest.warns(UserWarning, match=r"a\.xyz: no frame has 'forces', but REF_forces"):
         assert Calibration.from_file(tmp_path / "a.xyz").largest_force is None

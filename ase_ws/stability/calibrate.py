@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_ws.errors import UserError
-from ase_ws.frames import has_label, present, read_frames
+from ase_ws.frames import has_label, not_used, read_frames
 from ase_ws.stability.bonds import Counts, count_lengths
 from ase_ws.stability.check import Check
 from ase_ws.stability.energetics import ForceCheck
@@ -95,10 +95,11 @@ class Calibration:
     def from_file(cls, path: str | os.PathLike[str]) -> Calibration:
         """Read labelled frames, such as the training set."""
         frames = read_frames(path)
-        if not has_label(frames, "forces"):
+        elsewhere = [key for key in not_used(frames) if "force" in key.lower()]
+        if elsewhere and not has_label(frames, "forces"):
             warnings.warn(
-                f"{path}: no frame has forces ({present(frames)}), so the limit of forces is not "
-                "calibrated: give them as 'forces'",
+                f"{path}: no frame has 'forces', but {', '.join(elsewhere)}: the limit of forces "
+                "is not calibrated, give them as 'forces'",
                 stacklevel=2,
             )
         structures = [Atoms(f.numbers, f.positions, cell=f.cell, pbc=f.pbc) for f in frames]

@@ -204,11 +204,11 @@ def _base_model(
 
 
 def _about_lone_atoms(frames: list[Frame], isolated: dict[int, float]) -> str:
-    """Say that the network of a new model adds the mean binding energy to each atom, alone or not."""
+    """Say that a new network adds the mean binding energy to each atom, also to a lone one."""
     binding = energy_scale(frames, isolated).shift
     return (
-        f"a lone atom is off by the mean binding energy, {binding:.3g} eV, which a new network adds "
-        "to every atom: compare structures with each other, not with their atoms"
+        f"a lone atom is off by the mean binding energy, {binding:.3g} eV, which a new network "
+        "adds to every atom: compare structures with each other, not with their atoms"
     )
 
 
