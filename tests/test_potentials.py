@@ -5,6 +5,8 @@ import io
 import json
 import os
 import pickle
+import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -785,3 +787,25 @@ def test_a_lone_atom_has_its_reference_energy_and_no_force(mace):
     assert torch.isfinite(found.energy).all()
     assert torch.equal(found.forces, torch.zeros(1, 3, dtype=torch.float64))
     assert torch.equal(found.stress, torch.zeros(1, 3, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("n_threads", [2, 4])
+def test_threads_that_load_at_once_leave_the_process_as_it_was(model_file, n_threads):
+    errors, before = [], (sys.stdout, torch.nn.Module.__call__, torch.get_default_dtype())
+
+    def load(dtype):
+        try:
+            loaded = load_potential(model_file, dtype=dtype)
+            assert loaded.dtype == getattr(torch, dtype)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is to be seen
+            errors.append(error)
+
+    dtypes = ("float32", "float64") * (n_threads // 2)
+    threads = [threading.Thread(target=load, args=(dtype,)) for dtype in dtypes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert not errors
+    assert (sys.stdout, torch.nn.Module.__call__, torch.get_default_dtype()) == before
+    assert torch.nn.Linear(2, 2)(torch.zeros(1, 2)).shape == (1, 2)

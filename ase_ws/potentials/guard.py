@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
 from collections.abc import Iterator
 
 import torch
 
 from ase_ws.environment import unchanged_environment
+
+#: What is changed and put back belongs to the process: two threads at it would leave it changed.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -17,6 +21,7 @@ def undisturbed() -> Iterator[None]:
     # mace sets TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD, which would disarm every later torch.load; e3nn
     # loads constants that hold a slice; they warn and print of what does not concern the user.
     with (
+        _ONE_AT_A_TIME,
         unchanged_environment(),
         torch.serialization.safe_globals([slice]),
         warnings.catch_warnings(),

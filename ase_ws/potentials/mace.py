@@ -223,8 +223,8 @@ def build_mace(
     if tensors is not None:
         check_sizes(architecture, tensors)
     with (
-        torch.random.fork_rng(devices=[]),
         undisturbed(),
+        torch.random.fork_rng(devices=[]),
         default_dtype(getattr(torch, architecture.dtype)),
     ):
         torch.manual_seed(seed)
@@ -325,7 +325,7 @@ def to_upstream(potential: MACEPotential) -> torch.nn.Module:
             f"heads {list(a.heads)}: the file is of an earlier version; make it again"
         )
     arguments["atomic_energies"] = e0 if len(a.heads) > 1 else e0[0]
-    with torch.random.fork_rng(devices=[]), undisturbed(), default_dtype(potential.dtype):
+    with undisturbed(), torch.random.fork_rng(devices=[]), default_dtype(potential.dtype):
         model = modules.ScaleShiftMACE(**arguments)
     state = dict(potential.network.state_dict())
     state.pop("atomic_energies_fn.atomic_energies")

@@ -162,7 +162,7 @@ def build_painn(
     """
     # Built in float64 and rounded after: constants that are no buffers are then the same whatever
     # the precision, so a model is the same after `to(dtype)` and after a file.
-    with torch.random.fork_rng(devices=[]), undisturbed(), default_dtype(torch.float64):
+    with undisturbed(), torch.random.fork_rng(devices=[]), default_dtype(torch.float64):
         torch.manual_seed(seed)
         network = PaiNN(
             channels=architecture.channels,
