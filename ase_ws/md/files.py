@@ -12,6 +12,8 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
+from ase_ws.frames.files import HALF_WRITTEN
+
 TRAJECTORY, LOG, SUMMARY = "trajectory.extxyz", "md.csv", "md.json"
 
 LOG_COLUMNS = (
@@ -82,7 +84,7 @@ class TrajectoryWriter(_Appender):
     run that is killed in between leaves a file that ends with the last whole frame.
     """
 
-    _WIDTH = 12
+    _WIDTH = len(HALF_WRITTEN)
 
     def write(self, frame: Atoms) -> None:
         """Append one frame."""

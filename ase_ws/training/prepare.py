@@ -230,9 +230,11 @@ def _starting_point(
     insist = config.data.e0s == "atoms"
     if given is None:
         by_atoms = given_by_atoms(frames, isolated, insist=insist)
-        references = fitted_references(frames, isolated)
-        if by_atoms:
-            references = ReferenceEnergies("atoms", remark=_about_lone_atoms(frames, isolated))
+        references = (
+            ReferenceEnergies("atoms", remark=_about_lone_atoms(frames, isolated))
+            if by_atoms
+            else fitted_references(frames, isolated)
+        )
         potential = new_potential(config, frames, isolated).to(resolve_device(config.device))
         return potential, None, references
     potential, base = given, copy.deepcopy(given)
