@@ -63,7 +63,7 @@ def test_steps_cost_what_their_parts_cost(benchmark, monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0")
     module = benchmark("step_cost")
     setting = module.Setting("ethanol", "direct", "cpu", n_frames=6)
-    times = module.measure(module.cases(setting), rounds=3, device="cpu", warm_up=6)
+    times = module.measure(module.cases(setting), rounds=7, device="cpu", warm_up=6)
     found = {what: median for what, median, *_ in module.ratios(times)}
     assert all(0 < ratio < 5 for ratio in found.values())
     assert found["PITC / (supervised + energy only)"] < 2
