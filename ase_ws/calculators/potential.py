@@ -20,6 +20,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from ase_ws.calculators.neighbours import SkinnedGraph
 from ase_ws.calculators.strict import StrictCalculator
 from ase_ws.devices import resolve_device, resolve_dtype
+from ase_ws.frames.labels import has_stress
 from ase_ws.potentials.files import load_potential
 from ase_ws.potentials.lean import lean
 from ase_ws.typing import GraphBatch, Potential, Prediction
@@ -118,7 +119,7 @@ class PotentialCalculator(StrictCalculator):
         atoms = self.atoms
         assert atoms is not None
         stress = "stress" in properties
-        if stress and not _has_stress(atoms):
+        if stress and not has_stress(atoms):
             raise PropertyNotImplementedError("stress needs a periodic structure with a full cell")
         with _differentiable(), torch.no_grad():
             prediction = self.evaluator(
@@ -156,7 +157,7 @@ class PotentialCalculator(StrictCalculator):
         """
         stress, structures = "stress" in properties, list(structures)
         for k, atoms in enumerate(structures):
-            if stress and not _has_stress(atoms):
+            if stress and not has_stress(atoms):
                 raise PropertyNotImplementedError(
                     f"structure {k}: stress needs a periodic structure with a full cell"
                 )
@@ -207,10 +208,6 @@ class PotentialCalculator(StrictCalculator):
 def _differentiable() -> AbstractContextManager[Any]:
     """Leave the caller's inference mode, in which no force could be computed."""
     return torch.inference_mode(False)
-
-
-def _has_stress(atoms: Atoms) -> bool:
-    return atoms.cell.rank == 3 and bool(atoms.pbc.any())
 
 
 def _batches(structures: Sequence[Atoms], most_atoms: int) -> Iterator[list[Atoms]]:

@@ -84,8 +84,6 @@ def frame_from_atoms(atoms: Atoms, source: str = "frame", keys: LabelKeys | None
         raise UserError(f"{source}: {error}") from error
     energy = _label(atoms, keys, "energy", source)
     forces = _label(atoms, keys, "forces", source)
-    # Without a cell there is none: programs write zeros, or leave what they had.
-    has_stress = atoms.cell.rank == 3 and bool(atoms.pbc.any())
     stress = _label(atoms, keys, "stress", source)
     if energy is not None and energy.size != 1:
         raise UserError(f"{source}: energy label '{keys.key('energy')}' is not one number")
@@ -106,11 +104,17 @@ def frame_from_atoms(atoms: Atoms, source: str = "frame", keys: LabelKeys | None
         pbc=atoms.pbc.copy(),
         energy=None if energy is None else float(energy.reshape(())),
         forces=forces,
-        stress=None if stress is None or not has_stress else _full(stress, atoms, keys),
+        # Without a cell there is none: programs write zeros, or leave what they had.
+        stress=None if stress is None or not has_stress(atoms) else _full(stress, atoms, keys),
         source=source,
         config_type=str(atoms.info.get("config_type", "")),
-        unused=_unused(atoms, keys, has_stress),
+        unused=_unused(atoms, keys),
     )
+
+
+def has_stress(atoms: Atoms) -> bool:
+    """Whether a structure has a stress: it is periodic, and has a volume."""
+    return atoms.cell.rank == 3 and bool(atoms.pbc.any())
 
 
 def _label(atoms: Atoms, keys: LabelKeys, name: str, source: str) -> np.ndarray | None:
@@ -192,11 +196,14 @@ def _full(stress: np.ndarray, atoms: Atoms, keys: LabelKeys) -> np.ndarray:
     return -full / atoms.get_volume() if "virial" in (keys.key("stress") or "").lower() else full
 
 
-def _unused(atoms: Atoms, keys: LabelKeys, has_stress: bool) -> tuple[str, ...]:
+def _unused(atoms: Atoms, keys: LabelKeys) -> tuple[str, ...]:
     """Keys that look like labels, weights and the like, and are not taken."""
     results = getattr(atoms.calc, "results", {})
     there = {**{k: results[k] for k in STANDARD if k in results}, **atoms.arrays, **atoms.info}
-    taken = {keys.key(label) for label in ("energy", "forces", *(["stress"] if has_stress else []))}
+    taken = {
+        keys.key(label)
+        for label in ("energy", "forces", *(["stress"] if has_stress(atoms) else []))
+    }
     # The same number under both names says nothing.
     if results.get("free_energy") == results.get("energy"):
         taken |= {"energy", "free_energy"}

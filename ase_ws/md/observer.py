@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from ase_ws.md.frames import KEPT_INFO, bare_frame  # noqa: F401 - KEPT_INFO for importers
+from ase_ws.md.frames import bare_frame
 from ase_ws.md.velocities import kinetic_temperature
 
 Ensemble = Literal["nve", "nvt", "npt"]
