@@ -172,7 +172,12 @@ def check_stability(
     )
     candidates = Candidates(None if folder is None else folder / "candidates.xyz")
     preparation = prepare(
-        start, relax_steps=relax_steps, fmax=fmax, static=static, progress=progress
+        start,
+        relax_steps=relax_steps,
+        fmax=fmax,
+        static=static,
+        conditions=plan.conditions,
+        progress=progress,
     )
     preparation, runs = _run_all(plan, preparation, templates, candidates, progress)
     comparison = None

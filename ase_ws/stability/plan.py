@@ -12,6 +12,7 @@ from ase import Atoms
 from ase_ws.errors import UserError
 from ase_ws.md.observer import Ensemble, Finding
 from ase_ws.md.velocities import degrees_of_freedom
+from ase_ws.stability.static.probe import Conditions
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Plan:
     def total_steps(self) -> int:
         """Steps of all replicas."""
         return self.steps * self.replicas * len(self.temperatures)
+
+    @property
+    def conditions(self) -> Conditions:
+        """What static checks have to know of it."""
+        return Conditions(max(self.temperatures), self.ensemble)
 
     def jobs(self) -> list[Job]:
         """All replicas, the coldest temperature given first."""

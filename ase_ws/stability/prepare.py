@@ -15,7 +15,7 @@ from ase_ws.stability.check import CheckResult, Status
 from ase_ws.stability.pairs import find_pairs, longest, radii_sum
 from ase_ws.stability.relax import Relaxation, relax
 from ase_ws.stability.static import Repeatable, run_static
-from ase_ws.stability.static.probe import Probe
+from ase_ws.stability.static.probe import Conditions, Probe
 from ase_ws.stability.static.suite import unguarded
 
 #: Two atoms closer than this part of their radii sum in the structure *given* are a mistake in
@@ -73,6 +73,7 @@ def prepare(
     relax_steps: int = 200,
     fmax: float = 0.05,
     static: bool = True,
+    conditions: Conditions | None = None,
     progress: Progress | None = None,
 ) -> Preparation:
     """Relax the structure and do the checks that need no MD.
@@ -85,6 +86,8 @@ def prepare(
         See `relax`; 0 steps leaves the structure as it is.
     static : bool
         Do the static checks.
+    conditions : Conditions, optional
+        The MD that they are to speak about, see `run_static`.
     progress : callable, optional
         Called as `progress(done, planned, label)`.
 
@@ -111,7 +114,7 @@ def prepare(
         assert begin is not None
         witness = Witness(begin)
     if begin is not None and static:
-        for result in run_static(begin, progress=progress):
+        for result in run_static(begin, conditions=conditions, progress=progress):
             findings += [item for item in result.findings if item not in findings]
             looked.append(result.to_dict())
     return Preparation(

@@ -166,7 +166,11 @@ def _prepare(pair: Pair, calculator: PotentialCalculator) -> dict[str, Any]:
         raise UserError(f"{pair.key[0]}, {pair.key[1]}: {error}") from error
     config = pair.config
     preparation = prepare(
-        start, relax_steps=config.relax_steps, fmax=config.fmax, static=config.static
+        start,
+        relax_steps=config.relax_steps,
+        fmax=config.fmax,
+        static=config.static,
+        conditions=pair.plan.conditions,
     ).recalled()
     gone = [finding for finding in preparation.findings if finding.check == MACHINE]
     if gone:

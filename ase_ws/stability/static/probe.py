@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from ase_ws.md.evaluation import potential_energy
 from ase_ws.md.finite import label_atoms
+from ase_ws.md.observer import Ensemble
 from ase_ws.stability.answers import Judged, PotentialError
 
 #: Periodic cells with fewer atoms are repeated: an atom must be able to move against its images.
@@ -47,6 +49,26 @@ class Noise(NamedTuple):
 MOST_NOISE = Noise(1e-3, 1e-2)
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """The MD that static checks speak about: what cannot matter in it fails no verdict.
+
+    Attributes
+    ----------
+    temperature : float
+        The highest that was asked for, in K.
+    ensemble : {"nve", "nvt", "npt"}
+    """
+
+    temperature: float = 300.0
+    ensemble: Ensemble = "nvt"
+
+    @property
+    def thermal_energy(self) -> float:
+        """Thermal energy k_B T in eV."""
+        return units.kB * self.temperature
+
+
 class Probe:
     """A structure and its calculator, asked at displaced positions; the original stays as it is.
 
@@ -55,6 +77,8 @@ class Probe:
     atoms : Atoms
         With a calculator. Constraints are left out. A periodic cell of fewer than
         `SMALLEST_CELL` atoms is repeated twice along each periodic direction.
+    conditions : Conditions
+        Of the MD that is asked about.
 
     Attributes
     ----------
@@ -65,8 +89,9 @@ class Probe:
         What the calculator says of its forces; True where it says nothing.
     """
 
-    def __init__(self, atoms: Atoms):
+    def __init__(self, atoms: Atoms, conditions: Conditions | None = None):
         self.calculator = Judged.of(atoms)
+        self.conditions = conditions or Conditions()
         self.conservative = bool(getattr(self.calculator, "conservative", True))
         self._n_original = len(atoms)
         # Plain atoms: those of `ase.cluster` can be copied once, but not the copy.

@@ -14,7 +14,7 @@ from ase_ws.stability.static.derivatives import ForcesFD, StressFD
 from ase_ws.stability.static.invariances import Extensivity, Invariances
 from ase_ws.stability.static.jacobian import JacobianSymmetry
 from ase_ws.stability.static.precision import Precision
-from ase_ws.stability.static.probe import Probe
+from ase_ws.stability.static.probe import Conditions, Probe
 from ase_ws.stability.static.rattle import RattleLadder
 from ase_ws.stability.static.repeat import Repeatable
 from ase_ws.stability.static.result import StaticCheck, StaticResult
@@ -50,6 +50,7 @@ def run_static(
     atoms: Atoms,
     checks: Sequence[StaticCheck] | None = None,
     *,
+    conditions: Conditions | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[StaticResult]:
     """Run static checks on a structure, best a relaxed one.
@@ -64,6 +65,8 @@ def run_static(
         With a calculator; not modified.
     checks : sequence of StaticCheck, optional
         Default: `default_static_checks()`.
+    conditions : Conditions, optional
+        The MD that they are to speak about; default 300 K, NVT.
     progress : callable, optional
         Called as `progress(checks_done, checks, name)` before each check and at the end.
 
@@ -88,7 +91,7 @@ def run_static(
         if isinstance(check, Precision):
             check.original = None if raised is None else calculator
     # One probe, so that the noise of the calculator is measured once.
-    probe, results = Probe(start), []
+    probe, results = Probe(start, conditions), []
     for k, check in enumerate(chosen):
         if progress is not None:
             progress(k, len(chosen), check.name)
