@@ -16,7 +16,7 @@ from ase_ws.potentials.derivatives import energy_forces
 from ase_ws.potentials.direct import DirectPotential, ReadoutSettings, without_net
 from ase_ws.potentials.files import export_upstream
 from ase_ws.stability import check_stability
-from ase_ws.stability.static import ForcesFD
+from ase_ws.stability.static import Work
 from ase_ws.testing import Curl, Harmonic, tiny_mace
 from ase_ws.training import evaluate_potential, finetune
 
@@ -264,19 +264,19 @@ def test_the_stability_suite_says_by_how_much():
     atoms = molecule("CH3OH")
     atoms.calc = PotentialCalculator(Curl(Harmonic(2.0), tuple(axis)))
     exact = 1e3 * np.sqrt(np.mean(np.cross(axis, atoms.positions) ** 2))
-    found = ForcesFD().run(atoms)
+    found = Work().run(atoms)
     assert found.check.status == "warned"
     told = float(found.findings[0].message.split(" meV/Å")[0].split()[-1])
     assert told == pytest.approx(exact, rel=0.1)
     atoms.calc = PotentialCalculator(Harmonic(2.0))
-    assert not ForcesFD().run(atoms).findings
+    assert not Work().run(atoms).findings
 
 
 def test_the_stability_report_of_a_direct_model(direct):
     report = check_stability(
         molecule("CH3OH"), PotentialCalculator(direct), temperature=10, ps=0.01, relax_steps=0
     )
-    check = next(c for c in report.static if c["name"] == "forces_fd")
+    check = next(c for c in report.static if c["name"] == "work")
     assert check["status"] == "warned"
     assert check["worst"] > 1e-3
     assert "not the gradient of the energy" in report.summary()

@@ -123,8 +123,8 @@ def test_misses_are_named(cases):
 
 def test_static_failures_count_as_caught(cases):
     """A suite that has static checks tells of them in `static`, or among its failures."""
-    finding, static = SimpleNamespace(check="drift"), {"name": "jacobian"}
-    for status, names in (("failed", {"drift", "jacobian"}), ("warned", {"drift"})):
+    finding, static = SimpleNamespace(check="drift"), {"name": "work"}
+    for status, names in (("failed", {"drift", "work"}), ("warned", {"drift"})):
         static["status"] = status
         report = SimpleNamespace(failures=[finding], static=[static])
         assert cases.failed_checks(report) == names

@@ -34,7 +34,7 @@ from ase_ws.stability.relax import relax
 from ase_ws.stability.replica import ReplicaResult
 from ase_ws.stability.reruns import Rerun, Subject
 from ase_ws.stability.runs import Run
-from ase_ws.stability.static import ForcesFD, run_static
+from ase_ws.stability.static import Work, run_static
 
 NAN, INF = float("nan"), float("inf")
 
@@ -272,11 +272,11 @@ def test_static_checks_look_at_the_bare_potential(constraint):
     free, held = strained(), strained()
     free.set_constraint()
     held.set_constraint(constraint)
-    first, second = (run_static(atoms, [ForcesFD()])[0].check for atoms in (free, held))
+    first, second = (run_static(atoms, [Work()])[0].check for atoms in (free, held))
     assert first.status == second.status == "passed"
     assert first.worst == pytest.approx(second.worst, rel=1e-6)
     held.calc = Doubled()
-    assert run_static(held, [ForcesFD()])[0].check.status == "failed"
+    assert run_static(held, [Work()])[0].check.status == "failed"
 
 
 class Doubled(EMT):

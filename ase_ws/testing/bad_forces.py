@@ -23,7 +23,7 @@ class Curl(Broken):
 
     F'_i = F_i + c × (r_i − r̄), r̄ the mean position; the net force stays zero, curl F' = 2 c.
 
-    Caught by: drift, temperature | forces_fd, jacobian.
+    Caught by: drift, temperature | work.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Curl(Broken):
 class ScaledForces(Broken):
     """Forces in the wrong unit: F' = s F, E' = E.
 
-    Caught by: drift, energy, bond, temperature, relaxation | forces_fd.
+    Caught by: drift, energy, bond, temperature, relaxation | work.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class ScaledForces(Broken):
 class WrongSign(ScaledForces):
     """Gradients passed on as forces: F' = −F, E' = E.
 
-    Caught by: relaxation, drift, force, contact, energy | forces_fd.
+    Caught by: relaxation, drift, force, contact, energy | work.
     """
 
     def __init__(self, base: BaseCalculator):
@@ -77,7 +77,7 @@ class WrongSign(ScaledForces):
 class ScaledStress(Broken):
     """A stress with the wrong sign or unit: σ' = s σ; everything else is right.
 
-    Caught by: cell, drift, contact (NPT only) | stress_fd.
+    Caught by: cell, drift, contact (NPT only) | stress_work.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class ForceNoise(Broken):
     MD heats by 3 σ² Δt/(2 m) per atom and time. The fault of charges that are not converged, or
     of a committee drawn anew at each call.
 
-    Caught by: drift, temperature | forces_fd, jacobian.
+    Caught by: drift, temperature | work.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class EnergyNoise(Broken):
 
     MD does not feel it, and its mean does not drift: only the energy itself gives it away.
 
-    Caught by: (nothing during MD) | forces_fd, bond_scan, invariances.
+    Caught by: (nothing during MD) | work, bond_scan, invariances.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ class StaleResults(Broken):
     E'(r) = E(r₀), F'(r) = F(r₀), r₀ the last positions that were computed: a cache, or a neighbour
     list, that is not renewed in time. Forces that lag behind heat.
 
-    Caught by: drift, temperature | forces_fd, jacobian.
+    Caught by: drift, temperature | work.
 
     Parameters
     ----------
@@ -244,8 +244,8 @@ class HalfPrecision(Broken):
     11 bits: 0.001 Å at 1 to 2 Å from the origin, 0.008 Å at 8 to 16 Å; energies beyond 65,504 eV
     overflow. The same model in float64, see `in_float64`, is good.
 
-    Caught by: drift, temperature, finite, bond, relaxation | forces_fd, jacobian, bond_scan,
-    invariances, stress_fd.
+    Caught by: drift, temperature, finite, bond, relaxation | work, bond_scan,
+    invariances, stress_work.
     """
 
     def in_float64(self) -> BaseCalculator:

@@ -55,7 +55,7 @@ class EnergyStep(PairTerm):
     table read without interpolation.
 
     Caught by: drift, where pairs cross the step more one way than the other (melting, diffusion)
-    | bond_scan, contact_scan, rattle_ladder; forces_fd where a pair of the probed structure lies
+    | bond_scan, contact_scan, rattle_ladder; work where a pair of the probed structure lies
     within its displacement of the step.
 
     Parameters
@@ -91,7 +91,7 @@ class CutoffJump(PairTerm):
     the energy by C/r_c⁶.
 
     Caught by: drift, where pairs cross more one way than the other | bond_scan, contact_scan,
-    rattle_ladder, volume_curve; forces_fd as for `EnergyStep`.
+    rattle_ladder, volume_curve; work as for `EnergyStep`.
 
     Parameters
     ----------

@@ -3,41 +3,43 @@
 | file | holds |
 | --- | --- |
 | `suite.py` | `run_static`, and the list of checks |
-| `derivatives.py`, `jacobian.py` | forces and stress against the energy; symmetric Jacobian |
+| `work.py`, `stress.py` | work of forces and stress against differences of the energy |
+| `kinks.py` | force constants that depend on the step |
 | `invariances.py` | rotation, reflection, translation, permutation; size extensivity |
 | `smoothness.py`, `rattle.py`, `volume.py` | bonds, contacts, rattle ladders, E-V curve |
 | `precision.py`, `repeat.py` | what rounding loses; whether it answers the same twice |
 | `result.py` | what all static checks have in common |
-| `probe.py`, `differences.py` | a calculator asked at displaced positions, and its noise |
+| `probe.py`, `quadrature.py` | a calculator asked at displaced positions; integrals along paths |
 | `scan.py`, `topology.py` | turns and jumps of a curve; what a scan moves |
 """
 
-from ase_ws.stability.static.derivatives import ForcesFD, StressFD
 from ase_ws.stability.static.invariances import Extensivity, Invariances
-from ase_ws.stability.static.jacobian import JacobianSymmetry
+from ase_ws.stability.static.kinks import Kinks
 from ase_ws.stability.static.precision import Precision
 from ase_ws.stability.static.rattle import RattleLadder
 from ase_ws.stability.static.repeat import Repeatable
 from ase_ws.stability.static.result import Curve, StaticCheck, StaticResult
 from ase_ws.stability.static.smoothness import BondScan, ContactScan
+from ase_ws.stability.static.stress import StressWork
 from ase_ws.stability.static.suite import default_static_checks, run_static
 from ase_ws.stability.static.volume import VolumeCurve
+from ase_ws.stability.static.work import Work
 
 __all__ = [
     "BondScan",
     "ContactScan",
     "Curve",
     "Extensivity",
-    "ForcesFD",
     "Invariances",
-    "JacobianSymmetry",
+    "Kinks",
     "Precision",
     "RattleLadder",
     "Repeatable",
     "StaticCheck",
     "StaticResult",
-    "StressFD",
+    "StressWork",
     "VolumeCurve",
+    "Work",
     "default_static_checks",
     "run_static",
 ]

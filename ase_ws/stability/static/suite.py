@@ -10,25 +10,26 @@ from ase import Atoms
 from ase_ws.calculators.guarded import GuardedCalculator
 from ase_ws.errors import UserError
 from ase_ws.stability.float64 import raised_precision
-from ase_ws.stability.static.derivatives import ForcesFD, StressFD
 from ase_ws.stability.static.invariances import Extensivity, Invariances
-from ase_ws.stability.static.jacobian import JacobianSymmetry
+from ase_ws.stability.static.kinks import Kinks
 from ase_ws.stability.static.precision import Precision
 from ase_ws.stability.static.probe import Conditions, Probe
 from ase_ws.stability.static.rattle import RattleLadder
 from ase_ws.stability.static.repeat import Repeatable
 from ase_ws.stability.static.result import StaticCheck, StaticResult
 from ase_ws.stability.static.smoothness import BondScan, ContactScan
+from ase_ws.stability.static.stress import StressWork
 from ase_ws.stability.static.volume import VolumeCurve
+from ase_ws.stability.static.work import Work
 
 
 def default_static_checks() -> list[StaticCheck]:
     """Make a fresh set of all static checks, causes before symptoms."""
     return [
         Repeatable(),
-        ForcesFD(),
-        StressFD(),
-        JacobianSymmetry(),
+        Work(),
+        StressWork(),
+        Kinks(),
         Invariances(),
         Extensivity(),
         BondScan(),
