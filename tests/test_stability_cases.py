@@ -22,7 +22,7 @@ def cases():
         yield importlib.import_module("stability_cases")
     finally:
         sys.path.remove(str(BENCHMARKS))
-        for name in ("cases", "case", "good", "bad", "blind"):
+        for name in ("cases", "case", "good", "bad", "blind", "near"):
             sys.modules.pop(f"stability_{name}", None)
 
 

@@ -15,6 +15,8 @@
 | slow heating | `SlowHeating` | model |
 | absolute coordinates matter | `ExternalField` | model |
 | a stale cache | `StaleResults` | model |
+| pair forces that are not in the energy, or in none | `PairForces`, `RippledForces` | model |
+| left and right differ | `Handed` | model |
 | float16 | `HalfPrecision` | precision |
 | two atoms on top of each other | `on_top` (a structure) | starting structure |
 | a time step that is too long | `verlet_limit` (gives it) | timestep |
@@ -52,6 +54,7 @@ from ase_ws.testing.bad_pairs import (
     SpuriousMinimum,
     WrongSignPair,
 )
+from ase_ws.testing.bad_slight import Handed, PairForces, RippledForces
 from ase_ws.testing.wrapping import Broken, PairTerm, Point
 
 __all__ = [
@@ -64,11 +67,14 @@ __all__ = [
     "ExternalField",
     "ForceNoise",
     "HalfPrecision",
+    "Handed",
     "Hole",
     "NaNBeyond",
+    "PairForces",
     "PairTerm",
     "Point",
     "RaisesBeyond",
+    "RippledForces",
     "ScaledForces",
     "ScaledStress",
     "SlowHeating",

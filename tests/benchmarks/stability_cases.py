@@ -3,9 +3,9 @@
     python tests/benchmarks/stability_cases.py [--only NAME ...] [--workers N] [--fresh]
 
 Each case is a potential, a structure and a run, with the verdict, the checks and the blame that it
-deserves (`stability_good.py`, `stability_bad.py`, `stability_blind.py`). Results stand in
-`results/stability_cases.jsonl`, one line each: what is there for the same code is not run again,
-unless `--fresh` is given. The code's version is a hash over `ase_ws` and the cases.
+deserves (`stability_good.py`, `stability_bad.py`, `stability_blind.py`, `stability_near.py`).
+Results stand in `results/stability_cases.jsonl`, one line each: what is there for the same code is
+not run again, unless `--fresh` is given. The code's version is a hash over `ase_ws` and the cases.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ from stability_bad import BAD
 from stability_blind import BLIND_BAD, BLIND_GOOD
 from stability_case import Case
 from stability_good import GOOD
+from stability_near import NEAR_BAD
 
 from ase_ws.errors import UserError
 from ase_ws.reference.workers import one_core_pool
 from ase_ws.stability import check_stability
 
 RESULTS = Path(__file__).parent / "results" / "stability_cases.jsonl"
-CASES: dict[str, Case] = {case.name: case for case in [*GOOD, *BLIND_GOOD, *BAD, *BLIND_BAD]}
+CASES: dict[str, Case] = {
+    case.name: case for case in [*GOOD, *BLIND_GOOD, *BAD, *BLIND_BAD, *NEAR_BAD]
+}
 
 
 def run_case(case: Case) -> dict[str, Any]:
