@@ -56,7 +56,9 @@ def first_failures(entries: Sequence[Entry], drawer: Drawer) -> list[FirstFailur
                 picture,
                 caption,
                 run.blame,
-                blame_sentence(run.blame) if run.blame is not None else "",
+                blame_sentence(run.blame, before_md=entry.decided_before_md)
+                if run.blame is not None
+                else "",
                 tuple(rerun_rows(run.blame.reruns)) if run.blame is not None else (),
             )
         )
@@ -84,7 +86,7 @@ def _facts(
     more = f" and {len(names) - _MANY_ATOMS} more" if len(names) > _MANY_ATOMS else ""
     unit = _unit_of(entry, finding.check)
     facts = {
-        "When": finding_where(finding),
+        "When": "before MD" if entry.decided_before_md else finding_where(finding),
         "Atoms": joined(names[:_MANY_ATOMS]) + more if names else "the whole system",
         "Measured": "" if finding.value is None else f"{number(finding.value)} {unit}",
         "Limit": "" if finding.threshold is None else f"{number(finding.threshold)} {unit}",

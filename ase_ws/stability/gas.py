@@ -24,7 +24,9 @@ class Gas(Calculator):
         super().__init__()
         given = getattr(like, "implemented_properties", None)
         if given is not None:
-            self.implemented_properties = [p for p in type(self).implemented_properties if p in given]
+            self.implemented_properties = [
+                p for p in type(self).implemented_properties if p in given
+            ]
         self.conservative = bool(getattr(like, "conservative", True))
 
     def calculate(
