@@ -46,7 +46,7 @@ def first_failures(entries: Sequence[Entry], drawer: Drawer) -> list[FirstFailur
             continue
         frame = run.failing_frame
         first = first or _finding_of(frame)
-        picture, caption = (None, "") if frame is None else _picture(frame, entry.name, drawer)
+        picture, caption = (None, "") if frame is None else _picture(frame, entry, drawer)
         found.append(
             FirstFailure(
                 entry,
@@ -99,7 +99,7 @@ def _unit_of(entry: Entry, check: str) -> str:
     return next((item.unit for item in checks if item.name == check), "")
 
 
-def _picture(frame: FailingFrame, name: str, drawer: Drawer) -> tuple[Panel | None, str]:
+def _picture(frame: FailingFrame, entry: Entry, drawer: Drawer) -> tuple[Panel | None, str]:
     """Draw the frame; atoms without a place are left out."""
     places = [
         (i, place)
@@ -128,8 +128,10 @@ def _picture(frame: FailingFrame, name: str, drawer: Drawer) -> tuple[Panel | No
             [f"{symbol}{atom}" for symbol, (atom, _) in zip(plain, places, strict=True)],
         )
     )
-    alt = f"{name}: {frame_alt(frame, atom_names(frame.marked, frame.symbols), shown)}"
-    return drawer.panel("", figure, alt), _caption(frame, shown, len(marked))
+    alt = f"{entry.name}: {frame_alt(frame, atom_names(frame.marked, frame.symbols), shown)}"
+    return drawer.panel("", figure, alt), _caption(
+        frame, shown, len(marked), later=entry.decided_before_md
+    )
 
 
 def _radius(frame: FailingFrame, atom: int) -> float:
@@ -137,8 +139,11 @@ def _radius(frame: FailingFrame, atom: int) -> float:
     return radius if radius is not None and radius > 0 else _USUAL_RADIUS
 
 
-def _caption(frame: FailingFrame, shown: int, n_marked: int) -> str:
-    parts = ["The frame at which the run was stopped, from the side that hides the fewest atoms"]
+def _caption(frame: FailingFrame, shown: int, n_marked: int, *, later: bool) -> str:
+    what = "The frame at which the run was stopped"
+    if later:
+        what = f"The frame at which MD was stopped afterwards ({frame.check or 'unnamed check'})"
+    parts = [f"{what}, from the side that hides the fewest atoms"]
     if shown < len(frame.symbols):
         parts = [f"The {shown} of {len(frame.symbols)} atoms nearest to the failure"]
     if n_marked:

@@ -114,7 +114,7 @@ def cause_text(blame: Blame) -> str:
 def blame_sentence(blame: Blame, *, before_md: bool = False) -> str:
     """Say what is to blame and how the reruns tell, in one sentence."""
     if before_md and blame.cause.strip().lower() in ("model", "precision"):
-        return f"{cause_text(blame)}: it was found before MD, where no time step is in play yet."
+        return f"{cause_text(blame)}: it fails before MD, where no time step is in play."
     again = [_changed(rerun) for rerun in blame.reruns if rerun.failed]
     through = [_changed(rerun) for rerun in blame.reruns if rerun.failed == 0]
     told = [f"it fails again {joined(again)}"] if again else []

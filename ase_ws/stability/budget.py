@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ase import Atoms
 
+from ase_ws.md.observer import Finding
+from ase_ws.stability.answers import MachineError, PotentialError, lost
 from ase_ws.stability.check import Check
 from ase_ws.stability.estimate import Estimate, Speed, measure, spoken
 from ase_ws.stability.plan import Plan
@@ -30,12 +32,15 @@ class Outlook:
         None where the potential fails already.
     lines : list of str
         To be told before the work.
+    findings : list of Finding
+        Where the potential gave no answer when it was timed: once is enough.
     """
 
     plan: Plan
     checks: list[StaticCheck]
     estimate: Estimate | None
     lines: list[str]
+    findings: list[Finding] = field(default_factory=list)
 
 
 def look_ahead(
@@ -72,26 +77,30 @@ def look_ahead(
     Outlook
     """
     checks = default_static_checks() if static else []
-    speeds = [
-        measure(start, plan, templates, static=static and k == 0) for k, start in enumerate(starts)
-    ]
-    known = [speed for speed in speeds if speed is not None]
-    if len(known) < len(speeds):
-        lines = [] if budget is None else ["the potential fails when it is timed: nothing left out"]
-        return Outlook(plan, checks, None, lines)
-    work = _Work(starts[0], known, relax_steps)
-    estimate = work.estimate(plan, checks)
+    speeds: list[Speed] = []
+    try:
+        for start in starts:
+            speeds.append(measure(start, plan, templates, static=static and start is starts[0]))
+    except (PotentialError, MachineError) as error:
+        untimed = "no estimate: the potential fails when it is timed"
+        lines = [untimed if budget is None else f"{untimed}; nothing is left out"]
+        # What the others answer, which it is only compared with, is for their own runs to find.
+        found = [] if speeds else [_failure(error)]
+        return Outlook(plan, checks, None, lines, found)
+    work = _Work(starts[0], speeds, relax_steps)
+    evaluations = work.evaluations(plan, checks)
+    estimate = work.estimate(plan, evaluations)
     if budget is None:
         return Outlook(plan, checks, estimate, [estimate.sentence()])
     seconds = 60.0 * budget
     left_out: list[str] = []
     if estimate.total_s > seconds:
-        checks, left_out = _fewer_pairs(work, plan, checks, seconds)
-        rest = seconds - (work.estimate(plan, checks).total_s - work.md(plan))
+        checks, evaluations, left_out = _fewer_pairs(work, plan, checks, seconds)
+        rest = seconds - (work.estimate(plan, evaluations).total_s - work.md(plan))
         for trim in (_fewer_replicas, _shorter):
             plan, told = trim(work, plan, rest)
             left_out += told
-        estimate = work.estimate(plan, checks)
+        estimate = work.estimate(plan, evaluations)
     plan = replace(plan, budget=float(budget), left_out=tuple(left_out))
     lines = [estimate.sentence()]
     if left_out:
@@ -99,6 +108,12 @@ def look_ahead(
     if estimate.total_s > 1.05 * seconds:
         lines.append(f"{budget:g} min are too few: what is left takes {spoken(estimate.total_s)}")
     return Outlook(plan, checks, estimate, lines)
+
+
+def _failure(error: PotentialError | MachineError) -> Finding:
+    if isinstance(error, MachineError):
+        return lost(error)
+    return Finding("calculator", "fail", str(error))
 
 
 @dataclass(frozen=True)
@@ -109,9 +124,8 @@ class _Work:
     speeds: list[Speed]
     relax_steps: int
 
-    def estimate(self, plan: Plan, checks: Sequence[StaticCheck]) -> Estimate:
-        """Put the parts together."""
-        evaluations = self.evaluations(plan, checks)
+    def estimate(self, plan: Plan, evaluations: int) -> Estimate:
+        """Put the parts together, with so many evaluations of static checks."""
         return Estimate(
             relaxation_s=sum(self.relax_steps * speed.evaluation for speed in self.speeds),
             static_evaluations=evaluations,
@@ -132,23 +146,23 @@ class _Work:
 
 def _fewer_pairs(
     work: _Work, plan: Plan, checks: Sequence[StaticCheck], seconds: float
-) -> tuple[list[StaticCheck], list[str]]:
-    """Take one pair of atoms less from each scan until the time suffices."""
-    trimmed = list(checks)
-    whole, fewest = work.evaluations(plan, trimmed), 0
+) -> tuple[list[StaticCheck], int, list[str]]:
+    """Take one pair of atoms less from each scan until the time suffices; count evaluations."""
+    trimmed, fewest = list(checks), 0
+    whole = count = work.evaluations(plan, trimmed)
     for most in range(max((scan.most for scan in _scans(trimmed)), default=1), 0, -1):
         fewer = [_at_most(check, most) for check in checks]
-        estimate = work.estimate(plan, fewer)
-        # Where there are fewer pairs than that, nothing is left out.
-        if estimate.static_evaluations < work.evaluations(plan, trimmed):
-            trimmed, fewest = fewer, most
-        if estimate.total_s <= seconds:
+        left = work.evaluations(plan, fewer)
+        # Where there are no more pairs than that, nothing is left out.
+        if left < count:
+            trimmed, count, fewest = fewer, left, most
+        if work.estimate(plan, count).total_s <= seconds:
             break
     if not fewest:
-        return trimmed, []
+        return trimmed, count, []
     names = " and ".join(scan.name for scan in _scans(trimmed))
-    saved = whole - work.evaluations(plan, trimmed)
-    return trimmed, [f"{names}: all but {_pairs(fewest)} each ({saved} evaluations)"]
+    told = f"{names}: all but {_pairs(fewest)} each ({whole - count} evaluations)"
+    return trimmed, count, [told]
 
 
 def _scans(checks: Sequence[StaticCheck]) -> list[BondScan | ContactScan]:

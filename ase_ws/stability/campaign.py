@@ -202,6 +202,7 @@ def check_stability(
             conditions=plan.conditions,
             progress=BeforeMD(progress, 0 if expected is None else expected.static_evaluations),
         )
+    preparation = replace(preparation, findings=[*preparation.findings, *outlook.findings])
     with clock.timing("md_s"):
         preparation, runs = _run_all(plan, preparation, templates, candidates, progress)
     comparison = None
