@@ -11,7 +11,7 @@ from ase import Atoms
 from ase_ws.md.observer import Finding
 from ase_ws.stability.answers import MachineError, PotentialError, lost
 from ase_ws.stability.check import Check
-from ase_ws.stability.estimate import Estimate, Speed, measure, spoken
+from ase_ws.stability.estimate import Estimate, NotFiniteError, Speed, measure, spoken
 from ase_ws.stability.plan import Plan
 from ase_ws.stability.static.cost import costs
 from ase_ws.stability.static.result import StaticCheck
@@ -113,7 +113,9 @@ def look_ahead(
 def _failure(error: PotentialError | MachineError) -> Finding:
     if isinstance(error, MachineError):
         return lost(error)
-    return Finding("calculator", "fail", str(error))
+    # The names under which MD finds the same.
+    name = "finite" if isinstance(error, NotFiniteError) else "calculator"
+    return Finding(name, "fail", str(error))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,10 @@ _BATCH_STEPS, _GAS_STEPS = 8, 20
 _MINUTE = 60.0
 
 
+class NotFiniteError(PotentialError):
+    """The potential gave an answer that is not finite."""
+
+
 @dataclass(frozen=True)
 class Speed:
     """What one potential takes, in seconds.
@@ -177,7 +181,7 @@ def _evaluation(atoms: Atoms, *, forces: bool = True) -> float:
             answers.append(moved.get_forces(apply_constraint=False))
         times.append(time.perf_counter() - started)
         if not all(np.isfinite(answer).all() for answer in answers):
-            raise PotentialError("energy or forces are not finite 0.01 Å beside the start")
+            raise NotFiniteError("energy or forces are not finite 0.01 Å beside the start")
     return median(times)
 
 
