@@ -15,9 +15,9 @@ from ase_ws.cli.campaign_progress import campaign_progress
 from ase_ws.cli.inputs import attach, thread_limit
 from ase_ws.cli.options import Device, Dtype, Ensemble, Head, Quiet, Threads, Topology
 from ase_ws.cli.output import command, out_console, plain, say_path
+from ase_ws.cli.stability_progress import stability_progress
 from ase_ws.errors import UserError
 from ase_ws.folders import require_free, require_writable
-from ase_ws.progress import step_progress
 
 
 def stability(
@@ -72,6 +72,13 @@ def stability(
         typer.Option(help="Time between frames of --trajectory in fs; default: from the file."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the whole campaign.")] = 0,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MINUTES",
+            help="Time that it may take: scans, then replicas, then length are cut to fit.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for report.html, stability.json and candidates.xyz."),
@@ -97,6 +104,13 @@ def stability(
     from ase_ws.stability import Calibration, RDFReference
 
     kelvins = [*(temperature or []), *(temperatures or [])]
+    if budget is not None:
+        # Before the model is loaded.
+        _require_time(budget)
+        for other, given in (("--trajectory", trajectory), ("--scheduler", scheduler)):
+            _refuse(
+                budget if given is not None else None, "--budget", f"it does not go with {other}"
+            )
     if json_file is not None:
         require_writable(json_file)
     if out is not None:
@@ -164,7 +178,7 @@ def stability(
         with (
             _told_at_least(quiet),
             thread_limit(threads, len(atoms)),
-            step_progress("stability", quiet=quiet) as progress,
+            stability_progress(quiet=quiet) as (progress, tell),
         ):
             from ase_ws.stability import check_stability
 
@@ -183,6 +197,8 @@ def stability(
                 compare_name="" if compare is None else _label(compare, model, compare_head),
                 name=_label(model, compare, head),
                 progress=progress,
+                budget=budget,
+                tell=tell,
                 **common,
             )
     _finish(report, out, json_file, quiet)
@@ -245,6 +261,12 @@ def _finish(report: Any, out: Path | None, json_file: Path | None, quiet: bool) 
             say_path("report", out / "report.html")
     if report.verdict != "stable":
         raise typer.Exit(3 if report.verdict == "unstable" else 1)
+
+
+def _require_time(budget: float) -> None:
+    from ase_ws.stability.plan import require_positive
+
+    require_positive("--budget", budget)
 
 
 def _refuse(given: Any, what: str, why: str) -> None:

@@ -16,7 +16,7 @@ from ase_ws.report.stability_text import (
     picoseconds,
     rate_text,
 )
-from ase_ws.report.text import joined, kelvin, number, value
+from ase_ws.report.text import count, joined, kelvin, number, value
 
 _MAX_EVENTS = 8
 
@@ -46,6 +46,8 @@ class Card:
     entry: Entry
     what: str
     reason: str
+    meaning: str
+    left_out: str
     tiles: tuple[Tile, ...]
     lines: tuple[TemperatureLine, ...]
     blame: str
@@ -71,9 +73,11 @@ def card(entry: Entry) -> Card:
         entry,
         _what(entry),
         _sentence(entry.outcome.reason or "No reason was recorded."),
+        run.meaning if run is not None else "",
+        _left_out(entry),
         tuple(_tiles(entry)),
         tuple(_line(row) for row in rows),
-        blame_sentence(blame) if blame is not None else "",
+        blame_sentence(blame, before_md=entry.decided_before_md) if blame is not None else "",
     )
 
 
@@ -113,6 +117,15 @@ def _what(entry: Entry) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def _left_out(entry: Entry) -> str:
+    """Say what was not done to save time."""
+    if not entry.left_out or entry.run is None:
+        return ""
+    budget = entry.run.settings.get("budget")
+    within = f" to fit {value(budget)} min" if budget else ""
+    return f"Left out{within}: {'; '.join(entry.left_out)}."
+
+
 def _tiles(entry: Entry) -> list[Tile]:
     outcome, first = entry.outcome, entry.first_failure
     planned = [run.planned_ps for run in outcome.replicas if run.planned_ps is not None]
@@ -132,10 +145,13 @@ def _tiles(entry: Entry) -> list[Tile]:
         tiles.append(Tile("Simulated", f"{number(outcome.total_ps)} ps", more))
     if first is not None:
         when = "" if first.time_fs is None else f"at {picoseconds(first.time_fs)}"
+        when = "before MD" if entry.decided_before_md else when
         tiles.append(Tile("First failure", first.check or "unnamed check", when))
     blame = entry.run.blame if entry.run is not None else None
     if blame is not None:
-        tiles.append(Tile("To blame", blame.cause or "not known", f"{len(blame.reruns)} reruns"))
+        tiles.append(
+            Tile("To blame", blame.cause or "not known", count(len(blame.reruns), "rerun"))
+        )
     if any(run.ns_per_day is not None for run in outcome.replicas):
         tiles.append(Tile("Speed", f"{speed_text(outcome.replicas)} ns/day"))
     return tiles

@@ -48,6 +48,17 @@ class Entry:
         return _VERDICTS.get(self.outcome.verdict.strip().lower(), INCONCLUSIVE)
 
     @property
+    def decided_before_md(self) -> bool:
+        """Whether what failed first belongs to no run: a look before MD found it."""
+        return bool(self.run and self.run.meaning)
+
+    @property
+    def left_out(self) -> list[str]:
+        """What had to go to fit a budget, in words."""
+        told = self.run.settings.get("left_out") if self.run is not None else None
+        return [str(item) for item in told] if isinstance(told, list) else []
+
+    @property
     def first_failure(self) -> Finding | None:
         """The earliest failure in time, as the file says or as its runs do."""
         if self.run is not None and self.run.first_failure is not None:

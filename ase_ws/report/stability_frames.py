@@ -46,7 +46,7 @@ def first_failures(entries: Sequence[Entry], drawer: Drawer) -> list[FirstFailur
             continue
         frame = run.failing_frame
         first = first or _finding_of(frame)
-        picture, caption = (None, "") if frame is None else _picture(frame, entry.name, drawer)
+        picture, caption = (None, "") if frame is None else _picture(frame, entry, drawer)
         found.append(
             FirstFailure(
                 entry,
@@ -56,7 +56,9 @@ def first_failures(entries: Sequence[Entry], drawer: Drawer) -> list[FirstFailur
                 picture,
                 caption,
                 run.blame,
-                blame_sentence(run.blame) if run.blame is not None else "",
+                blame_sentence(run.blame, before_md=entry.decided_before_md)
+                if run.blame is not None
+                else "",
                 tuple(rerun_rows(run.blame.reruns)) if run.blame is not None else (),
             )
         )
@@ -84,7 +86,7 @@ def _facts(
     more = f" and {len(names) - _MANY_ATOMS} more" if len(names) > _MANY_ATOMS else ""
     unit = _unit_of(entry, finding.check)
     facts = {
-        "When": finding_where(finding),
+        "When": "before MD" if entry.decided_before_md else finding_where(finding),
         "Atoms": joined(names[:_MANY_ATOMS]) + more if names else "the whole system",
         "Measured": "" if finding.value is None else f"{number(finding.value)} {unit}",
         "Limit": "" if finding.threshold is None else f"{number(finding.threshold)} {unit}",
@@ -97,7 +99,7 @@ def _unit_of(entry: Entry, check: str) -> str:
     return next((item.unit for item in checks if item.name == check), "")
 
 
-def _picture(frame: FailingFrame, name: str, drawer: Drawer) -> tuple[Panel | None, str]:
+def _picture(frame: FailingFrame, entry: Entry, drawer: Drawer) -> tuple[Panel | None, str]:
     """Draw the frame; atoms without a place are left out."""
     places = [
         (i, place)
@@ -126,8 +128,10 @@ def _picture(frame: FailingFrame, name: str, drawer: Drawer) -> tuple[Panel | No
             [f"{symbol}{atom}" for symbol, (atom, _) in zip(plain, places, strict=True)],
         )
     )
-    alt = f"{name}: {frame_alt(frame, atom_names(frame.marked, frame.symbols), shown)}"
-    return drawer.panel("", figure, alt), _caption(frame, shown, len(marked))
+    alt = f"{entry.name}: {frame_alt(frame, atom_names(frame.marked, frame.symbols), shown)}"
+    return drawer.panel("", figure, alt), _caption(
+        frame, shown, len(marked), later=entry.decided_before_md
+    )
 
 
 def _radius(frame: FailingFrame, atom: int) -> float:
@@ -135,8 +139,11 @@ def _radius(frame: FailingFrame, atom: int) -> float:
     return radius if radius is not None and radius > 0 else _USUAL_RADIUS
 
 
-def _caption(frame: FailingFrame, shown: int, n_marked: int) -> str:
-    parts = ["The frame at which the run was stopped, from the side that hides the fewest atoms"]
+def _caption(frame: FailingFrame, shown: int, n_marked: int, *, later: bool) -> str:
+    what = "The frame at which the run was stopped"
+    if later:
+        what = f"The frame at which MD was stopped afterwards ({frame.check or 'unnamed check'})"
+    parts = [f"{what}, from the side that hides the fewest atoms"]
     if shown < len(frame.symbols):
         parts = [f"The {shown} of {len(frame.symbols)} atoms nearest to the failure"]
     if n_marked:

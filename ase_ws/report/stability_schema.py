@@ -222,6 +222,7 @@ class StabilityResults(Outcome):
     schema_version: Annotated[int, BeforeValidator(lambda version: version or 1)] = Field(
         1, description="Raised whenever a key changes its meaning or goes."
     )
+    meaning: Text = _text("What it means that a look before MD decided; empty where none did.")
     first_failure: Finding | None = Field(None, description="The earliest failure in time.")
     blame: Blame | None = Field(None, description="What is to blame; null without a failure.")
     failures: Annotated[list[Finding], _List] = _list("Before MD and of all runs.")
@@ -238,12 +239,14 @@ class StabilityResults(Outcome):
     )
     settings: Table = Field(
         default_factory=dict,
-        description="What was asked for: temperatures (K), ps, replicas, timestep (fs), ensemble, "
-        "seed, formula, n_atoms, calculator, relaxation, ...",
+        description="What was done: temperatures (K), ps, replicas, timestep (fs), ensemble, "
+        "seed, formula, n_atoms, calculator, relaxation, ...; with a budget (minutes), left_out "
+        "says in words what was not.",
     )
     provenance: Table = Field(
         default_factory=dict,
-        description="Where it comes from: command, created, wall_time_s, versions, model.",
+        description="Where it comes from: command, created, versions, model; the time that it "
+        "took (wall_time_s, and of it before_md_s and md_s), and its estimate.",
     )
 
 

@@ -80,7 +80,8 @@ def atom_names(atoms: Sequence[int | None], symbols: Sequence[str]) -> list[str]
 def finding_where(finding: Finding) -> str:
     """Say when and in which run: "at 0.41 ps, 500 K, replica 2"."""
     parts = []
-    if finding.time_fs is not None:
+    # What belongs to no run, such as a static check, has no time.
+    if finding.time_fs or (finding.time_fs is not None and finding.replica is not None):
         parts.append(f"at {picoseconds(finding.time_fs)}")
     if finding.temperature is not None:
         parts.append(kelvin(finding.temperature))
@@ -110,8 +111,10 @@ def cause_text(blame: Blame) -> str:
     return _CAUSES.get(blame.cause.strip().lower(), "What is to blame is not known")
 
 
-def blame_sentence(blame: Blame) -> str:
+def blame_sentence(blame: Blame, *, before_md: bool = False) -> str:
     """Say what is to blame and how the reruns tell, in one sentence."""
+    if before_md and blame.cause.strip().lower() in ("model", "precision"):
+        return f"{cause_text(blame)}: it fails before MD, where no time step is in play."
     again = [_changed(rerun) for rerun in blame.reruns if rerun.failed]
     through = [_changed(rerun) for rerun in blame.reruns if rerun.failed == 0]
     told = [f"it fails again {joined(again)}"] if again else []

@@ -5,6 +5,7 @@
 | `campaign.py` | `check_stability`: prepare, run the replicas, find who is at fault, report |
 | `trajectory.py`, `moves.py` | `check_trajectory`: the same checks on frames that exist |
 | `answers.py` | the calculator at arm's length: what counts as an answer, and whose fault is none |
+| `estimate.py`, `budget.py`, `stages.py` | how long it takes, what is left out, how far it is |
 | `plan.py`, `prepare.py`, `runs.py`, `blame.py` (with `reruns.py`), `assemble.py` | its steps |
 | `static/` | checks that need no MD |
 | `observers.py` | the list of checks in `energetics.py`, `geometry.py`, `drift.py`, ... |

@@ -58,7 +58,7 @@ def assemble(
     failures += [run.failure for run in replicas if run.failure is not None]
     warnings = preparation.warnings + [item for run in replicas for item in run.warnings]
     checks = merge_checks([preparation.checks, *(run.checks for run in replicas)])
-    verdict, reason = decide(failures, warnings, checks, replicas, plan.min_ps)
+    verdict, reason = decide(failures, warnings, checks, replicas, plan.min_ps, preparation.static)
     kind = type(given.calc).__name__
     return StabilityReport(
         verdict=verdict,
@@ -70,6 +70,7 @@ def assemble(
         settings={
             **vars(plan),
             "temperatures": list(plan.temperatures),
+            "left_out": list(plan.left_out),
             "steps": plan.steps,
             "formula": given.get_chemical_formula(),
             "n_atoms": len(given),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from ase_ws.md.run import Progress
 from ase_ws.stability.answers import MachineError, lost
 from ase_ws.stability.assemble import assemble
 from ase_ws.stability.blame import blame_for
+from ase_ws.stability.budget import look_ahead
 from ase_ws.stability.calibrate import Calibration
 from ase_ws.stability.candidates import Candidates
 from ase_ws.stability.check import Check
@@ -30,6 +30,7 @@ from ase_ws.stability.prepare import Preparation, prepare
 from ase_ws.stability.rdf import RDFReference
 from ase_ws.stability.result import FILES, StabilityReport, keeping, require_plain
 from ase_ws.stability.runs import Run, rehearse, run_jobs
+from ase_ws.stability.stages import BeforeMD, Clock
 from ase_ws.stability.watchers import watchers
 
 
@@ -62,6 +63,8 @@ def check_stability(
     notes: Mapping[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    budget: float | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> StabilityReport:
     """Say whether a potential is stable in MD of this structure at these temperatures.
 
@@ -125,7 +128,15 @@ def check_stability(
         Folder for `stability.json` (the report) and, where a replica failed, `candidates.xyz`:
         the failing frames and those before them, see `Candidates`.
     progress : callable, optional
-        Called as `progress(steps_done, steps_planned, label)`.
+        Called as `progress(done, planned, label)`: evaluations before MD, of relaxation and
+        static checks, where `planned` is an estimate; then steps of MD.
+    budget : float, optional
+        Minutes that it may take. What does not fit, by an estimate from the first evaluations, is
+        left out: first scans of some pairs of atoms, then replicas, then length; see
+        `report.settings["left_out"]`. Default: as long as it takes.
+    tell : callable, optional
+        Gets, before the work, a line that says how long it will take, and one of what is left
+        out to fit the budget.
 
     Returns
     -------
@@ -139,7 +150,7 @@ def check_stability(
     UnwrittenError
         `out` cannot be written any more; the exception holds the report.
     """
-    started = time.perf_counter()
+    clock = Clock()
     plan = make_plan(
         temperature=temperature,
         ps=ps,
@@ -154,6 +165,8 @@ def check_stability(
     )
     require_positive("fmax", fmax)
     require_whole("relax_steps", relax_steps, 0)
+    if budget is not None:
+        require_positive("budget", budget)
     require_plain(notes)
     start = _with_calculator(atoms, calculator)
     if out is not None:
@@ -171,15 +184,27 @@ def check_stability(
         largest_training_force=largest_training_force,
     )
     candidates = Candidates(None if folder is None else folder / "candidates.xyz")
-    preparation = prepare(
-        start,
-        relax_steps=relax_steps,
-        fmax=fmax,
-        static=static,
-        conditions=plan.conditions,
-        progress=progress,
+    starts = [start] if other is None else [start, other]
+    outlook = look_ahead(
+        starts, plan, templates, static=static, relax_steps=relax_steps, budget=budget
     )
-    preparation, runs = _run_all(plan, preparation, templates, candidates, progress)
+    plan, expected = outlook.plan, outlook.estimate
+    if tell is not None:
+        for line in outlook.lines:
+            tell(line)
+    with clock.timing("before_md_s"):
+        preparation = prepare(
+            start,
+            relax_steps=relax_steps,
+            fmax=fmax,
+            static=static,
+            static_checks=outlook.checks,
+            conditions=plan.conditions,
+            progress=BeforeMD(progress, 0 if expected is None else expected.static_evaluations),
+        )
+    preparation = replace(preparation, findings=[*preparation.findings, *outlook.findings])
+    with clock.timing("md_s"):
+        preparation, runs = _run_all(plan, preparation, templates, candidates, progress)
     comparison = None
     if other is not None:
         comparison = _compared(
@@ -200,7 +225,11 @@ def check_stability(
         blame=blame_for(plan, preparation, runs, templates, rerun=blame, progress=progress),
         comparison=comparison,
         calibration=calibration,
-        notes={"wall_time_s": time.perf_counter() - started, **(notes or {})},
+        notes={
+            **clock.times(),
+            "estimate": None if expected is None else expected.to_dict(),
+            **(notes or {}),
+        },
     )
     if folder is not None:
         with keeping(report):
@@ -246,7 +275,9 @@ def _compared(
     progress: Progress | None,
 ) -> dict[str, Any]:
     """Run the second model and keep what a comparison needs."""
-    preparation = prepare(other, relax_steps=relax_steps, fmax=fmax, static=False)
+    preparation = prepare(
+        other, relax_steps=relax_steps, fmax=fmax, static=False, progress=BeforeMD(progress, 0)
+    )
     preparation, runs = _run_all(plan, preparation, templates, Candidates(None), progress)
     return assemble(other, plan, preparation, runs, name=name).for_comparison()
 

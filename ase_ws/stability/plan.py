@@ -40,7 +40,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """What `check_stability` was asked to do, see there for the meaning."""
+    """What `check_stability` is to do, see there for the meaning.
+
+    With a budget that is what fits it; `left_out` says, for people, what had to go.
+    """
 
     temperatures: tuple[float, ...]
     ps: float
@@ -52,6 +55,8 @@ class Plan:
     thermostat_time: float
     interval: int
     min_ps: float
+    budget: float | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def steps(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from ase_ws.stability.answers import MachineError, lost
 from ase_ws.stability.check import CheckResult, Status
 from ase_ws.stability.pairs import find_pairs, longest, radii_sum
 from ase_ws.stability.relax import Relaxation, relax
-from ase_ws.stability.static import Repeatable, run_static
+from ase_ws.stability.static import Repeatable, StaticCheck, run_static
 from ase_ws.stability.static.probe import Conditions, Probe
 from ase_ws.stability.static.suite import unguarded
 
@@ -74,6 +75,7 @@ def prepare(
     fmax: float = 0.05,
     static: bool = True,
     conditions: Conditions | None = None,
+    static_checks: Sequence[StaticCheck] | None = None,
     progress: Progress | None = None,
 ) -> Preparation:
     """Relax the structure and do the checks that need no MD.
@@ -88,6 +90,8 @@ def prepare(
         Do the static checks.
     conditions : Conditions, optional
         The MD that they are to speak about, see `run_static`.
+    static_checks : sequence of StaticCheck, optional
+        Default: all.
     progress : callable, optional
         Called as `progress(done, planned, label)`.
 
@@ -95,12 +99,12 @@ def prepare(
     -------
     Preparation
     """
-    if progress is not None:
-        progress(0, 1, "relaxing")
     overlap = _overlap(given)
     findings = [Finding("structure", "warn", overlap)] if overlap else []
     try:
-        relaxation = relax(given, fmax=fmax, steps=relax_steps) if relax_steps else None
+        relaxation = None
+        if relax_steps:
+            relaxation = relax(given, fmax=fmax, steps=relax_steps, progress=progress)
     except MachineError as error:
         return Preparation(None, [], [*findings, lost(error)], [], None, overlap)
     findings += [] if relaxation is None else relaxation.findings
@@ -114,7 +118,7 @@ def prepare(
         assert begin is not None
         witness = Witness(begin)
     if begin is not None and static:
-        for result in run_static(begin, conditions=conditions, progress=progress):
+        for result in run_static(begin, static_checks, conditions=conditions, progress=progress):
             findings += [item for item in result.findings if item not in findings]
             looked.append(result.to_dict())
     return Preparation(

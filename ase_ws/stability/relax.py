@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,9 @@ from ase_ws.stability.geometry import (
     DetachedHydrogenCheck,
     IsolatedAtomCheck,
 )
+
+#: What progress is called with.
+RELAXING = "relaxing"
 
 
 @dataclass
@@ -51,7 +55,13 @@ class Relaxation:
         return next((item for item in self.findings if item.severity == "fail"), None)
 
 
-def relax(atoms: Atoms, *, fmax: float = 0.05, steps: int = 200) -> Relaxation:
+def relax(
+    atoms: Atoms,
+    *,
+    fmax: float = 0.05,
+    steps: int = 200,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Relaxation:
     """Relax a copy of `atoms` with FIRE and compare what comes out with what went in.
 
     Parameters
@@ -62,6 +72,8 @@ def relax(atoms: Atoms, *, fmax: float = 0.05, steps: int = 200) -> Relaxation:
         Converged when no force is larger, in eV/Å. 0.05 leaves an energy far below k_B T.
     steps : int
         At most this many steps; the structure reached then is used, with a warning.
+    progress : callable, optional
+        Called as `progress(steps_done, steps_at_most, "relaxing")`.
 
     Returns
     -------
@@ -77,7 +89,7 @@ def relax(atoms: Atoms, *, fmax: float = 0.05, steps: int = 200) -> Relaxation:
     # Overflow and NaN are for the comparison to report, not for NumPy to warn about.
     with np.errstate(all="ignore"):
         try:
-            _optimise(outcome, fmax, steps)
+            _optimise(outcome, fmax, steps, progress)
             snapshot = _snapshot(working)
             outcome.largest_force = float(np.linalg.norm(working.get_forces(), axis=1).max())
         except PotentialError as error:
@@ -95,10 +107,17 @@ def relax(atoms: Atoms, *, fmax: float = 0.05, steps: int = 200) -> Relaxation:
     return outcome
 
 
-def _optimise(outcome: Relaxation, fmax: float, steps: int) -> None:
+def _optimise(
+    outcome: Relaxation,
+    fmax: float,
+    steps: int,
+    progress: Callable[[int, int, str], None] | None,
+) -> None:
     optimiser = FIRE(outcome.atoms, logfile=None)  # pyright: ignore[reportArgumentType]
     for converged in optimiser.irun(fmax=fmax, steps=steps):
         outcome.steps = optimiser.nsteps
+        if progress is not None:
+            progress(outcome.steps, steps, RELAXING)
         outcome.converged = bool(converged)
         # FIRE would go on for ever with NaN: leave, the comparison afterwards names it.
         forces, energy = outcome.atoms.get_forces(), potential_energy(outcome.atoms)

@@ -22,7 +22,7 @@ from ase_ws.stability.rates import (
     survival_curve,
 )
 from ase_ws.stability.replica import ReplicaResult
-from ase_ws.stability.verdict import Verdict
+from ase_ws.stability.verdict import Verdict, meaning
 
 #: Raised whenever a key of `StabilityReport.to_dict()` changes its meaning or goes.
 SCHEMA_VERSION = 2
@@ -61,7 +61,8 @@ class StabilityReport:
     replicas : list of ReplicaResult
         Each run.
     settings : dict
-        What was asked for (temperatures, ps, timestep, ensemble, seed, ...).
+        What was done (temperatures, ps, timestep, ensemble, seed, ...), and what was left out of
+        it to fit a budget (`left_out`, lines for people).
     static : list of dict
         The checks before any MD, with the curves that they looked at.
     blame : Blame or None
@@ -77,7 +78,7 @@ class StabilityReport:
     name : str
         How the model is called.
     provenance : dict
-        Versions, time, wall time.
+        Versions, time, wall time and its estimate.
     """
 
     verdict: Verdict
@@ -136,6 +137,11 @@ class StabilityReport:
             self.failures, key=lambda item: (item.replica is not None, item.time), default=None
         )
 
+    @property
+    def meaning(self) -> str:
+        """What it means that a look before MD decided; "" where none did."""
+        return meaning(self.failures, self.replicas, self.static)
+
     def by_temperature(self) -> list[dict[str, Any]]:
         """Count failures, and give times, rates and survival, coldest first."""
         return by_temperature(self.replicas)
@@ -147,6 +153,7 @@ class StabilityReport:
             "name": self.name,
             "verdict": self.verdict,
             "reason": self.reason,
+            "meaning": self.meaning,
             "first_failure": None if self.first_failure is None else self.first_failure.to_dict(),
             "blame": None if self.blame is None else self.blame.to_dict(),
             "failures": [finding.to_dict() for finding in self.failures],
@@ -186,6 +193,10 @@ class StabilityReport:
     def summary(self) -> str:
         """Say it in a few lines of text for people."""
         lines = [f"{self.verdict}: {self.reason}"]
+        lines += [self.meaning] if self.meaning else []
+        if self.settings.get("left_out"):
+            left_out = "; ".join(self.settings["left_out"])
+            lines.append(f"left out to fit {self.settings['budget']:g} min: {left_out}")
         if self.blame is not None:
             lines.append(f"blame: {self.blame.cause}; {self.blame.reason}")
         for row in self.by_temperature():
@@ -202,8 +213,10 @@ class StabilityReport:
                 f"{len(other['replicas'])} replicas failed"
             )
         for finding in self.failures:
-            where = "" if finding.replica is None else f" (replica {finding.replica})"
-            lines.append(f"  {finding.check} at {finding.time:.1f} fs{where}: {finding.message}")
+            where = ""
+            if finding.replica is not None:
+                where = f" at {finding.time:.1f} fs (replica {finding.replica})"
+            lines.append(f"  {finding.check}{where}: {finding.message}")
         lines += [f"  warning: {finding.message}" for finding in self.warnings[:5]]
         if len(self.warnings) > 5:
             lines.append(f"  warnings beyond these: {len(self.warnings) - 5}")

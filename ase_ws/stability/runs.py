@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator, Calculator, all_changes
+from ase.calculators.calculator import BaseCalculator
 
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.errors import UserError
@@ -22,6 +22,7 @@ from ase_ws.md.run import Progress, run_md
 from ase_ws.stability.answers import Judged, PotentialError, require_answer, translated
 from ase_ws.stability.bonds import BondLengths
 from ase_ws.stability.check import Check, CheckResult
+from ase_ws.stability.gas import Gas
 from ase_ws.stability.plan import Job, Plan, freedom
 from ase_ws.stability.replica import ReplicaResult
 
@@ -106,23 +107,8 @@ def rehearse(start: Atoms, plan: Plan) -> None:
     """
     freedom(start)
     require_answer(start, stress=plan.ensemble == "npt")
-    _md(start, _Nothing(), replace(plan, ps=0.0), plan.temperatures[0], seed=0)
-
-
-class _Nothing(Calculator):
-    """A gas without forces, for a run of no step: the potential is not asked more than once."""
-
-    implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012
-
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        super().calculate(atoms, list(properties), list(system_changes))
-        shape = (0 if atoms is None else len(atoms), 3)
-        self.results = {"energy": 0.0, "forces": np.zeros(shape), "stress": np.zeros(6)}
+    # A run of no step: the potential is not asked more than once.
+    _md(start, Gas(), replace(plan, ps=0.0), plan.temperatures[0], seed=0)
 
 
 def _md(

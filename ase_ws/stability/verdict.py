@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from ase_ws.md.observer import Finding
 from ase_ws.stability.answers import MACHINE
 from ase_ws.stability.check import STATUS_ORDER, CheckResult
 from ase_ws.stability.replica import ReplicaResult
+from ase_ws.stability.static import Repeatable
 
 Verdict = Literal["stable", "unstable", "inconclusive"]
 
@@ -21,10 +22,12 @@ def decide(
     checks: Sequence[CheckResult],
     replicas: Sequence[ReplicaResult],
     min_ps: float,
+    static: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[Verdict, str]:
-    """Give the verdict and its reason.
+    """Give the verdict and its reason, which says whether a look before MD or MD itself decided.
 
-    - "unstable": something failed, in the relaxation or in a replica.
+    - "unstable": something failed, in the relaxation, in a static check (`static`: as in a
+      report) or in a replica.
     - "inconclusive": nothing failed, but that says little: at some temperature the replicas
       together ran less than `min_ps`; or a run was frozen, so that nothing was sampled; or no
       run was long enough for the drift to be judged; or the machine failed before the end.
@@ -32,16 +35,80 @@ def decide(
       these temperatures, no stronger than the upper limit of the failure rate beside it.
     """
     if failures:
-        first = failures[0]
-        failed = sum(replica.failure is not None for replica in replicas)
-        if failed == 0:
-            return "unstable", first.message
-        return "unstable", f"{failed} of {len(replicas)} replicas failed; {first.message}"
+        return "unstable", _why(failures, replicas, static)
     gap = _evidence_gap(warnings, checks, replicas, min_ps)
     if gap is not None:
         return "inconclusive", gap
     total = sum(replica.simulated_ps for replica in replicas)
     return "stable", f"no failure in {len(replicas)} replica(s), {total:.3g} ps in all"
+
+
+#: What it means that a look before MD decided, whichever it was; and that MD did not.
+_BEFORE = "What fails before MD is a property of the potential at and around this structure."
+_CLEAN_MD = (
+    "Runs of MD without a failure do not take it back: a thermostat may hide it, and longer runs "
+    "may meet it."
+)
+
+
+def meaning(
+    failures: Sequence[Finding],
+    replicas: Sequence[ReplicaResult],
+    static: Sequence[Mapping[str, Any]],
+) -> str:
+    """Say what it means that something failed before MD; "" where nothing did."""
+    if not _before_md(failures, static):
+        return ""
+    clean = replicas and all(replica.failure is None for replica in replicas)
+    return f"{_BEFORE} {_CLEAN_MD}" if clean else _BEFORE
+
+
+def _before_md(failures: Sequence[Finding], static: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Give what failed before MD.
+
+    The witness, which is asked again after it, has its say without being in a replica either.
+    """
+    early = {check["name"] for check in static if check["status"] == "failed"}
+    return [
+        item
+        for item in failures
+        if item.replica is None and (item.check != Repeatable.name or item.check in early)
+    ]
+
+
+def _why(
+    failures: Sequence[Finding],
+    replicas: Sequence[ReplicaResult],
+    static: Sequence[Mapping[str, Any]],
+) -> str:
+    before = _before_md(failures, static)
+    if before:
+        others = list(dict.fromkeys(item.check for item in before[1:]))
+        others = [name for name in others if name != before[0].check]
+        more = f" ({', '.join(others)} too)" if others else ""
+        return f"before MD, {_named(before[0])}{more}; {_of_md(replicas)}"
+    in_md = [item for item in failures if item.replica is not None]
+    if in_md:
+        failed = sum(replica.failure is not None for replica in replicas)
+        return f"{failed} of {len(replicas)} replicas failed; {in_md[0].message}"
+    return f"asked again after MD, {_named(failures[0])}; {_of_md(replicas)}"
+
+
+def _named(finding: Finding) -> str:
+    """Message with the name of its check before it, once."""
+    return f"{finding.check}: {finding.message.removeprefix(f'{finding.check}: ')}"
+
+
+def _of_md(replicas: Sequence[ReplicaResult]) -> str:
+    """Say what MD did where something else decided."""
+    failed = sum(replica.failure is not None for replica in replicas)
+    if not replicas:
+        return "no MD was run"
+    if failed:
+        return f"{failed} of {len(replicas)} replicas failed in MD, too"
+    total = sum(replica.simulated_ps for replica in replicas)
+    runs = "the run" if len(replicas) == 1 else f"the {len(replicas)} runs"
+    return f"{runs} of MD met no failure ({total:.3g} ps)"
 
 
 def _evidence_gap(

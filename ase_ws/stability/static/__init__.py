@@ -8,6 +8,7 @@
 | `invariances.py` | rotation, reflection, translation, permutation; size extensivity |
 | `smoothness.py`, `rattle.py`, `volume.py` | bonds, contacts, rattle ladders, E-V curve |
 | `precision.py`, `repeat.py` | what rounding loses; whether it answers the same twice |
+| `cost.py`, `counter.py` | how many evaluations the checks take, and have taken |
 | `result.py` | what all static checks have in common |
 | `probe.py`, `quadrature.py` | a calculator asked at displaced positions; integrals along paths |
 | `scan.py`, `topology.py` | turns and jumps of a curve; what a scan moves |

@@ -14,6 +14,7 @@ from ase_ws.md.evaluation import potential_energy
 from ase_ws.md.finite import label_atoms
 from ase_ws.md.observer import Ensemble
 from ase_ws.stability.answers import Judged, PotentialError
+from ase_ws.stability.static.counter import Counter
 
 #: Periodic cells with fewer atoms are repeated: an atom must be able to move against its images.
 SMALLEST_CELL = 8
@@ -87,11 +88,14 @@ class Probe:
     calculator : ASE calculator
     conservative : bool
         What the calculator says of its forces; True where it says nothing.
+    evaluations : Counter
+        Of the structures that were asked about.
     """
 
     def __init__(self, atoms: Atoms, conditions: Conditions | None = None):
         self.calculator = Judged.of(atoms)
         self.conditions = conditions or Conditions()
+        self.evaluations = Counter()
         self.conservative = bool(getattr(self.calculator, "conservative", True))
         self._n_original = len(atoms)
         # Plain atoms: those of `ase.cluster` can be copied once, but not the copy.
@@ -129,6 +133,7 @@ class Probe:
 
     def energy_of(self, atoms: Atoms) -> float:
         """Energy in eV of other atoms that have the calculator."""
+        self.evaluations.asked(atoms)
         try:
             energy = potential_energy(atoms)
         except PotentialError as error:
@@ -139,6 +144,7 @@ class Probe:
 
     def forces_of(self, atoms: Atoms) -> np.ndarray:
         """Give the forces in eV/Å of other atoms that have the calculator."""
+        self.evaluations.asked(atoms)
         try:
             forces = np.array(atoms.get_forces(apply_constraint=False), dtype=float)
         except PotentialError as error:
@@ -152,6 +158,7 @@ class Probe:
 
     def stress_of(self, atoms: Atoms) -> np.ndarray | None:
         """Stress in eV/Å³, Voigt order; None where the calculator has none."""
+        self.evaluations.asked(atoms)
         try:
             stress = np.array(atoms.get_stress(apply_constraint=False), dtype=float)
         except PropertyNotImplementedError:

@@ -10,6 +10,7 @@ from ase import Atoms
 from ase_ws.calculators.guarded import GuardedCalculator
 from ase_ws.errors import UserError
 from ase_ws.stability.float64 import raised_precision
+from ase_ws.stability.static.cost import Tally, costs
 from ase_ws.stability.static.invariances import Extensivity, Invariances
 from ase_ws.stability.static.kinks import Kinks
 from ase_ws.stability.static.precision import Precision
@@ -69,7 +70,8 @@ def run_static(
     conditions : Conditions, optional
         The MD that they are to speak about; default 300 K, NVT.
     progress : callable, optional
-        Called as `progress(checks_done, checks, name)` before each check and at the end.
+        Called as `progress(evaluations_done, evaluations_expected, name)` before each check, at
+        each evaluation and at the end; what is expected is an estimate, see `costs`.
 
     Returns
     -------
@@ -93,10 +95,13 @@ def run_static(
             check.original = None if raised is None else calculator
     # One probe, so that the noise of the calculator is measured once.
     probe, results = Probe(start, conditions), []
-    for k, check in enumerate(chosen):
-        if progress is not None:
-            progress(k, len(chosen), check.name)
-        results.append(check.run_probe(probe))
+    count, tally = probe.evaluations, None
     if progress is not None:
-        progress(len(chosen), len(chosen), "done")
+        tally = count.told = Tally(costs(start, chosen, conditions), progress)
+    for k, check in enumerate(chosen):
+        if tally is not None:
+            tally.begin(k, check.name, count.count)
+        results.append(check.run_probe(probe))
+    if tally is not None:
+        tally.end(count.count)
     return results
