@@ -80,6 +80,9 @@ class LineCheck(StaticCheck):
     coarse : float
         In units of R_i + R_j. Spacing where MD does not come and only holes are of interest.
         Default 0.06, some hundredths of an Å for hydrogen and 0.13 Å for silicon.
+    pit : float
+        In eV. A fall by more than this is a hole wherever it is. Default 12: more than the
+        strongest bond there is (CO, 11.1 eV).
     """
 
     wall: float = 5.0
@@ -90,6 +93,7 @@ class LineCheck(StaticCheck):
     jump_fail: float = 5e-3
     kink: float = 0.1
     coarse: float = 0.06
+    pit: float = 12.0
 
     unit: ClassVar[str] = "eV"
 
@@ -198,6 +202,18 @@ class LineCheck(StaticCheck):
         )
         return self.finding(severity, message, wall, reach, scan.pair), float(line.x[top])
 
+    def pitfall(self, scan: Scan, lowest: int) -> Marked:
+        """Report a hole by where it is deepest: it may have begun anywhere."""
+        line, reach, md = scan.line, self.accessible(scan.probe), in_md(scan.probe)
+        depth, wall = -float(line.rises[lowest]), float(line.walls()[lowest])
+        consequence = "can fall in and does not come out" if wall < reach else "does not get there"
+        message = (
+            f"{scan.what}: hole, the energy falls by {depth:.3g} eV at {line.x[lowest]:.2f} Å, "
+            f"more than any bond is worth, behind a wall of {wall:.3g} eV: {md} {consequence}"
+        )
+        severity: Severity = "fail" if wall < reach else "warn"
+        return self.finding(severity, message, depth, self.pit, scan.pair), float(line.x[lowest])
+
 
 @dataclass
 class BondScan(LineCheck):
@@ -218,9 +234,9 @@ class BondScan(LineCheck):
         Scans at most so many bonds.
     shortest, longest, spacing : float
         In units of the length at the start. Defaults 0.5, 1.4 and 0.02. Where bonds are at 0.5,
-        the repulsion is tens of eV; 1.4 is beyond the 0.5 Å by which MD may stretch a bond. The
-        sixth differences of a Morse C-H bond are far below 1 meV at this spacing, up to 5 eV; where one
-        atom of a crystal passes a cutoff of several others, their steps must not run together.
+        the repulsion is tens of eV; 1.4 is beyond the 0.5 Å by which MD may stretch a bond.
+        Sixth differences of a Morse C-H bond are far below 1 meV at this spacing; where an atom
+        of a crystal passes the cutoffs of several others, the steps must not run together.
     closest : float
         In units of R_i + R_j; it goes inwards to this where that is closer than `shortest`.
         Default 0.4, as in `ContactScan`: crystals have bonds twice as long as molecules.
@@ -283,6 +299,10 @@ class BondScan(LineCheck):
         turn = first_turn(rises, bottom, +1, turn_at)
         if turn is not None:
             found.append(self._second_minimum(scan, bottom, turn.top, turn.bottom))
+        lowest = int(np.argmin(rises))
+        if not found and -rises[lowest] > self.pit:
+            # What was taken for the minimum is none.
+            found.append(self.pitfall(scan, lowest))
         return found
 
     def _second_minimum(self, scan: Scan, first: int, top: int, second: int) -> Marked:
@@ -318,9 +338,6 @@ class ContactScan(LineCheck):
         Scans at most so many pairs.
     rises, closest : float
         In units of R_i + R_j. Defaults 0.7 and 0.4. The shortest bond, that of N2, lies at 0.77.
-    pit : float
-        In eV. A fall by more than this is a hole wherever it is. Default 12: more than the
-        strongest bond there is (CO, 11.1 eV).
     reach : float
         Pairs are taken up to this × (R_i + R_j). Default 4.5.
     points : int
@@ -331,7 +348,6 @@ class ContactScan(LineCheck):
     most: int = 6
     rises: float = 0.7
     closest: float = 0.4
-    pit: float = 12.0
     reach: float = 4.5
     points: int = 41
 
@@ -369,22 +385,10 @@ class ContactScan(LineCheck):
         x, rises = scan.line.x, scan.line.rises
         lowest = int(np.argmin(rises[: scan.line.start + 1]))
         if -rises[lowest] > self.pit:
-            return [self._pit(scan, lowest)]
+            return [self.pitfall(scan, lowest)]
         inner = np.flatnonzero(x <= self.rises * scan.radii)
         turn = first_turn(rises, int(inner[-1]), -1, scan.limits.turn) if len(inner) else None
         return [] if turn is None else [self.hole(scan, turn.top, turn.bottom)]
-
-    def _pit(self, scan: Scan, lowest: int) -> Marked:
-        """Report a hole by where it is deepest: it may have begun anywhere."""
-        line, reach, md = scan.line, self.accessible(scan.probe), in_md(scan.probe)
-        depth, wall = -float(line.rises[lowest]), float(line.walls()[lowest])
-        consequence = "can fall in and does not come out" if wall < reach else "does not get there"
-        message = (
-            f"{scan.what}: hole, the energy falls by {depth:.3g} eV at {line.x[lowest]:.2f} Å, "
-            f"more than any bond is worth, behind a wall of {wall:.3g} eV: {md} {consequence}"
-        )
-        severity: Severity = "fail" if wall < reach else "warn"
-        return self.finding(severity, message, depth, self.pit, scan.pair), float(line.x[lowest])
 
 
 #: What MD does at a jump of the energy that it crosses.
