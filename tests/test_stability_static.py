@@ -13,6 +13,7 @@ from ase.calculators.lj import LennardJones
 from ase.cluster import Octahedron
 from ase.constraints import FixAtoms
 from ase.optimize import BFGS
+from matscipy.neighbours import neighbour_list
 
 from ase_ws import CommitteeCalculator, GuardedCalculator, PotentialCalculator
 from ase_ws.data import BASE_MODEL
@@ -32,9 +33,10 @@ from ase_ws.stability.static import (
     default_static_checks,
     run_static,
 )
-from ase_ws.stability.static.probe import Conditions, Probe
+from ase_ws.stability.static.probe import Conditions, Probe, ProbeError
 from ase_ws.stability.static.quadrature import integrate
-from ase_ws.stability.static.scan import first_turn, minima
+from ase_ws.stability.static.scan import Limits, discontinuities, first_turn, follow, minima
+from ase_ws.stability.static.topology import contact_motions
 from ase_ws.testing import Curl, Harmonic
 from ase_ws.testing.bad import SpuriousMinimum
 
@@ -506,7 +508,9 @@ def test_a_bond_of_a_good_potential_is_smooth():
     assert passed(result).note == "1 bond"
     curve = result.curves[0]
     assert curve.title == "C0-C1 stretch"
-    assert curve.x[0] == pytest.approx(0.75)
+    # It ends where the energy is more than 50 eV over the start.
+    assert curve.y[0] > 50.0 > curve.y[1]
+    assert curve.x[0] > 0.4 * 1.52
     assert curve.x[-1] == pytest.approx(2.1)
     assert min(curve.y) == pytest.approx(0, abs=1e-9)
     assert curve.marks == []
@@ -534,6 +538,125 @@ def test_jumps_of_a_bond():
     failed(BondScan().run(dimer(Pairs(small))), "warned")
 
 
+def test_jumps_count_as_far_as_md_comes():
+    """The step lies at 9 eV: 40 k_B T at 2,600 K."""
+    edge = LENGTH - np.log(1.0 + np.sqrt(9.0 / DEPTH)) / STEEPNESS
+
+    def sharp(r):
+        return morse(r) + 0.1 * (r < edge)
+
+    passed(BondScan().run(dimer(Pairs(sharp))))
+    hot = Probe(dimer(Pairs(sharp)), Conditions(3500.0))
+    finding = failed(BondScan().run_probe(hot))
+    assert finding.value == pytest.approx(0.1, rel=0.05)
+    assert "MD at 3500 K" in finding.message
+
+
+def test_a_smooth_deep_hole_is_no_jump():
+    """Behind some 20 eV it warns, behind 80 eV nothing of it is seen."""
+
+    def deep(place):
+        # Begins at `place` with three derivatives of zero.
+        return lambda r: morse(r) - 4e6 * np.clip(place - r, 0.0, None) ** 4
+
+    shown = BondScan().run(dimer(Pairs(deep(0.9))))
+    finding = failed(shown, "warned")
+    assert [item.message for item in shown.findings if "jumps" in item.message] == []
+    assert "stretch of C0-C1: hole at short range" in finding.message
+    assert "out of reach of MD at 300 K" in finding.message
+    # The true wall is 21.5 eV, less what the grid leaves out.
+    assert 15.0 < finding.value < 21.6
+
+    def behind(wall):
+        edge = LENGTH - np.log(1.0 + np.sqrt(wall / DEPTH)) / STEEPNESS
+        return BondScan().run(dimer(Pairs(deep(edge))))
+
+    # Between two points of the grid, the last of which is below 50 eV.
+    assert [item.severity for item in behind(54.0).findings] == ["warn"]
+    assert "hole" in behind(54.0).findings[0].message
+    passed(behind(80.0))
+    # A slope that is as steep as it is smooth, where MD comes: 40 eV within 0.1 Å.
+    steep = dimer(Pairs(lambda r: morse(r) - 20 * (1 + np.tanh((1.35 - r) / 0.03))))
+    within = BondScan().run(steep)
+    assert "hole" in failed(within).message
+    assert not any("jumps" in item.message for item in within.findings)
+
+
+LIMITS = Limits(turn=0.02, jump_warn=1e-3, jump_fail=5e-3, kink=0.1)
+
+
+@pytest.mark.parametrize("place", [0.03, 0.05, 0.0561, 0.0707])
+def test_steps_kinks_and_steep_slopes_are_told_apart(place):
+    """By how they shrink on finer grids, wherever they lie between the points of the first."""
+    x = np.arange(-0.6, 0.7, 0.05)
+
+    def found(energy):
+        return discontinuities(energy, x, np.array([energy(t) for t in x]), LIMITS)
+
+    (step,) = found(lambda t: t**2 + 30.0 * t**3 + 0.02 * (t > place))
+    assert (step.jump, step.kink) == (pytest.approx(0.02, rel=1e-2), 0.0)
+    assert step.x == pytest.approx(place, abs=2e-3)
+    (kink,) = found(lambda t: t**2 + 2.0 * max(t - place, 0.0))
+    assert (kink.jump, kink.kink) == (0.0, pytest.approx(2.0, rel=1e-2))
+    assert kink.x == pytest.approx(place, abs=2e-3)
+    for smooth in (
+        lambda t: 200.0 * max(t - place, 0.0) ** 2,
+        lambda t: 4e3 * np.tanh((t - place) / 0.05),
+        lambda t: -4e4 * np.exp(-(((t - place) / 0.08) ** 2)),
+    ):
+        assert found(smooth) == []
+
+
+def test_lines_end_where_nothing_is_of_interest():
+    asked = []
+
+    def energy(x):
+        asked.append(x)
+        if x > 1.25:
+            raise ProbeError("no answer")
+        return 7.0 + 10.0 * x**2
+
+    line = follow(energy, 7.0, 0.0, 0.1, (-9.0, 9.0), reach=2.0, coarse=0.5, stops=(20.0, np.inf))
+    # Down: evenly to three points behind the reach at −0.5, then wider, to the first above 20 eV.
+    assert line.x[:4] == pytest.approx([-1.8, -1.3, -0.8, -0.7])
+    assert line.rises == pytest.approx(10.0 * line.x**2)
+    assert np.diff(line.x[line.even]) == pytest.approx(0.1)
+    assert line.x[line.start] == 0.0
+    assert line.walls() == pytest.approx(line.rises)
+    (refusal,) = line.refusals
+    assert refusal.x == pytest.approx(1.3)
+    assert refusal.wall == pytest.approx(10.0 * refusal.last**2)
+    assert (refusal.reason, len(asked)) == ("no answer", len(line.x))
+
+
+def refusing(below, reason="no convergence"):
+    def pair(r):
+        if reason and (r < below).any():
+            raise RuntimeError(reason)
+        return np.where(r < below, np.nan, morse(r))
+
+    return pair
+
+
+@pytest.mark.parametrize("reason", ["no convergence", ""])
+def test_no_answer_at_short_range(reason):
+    """Behind a high wall MD does not meet it."""
+    told = reason or "the energy is nan"
+    high = failed(BondScan().run(dimer(Pairs(refusing(0.87, reason)))), "warned")
+    assert "the calculator gives no answer below 0.9" in high.message
+    assert told in high.message
+    assert "out of reach of MD at 300 K" in high.message
+    assert 5.0 < high.value < 50.0
+    low = failed(BondScan().run(dimer(Pairs(refusing(1.2, reason)))))
+    assert told in low.message
+    assert "MD at 300 K can come there" in low.message
+    assert low.value < 5.0
+    # 40 k_B T are 13.8 eV at 4,000 K.
+    hot = Probe(dimer(Pairs(refusing(1.02, reason))), Conditions(4000.0))
+    failed(BondScan().run_probe(hot))
+    failed(BondScan().run(dimer(Pairs(refusing(1.02, reason)))), "warned")
+
+
 def test_a_cutoff_with_a_jump_of_its_slope():
     def kinked(size):
         return lambda r: morse(r) + size * np.clip(r - 1.8, 0, None)
@@ -559,6 +682,15 @@ def test_a_hole_inside_a_bond():
 def test_a_hole_that_no_atom_reaches_only_warns():
     result = BondScan().run(dimer(Pairs(hole(0.77, 30.0, 0.05))))
     assert failed(result, "warned").value > 5.0
+
+
+def test_a_hole_that_only_hot_md_reaches():
+    atoms = dimer(Pairs(hole(0.77, 30.0, 0.05)))
+    cold = failed(BondScan().run_probe(Probe(atoms, Conditions(1000.0))), "warned")
+    hot = failed(BondScan().run_probe(Probe(atoms, Conditions(8000.0))))
+    assert 20.0 < cold.value < 27.6
+    assert 20.0 < hot.value < 27.6
+    assert "MD at 8000 K can fall in" in hot.message
 
 
 def test_a_second_minimum_of_a_bond():
@@ -609,6 +741,60 @@ def test_contacts():
     assert "hole" in finding.message
 
 
+class RockSalt(Calculator):
+    """Born-Mayer with screened charges, and a pull between like ions below 2.2 Å."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+
+    def __init__(self, pull=0.0):
+        super().__init__()
+        self.pull = pull
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)):
+        super().calculate(atoms, list(properties), list(system_changes))
+        i, j, r = neighbour_list("ijd", atoms, 7.0)
+        charges = np.where(atoms.numbers == 11, 1.0, -1.0)
+        like = charges[i] == charges[j]
+        pair = 14.4 * charges[i] * charges[j] * np.exp(-r / 3.0) / r + 1500.0 * np.exp(-r / 0.317)
+        energy = 0.5 * np.sum(pair * (1.0 - (r / 7.0) ** 2) ** 3)
+        energy -= self.pull * np.sum(like * np.clip(2.2 - r, 0.0, None) ** 3)
+        self.results = {"energy": energy, "forces": np.zeros((len(atoms), 3))}
+
+
+@pytest.mark.parametrize("pull", [0.0, 100.0])
+def test_like_ions_of_a_crystal_are_brought_together(pull):
+    atoms = with_calculator(bulk("NaCl", "rocksalt", 5.64, cubic=True), RockSalt(pull))
+    result = ContactScan().run(atoms)
+    assert result.check.note == "1 pair"
+    assert result.curves[0].title.startswith("Cl")
+    if not pull:
+        assert passed(result)
+        return
+    finding = failed(result, "warned")
+    assert "Cl" in finding.message
+    assert "out of reach of MD" in finding.message or "does not get there" in finding.message
+    assert finding.atoms == (1, 3)
+
+
+def test_elements_without_a_bond_are_brought_together():
+    """Two bonds apart, no other contact: H..H of water by both, O..O of ozone has a bond."""
+
+    def of(name):
+        return {(m.first, m.second): m for m in contact_motions(molecule(name), 6, 4.5)}
+
+    water = of("H2O")
+    assert list(water) == [(1, 2)]
+    assert np.abs(water[1, 2].directions).sum(axis=1) == pytest.approx([0.0, 0.5, 0.5])
+    assert of("O3") == {}
+    # In a ring, by one of two nitrogens that hold no loose end.
+    atoms = molecule("C5H5N")
+    nitrogen = int(np.flatnonzero(atoms.numbers == 7)[0])
+    far = int(np.argmax(atoms.get_distances(nitrogen, range(11)) * (atoms.numbers == 6)))
+    atoms.numbers[far] = 7
+    (ring,) = (m for m in contact_motions(atoms, 9, 4.5) if {m.first, m.second} == {nitrogen, far})
+    assert np.flatnonzero(ring.directions.any(axis=1)).tolist() == [ring.second]
+
+
 def test_a_molecule_without_contacts():
     assert ContactScan().run(dimer(Pairs())).check.status == "does not apply"
 
@@ -648,6 +834,29 @@ def test_jumps_on_a_ladder():
     passed(RattleLadder().run(tetrahedron(Pairs(sharp(1e-4)))))
 
 
+def test_ladders_end_where_md_does_not_come():
+    def stiff(r):
+        return 40.0 * (r - LENGTH) ** 2
+
+    cold = RattleLadder().run(tetrahedron(Pairs(stiff)))
+    # 5 eV for four atoms; 10 k_B T of each are 13.8 eV at 4,000 K.
+    assert all(c.y[-2] <= 5.0 / 4 < c.y[-1] for c in cold.curves)
+    hot = RattleLadder().run_probe(Probe(tetrahedron(Pairs(stiff)), Conditions(4000.0)))
+    assert all(a.y[-1] < b.y[-1] for a, b in zip(cold.curves, hot.curves, strict=True))
+
+    def refusing(r):
+        if (r < 1.1).any():
+            raise RuntimeError("no convergence")
+        return stiff(r)
+
+    passed(RattleLadder().run(tetrahedron(Pairs(refusing))))
+    finding = failed(
+        RattleLadder().run_probe(Probe(tetrahedron(Pairs(refusing)), Conditions(9000.0)))
+    )
+    assert "no convergence at a displacement of" in finding.message
+    assert "MD at 9000 K can come there" in finding.message
+
+
 def test_growth_that_is_not_quadratic():
     def pointed(r):
         return 2.0 * np.abs(r - LENGTH)
@@ -670,21 +879,50 @@ def of_volume(extra):
     return copper(Changed(EMT(), change))
 
 
+def in_ensemble(check, atoms, ensemble, temperature=300.0):
+    return check.run_probe(Probe(atoms, Conditions(temperature, ensemble)))
+
+
+def test_no_answer_for_a_compressed_cell():
+    def refusing(v):
+        if v < 0.86:
+            raise RuntimeError("no convergence")
+        return 0.0
+
+    atoms = of_volume(refusing)
+    # At V/V₀ = 0.875 copper is some 0.08 eV/atom over its minimum: 10 k_B T at 93 K.
+    finding = failed(in_ensemble(VolumeCurve(), atoms, "npt"))
+    assert "no convergence at V/V₀ = 0.850" in finding.message
+    assert "MD at 300 K can come there" in finding.message
+    finding = failed(in_ensemble(VolumeCurve(), atoms, "npt", 30.0), "warned")
+    assert "out of reach of MD at 30 K" in finding.message
+    finding = failed(in_ensemble(VolumeCurve(), atoms, "nvt"), "warned")
+    assert "in NVT the volume of the cell stays" in finding.message
+
+
 def test_volume_curves():
     result = VolumeCurve().run(copper())
     assert passed(result).worst == 1
-    assert len(result.curves[0].x) == 45
+    assert len(result.curves[0].x) == 23
     second = of_volume(lambda v: -0.3 * np.exp(-(((v - 1.2) / 0.02) ** 2)))
-    finding = failed(VolumeCurve().run(second))
+    finding = failed(in_ensemble(VolumeCurve(), second, "npt"))
     assert "2 minima" in finding.message
+    assert "MD at 300 K can go there" in finding.message
+    for ensemble in ("nvt", "nve"):
+        finding = failed(in_ensemble(VolumeCurve(), second, ensemble), "warned")
+        assert f"in {ensemble.upper()} the volume of the cell stays" in finding.message
     passed(VolumeCurve().run(of_volume(lambda v: -0.003 * np.exp(-(((v - 1.2) / 0.02) ** 2)))))
     assert "no minimum" in failed(VolumeCurve().run(of_volume(lambda v: -9 * v)), "warned").message
     assert VolumeCurve().run(tetrahedron()).check.status == "does not apply"
 
 
 def test_jumps_of_the_volume_curve():
-    finding = failed(VolumeCurve().run(of_volume(lambda v: 0.02 * (v > 1.1003))))
+    sharp = of_volume(lambda v: 0.02 * (v > 1.1003))
+    finding = failed(in_ensemble(VolumeCurve(), sharp, "npt"))
     assert "jumps by 20" in finding.message
+    assert "the volume of the cell stays" in failed(VolumeCurve().run(sharp), "warned").message
+    small = of_volume(lambda v: 0.002 * (v > 1.1003))
+    assert "jumps by 2 " in failed(in_ensemble(VolumeCurve(), small, "npt"), "warned").message
     passed(VolumeCurve().run(of_volume(lambda v: 2e-4 * (v > 1.1003))))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -10,8 +10,12 @@ import numpy as np
 from ase_ws.md.observer import Finding, Severity
 from ase_ws.stability.static.probe import Probe, random_direction
 from ase_ws.stability.static.result import Curve, StaticResult
-from ase_ws.stability.static.scan import discontinuities
-from ase_ws.stability.static.smoothness import LineCheck
+from ase_ws.stability.static.scan import Line, Refusal, discontinuities, follow
+from ase_ws.stability.static.smoothness import CROSSED, LineCheck, in_md
+
+#: In k_B T per atom. A harmonic solid or molecule has 3/2 of it on average, and more than 10 with
+#: a probability of less than exp(−5.6) per atom (Chernoff's bound for a gamma distribution).
+LIKELY = 10.0
 
 
 @dataclass
@@ -19,12 +23,13 @@ class RattleLadder(LineCheck):
     """Energy along random displacements of all atoms, E(σ) − E(0), with σ growing from zero.
 
     From a minimum with Hessian H it rises, on average over directions, as ½ σ² Tr H, and stays
-    above zero. Energies below the start mean a hole or a spurious minimum close by.
+    above zero. Energies below the start mean a hole or a spurious minimum close by. A ladder ends
+    where MD does not come: `LIKELY` k_B T per atom over the start, and no less than `wall`.
 
     Attributes
     ----------
     largest, spacing : float
-        Of σ, the root mean square of a displacement component, in Å. Defaults 0.3 and 0.01;
+        Of σ, the root mean square of a displacement component, in Å. Defaults 0.3 and 0.015;
         0.3 Å is three times the amplitude of a thermal vibration at 1,000 K.
     seeds : int
         Directions.
@@ -40,7 +45,7 @@ class RattleLadder(LineCheck):
     """
 
     largest: float = 0.3
-    spacing: float = 0.01
+    spacing: float = 0.015
     seeds: int = 4
     warn_at: float = 1e-3
     fail_at: float = 1e-2
@@ -61,16 +66,15 @@ class RattleLadder(LineCheck):
     def judge(self, probe: Probe) -> StaticResult:
         """Climb each ladder."""
         rng, n_atoms = np.random.default_rng(11), len(probe.atoms)
-        sigmas = np.arange(0.0, self.largest + 0.5 * self.spacing, self.spacing)
         findings, curves, deepest = [], [], 0.0
         relaxed = probe.is_relaxed(self.relaxed)
         for seed in range(self.seeds):
             # √3 turns a length per atom into that of a component.
             direction = np.sqrt(3.0) * random_direction(rng, n_atoms)
-            energies = np.array([self._energy(probe, direction, s) for s in sigmas])
-            rise = (energies - probe.start_energy) / n_atoms
-            jumps, marks = self._jumps(probe, direction, sigmas, energies, seed)
-            findings += jumps
+            line = self._ladder(probe, direction)
+            sigmas, rise = line.x, line.rises / n_atoms
+            jumps, marks = self._jumps(probe, direction, line, seed)
+            findings += jumps + [self._refused(probe, seed, end) for end in line.refusals]
             if relaxed:
                 lowest = int(np.argmin(rise))
                 deepest = max(deepest, -float(rise[lowest]))
@@ -98,33 +102,50 @@ class RattleLadder(LineCheck):
         )
         return self.result(None, findings, curves, note=note)
 
+    def accessible(self, probe: Probe) -> float:
+        """How high over the start MD can come, in eV: all atoms move."""
+        likely = LIKELY * probe.conditions.thermal_energy * len(probe.atoms)
+        return max(super().accessible(probe), likely)
+
     @staticmethod
     def _energy(probe: Probe, direction: np.ndarray, sigma: float) -> float:
         return probe.energy(probe.atoms.positions + sigma * direction)
 
+    def _ladder(self, probe: Probe, direction: np.ndarray) -> Line:
+        return follow(
+            lambda sigma: self._energy(probe, direction, sigma),
+            probe.start_energy,
+            0.0,
+            self.spacing,
+            (0.0, self.largest),
+            stops=(np.inf, self.accessible(probe)),
+        )
+
+    def _refused(self, probe: Probe, seed: int, refusal: Refusal) -> Finding:
+        # The ladder ends where MD does: it can come to whatever was tried.
+        message = (
+            f"rattle {seed}: {refusal.reason} at a displacement of {refusal.x:.2f} Å, "
+            f"{refusal.rise:.2g} eV over the start before: {in_md(probe)} can come there and stops"
+        )
+        return self.finding("fail", message, refusal.wall, self.accessible(probe))
+
     def _jumps(
-        self,
-        probe: Probe,
-        direction: np.ndarray,
-        sigmas: np.ndarray,
-        energies: np.ndarray,
-        seed: int,
+        self, probe: Probe, direction: np.ndarray, line: Line, seed: int
     ) -> tuple[list[Finding], list[float]]:
-        limits = self.limits(probe)
-        scale = float(np.linalg.norm(direction))
+        # Steps of the force along all coordinates at once say little.
+        limits = replace(self.limits(probe), kink=np.inf)
 
         def energy(sigma: float) -> float:
             return self._energy(probe, direction, sigma)
 
         findings, marks = [], []
-        for spot in discontinuities(energy, sigmas, energies, limits, scale):
-            if spot.jump <= limits.jump_warn:
-                continue  # steps of the force along all coordinates at once say little
+        within = line.walls() <= self.accessible(probe)
+        for spot in discontinuities(energy, line.x, line.rises, limits, within=within):
             severity: Severity = "warn" if spot.jump <= limits.jump_fail else "fail"
             limit = limits.jump_warn if severity == "warn" else limits.jump_fail
             message = (
                 f"rattle {seed}: the energy jumps by {1e3 * spot.jump:.3g} meV at a displacement "
-                f"of {spot.x:.3f} Å"
+                f"of {spot.x:.3f} Å: {in_md(probe)} {CROSSED}"
             )
             findings.append(self.finding(severity, message, spot.jump, limit))
             marks.append(spot.x)
@@ -139,7 +160,8 @@ class RattleLadder(LineCheck):
         severity: Severity = "warn" if depth <= self.fail_at + spare else "fail"
         message = (
             f"random displacements of {sigmas[lowest]:.2f} Å lower the energy by {depth:.3g} "
-            "eV/atom: the relaxed start is no minimum, or there is a hole beside it"
+            f"eV/atom: the relaxed start is no minimum, or there is a hole beside it into which "
+            f"{in_md(probe)} can fall"
         )
         limit = self.warn_at if severity == "warn" else self.fail_at
         return [self.finding(severity, message, depth, limit)]
@@ -157,6 +179,7 @@ class RattleLadder(LineCheck):
             return []
         message = (
             f"rattle {seed}: the energy does not grow as the square of small displacements "
-            f"({1e3 * even[0]:.3g} meV at 0.01 Å, {1e3 * even[1]:.3g} meV at 0.02 Å)"
+            f"({1e3 * even[0]:.3g} meV at 0.01 Å, {1e3 * even[1]:.3g} meV at 0.02 Å): vibrations "
+            f"of {in_md(probe)} are not those of a minimum"
         )
         return [self.finding("warn", message, exponent, 2.0)]

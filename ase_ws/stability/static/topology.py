@@ -73,35 +73,47 @@ def contact_motions(atoms: Atoms, most: int, reach: float) -> list[Motion]:
     """One contact without a bond, the closest, of each pair of elements; at most so many.
 
     Between two molecules, the smaller one moves as a whole. Within one, at least three bonds
-    apart, the ends that hang on one bond move; pairs without such ends are left out, as are
-    those of networks.
+    apart, the ends that hang on one bond move. Two elements that are joined by no bond and have
+    no such contact are brought together all the same, in crystals, rings and around one atom:
+    their loose ends move, else one atom alone.
     """
     first, second, distance, vectors = _near(atoms, reach)
     if len(first) == 0:
         return []
-    n_atoms = len(atoms)
-    graph = _graph(n_atoms, *_near(atoms, BONDED)[:2])
+    bonds = _near(atoms, BONDED)[:2]
+    graph = _graph(len(atoms), *bonds)
     _, molecule = connected_components(graph, directed=False)
     degree = np.diff(graph.indptr)
     apart = molecule[first] != molecule[second]
+    bonded = graph[first, second].A1 > 0
     # One bond apart, or two.
     close = (graph + graph @ graph)[first, second].A1 > 0
     loose = (degree[first] == 1) | (degree[second] == 1)
-    usable = np.flatnonzero(apart | (~close & loose))
+    free = apart | (~close & loose)
+    joined = {*_kinds(atoms, *bonds), *_kinds(atoms, first[free], second[free])}
+    alone = np.array([kind not in joined for kind in _kinds(atoms, first, second)])
+    usable = np.flatnonzero(free | (~bonded & alone))
     motions = []
     chosen = _shortest_of_each(atoms, first[usable], second[usable], distance[usable], most)
     for k in usable[chosen]:
         pair = int(first[k]), int(second[k])
+        ends = [(s, i) for s, i in zip((-1.0, 1.0), pair, strict=True) if degree[i] == 1]
         if apart[k]:
             sizes = [int((molecule == molecule[i]).sum()) for i in pair]
             side = 1.0 if sizes[1] <= sizes[0] else -1.0
             mover = pair[1] if side > 0 else pair[0]
             moves = {side: np.flatnonzero(molecule == molecule[mover])}
         else:
-            ends = [(s, i) for s, i in zip((-1.0, 1.0), pair, strict=True) if degree[i] == 1]
+            ends = ends or [(1.0, pair[1])]
             moves = {s / len(ends): np.array([i]) for s, i in ends}
         motions.append(_motion(atoms, pair, vectors[k], moves, bool(apart[k])))
     return motions
+
+
+def _kinds(atoms: Atoms, first: np.ndarray, second: np.ndarray) -> list[tuple[int, int]]:
+    """Atomic numbers of each pair, the lower one first."""
+    numbers = np.sort([atoms.numbers[first], atoms.numbers[second]], axis=0)
+    return [(int(low), int(high)) for low, high in numbers.T]
 
 
 def _near(atoms: Atoms, factor: float):
@@ -124,10 +136,10 @@ def _shortest_of_each(
     atoms: Atoms, first: np.ndarray, second: np.ndarray, distance: np.ndarray, most: int
 ) -> list[int]:
     chosen: dict[tuple[int, int], int] = {}
+    kinds = _kinds(atoms, first, second)
     # Rounded, so that equal bonds are taken in the order of their atoms.
     for k in np.lexsort((second, first, np.round(distance, 6))):
-        numbers = sorted((int(atoms.numbers[first[k]]), int(atoms.numbers[second[k]])))
-        chosen.setdefault((numbers[0], numbers[1]), int(k))
+        chosen.setdefault(kinds[k], int(k))
     return list(chosen.values())[:most]
 
 

@@ -7,22 +7,27 @@ from typing import ClassVar
 
 import numpy as np
 
-from ase_ws.md.observer import Severity
+from ase_ws.md.observer import Finding, Severity
 from ase_ws.stability.static.probe import Probe
+from ase_ws.stability.static.rattle import LIKELY
 from ase_ws.stability.static.result import Curve, StaticCheck, StaticResult
-from ase_ws.stability.static.scan import Limits, discontinuities, minima
+from ase_ws.stability.static.scan import Limits, Refusal, discontinuities, follow, minima
+from ase_ws.stability.static.smoothness import CROSSED, in_md
 
 
 @dataclass
 class VolumeCurve(StaticCheck):
     """Energy per atom against V/V₀, cell and atoms scaled together: one minimum, no jump.
 
+    Fails in NPT only: no other MD changes the volume, and then it warns.
+
     Attributes
     ----------
-    smallest, largest : float
-        Of V/V₀. Defaults 0.75 and 1.3, 20 GPa to some −10 GPa for most solids. Fails with more
-        than one minimum in it (design, section 7), warns with none.
-    points : int
+    smallest, largest, spacing : float
+        Of V/V₀. Defaults 0.75 and 1.3, 20 GPa to some −10 GPa for most solids, and 0.025: the
+        curves are so smooth that a step of `jump_warn` stands out. Fails with more than one
+        minimum in it (design, section 7), warns with none. Fails where the calculator gives no
+        answer less than `LIKELY` k_B T per atom over the start, warns behind that.
     turn : float
         In eV/atom. Minima less deep are overlooked. Default 5e-3.
     jump_warn, jump_fail : float
@@ -32,7 +37,7 @@ class VolumeCurve(StaticCheck):
 
     smallest: float = 0.75
     largest: float = 1.3
-    points: int = 45
+    spacing: float = 0.025
     turn: float = 5e-3
     jump_warn: float = 1e-3
     jump_fail: float = 5e-3
@@ -40,7 +45,7 @@ class VolumeCurve(StaticCheck):
     name: ClassVar[str] = "volume_curve"
     definition: ClassVar[str] = (
         "minima of the energy for V/V₀ from 0.75 to 1.3, fails with more than one, warns with "
-        "none; fails at a jump above 5 meV/atom"
+        "none; fails at a jump above 5 meV/atom; in MD other than NPT it warns only"
     )
     unit: ClassVar[str] = "minima"
 
@@ -64,17 +69,27 @@ class VolumeCurve(StaticCheck):
             jump_warn=max(self.jump_warn, 20.0 * noise),
             jump_fail=max(self.jump_fail, 20.0 * noise),
             kink=np.inf,
-            reach=np.inf,
         )
-        ratios = np.linspace(self.smallest, self.largest, self.points)
-        energies = np.array([energy(float(ratio)) for ratio in ratios])
+        line = follow(
+            energy,
+            probe.start_energy / len(probe.atoms),
+            1.0,
+            self.spacing,
+            (self.smallest, self.largest),
+        )
+        ratios, energies = line.x, line.rises
+        moves = probe.conditions.ensemble == "npt"
+        worst: Severity = "fail" if moves else "warn"
         lows = minima(energies, limits.turn)
         findings, marks = [], []
         inside = [k for k in lows if 0 < k < len(ratios) - 1]
         if len(lows) > 1:
             places = ", ".join(f"{ratios[k]:.2f}" for k in lows)
-            message = f"the energy has {len(lows)} minima against the volume, at V/V₀ = {places}"
-            findings.append(self.finding("fail", message, len(lows), 1))
+            message = (
+                f"the energy has {len(lows)} minima against the volume, at V/V₀ = {places}: "
+                + (f"the cell of {in_md(probe)} can go there" if moves else _fixed(probe))
+            )
+            findings.append(self.finding(worst, message, len(lows), 1))
             nearest = min(lows, key=lambda k: abs(ratios[k] - 1.0))
             marks += [float(ratios[k]) for k in lows if k != nearest]
         elif not inside:
@@ -84,11 +99,17 @@ class VolumeCurve(StaticCheck):
             )
             findings.append(self.finding("warn", message, 0, 1))
         for spot in discontinuities(energy, ratios, energies, limits):
-            severity: Severity = "warn" if spot.jump <= limits.jump_fail else "fail"
-            limit = limits.jump_warn if severity == "warn" else limits.jump_fail
-            message = f"the energy jumps by {1e3 * spot.jump:.3g} meV/atom at V/V₀ = {spot.x:.3f}"
+            large = not spot.jump <= limits.jump_fail
+            severity: Severity = worst if large else "warn"
+            limit = limits.jump_fail if large else limits.jump_warn
+            message = (
+                f"the energy jumps by {1e3 * spot.jump:.3g} meV/atom at V/V₀ = {spot.x:.3f}: "
+                + (f"{in_md(probe)} {CROSSED}" if moves else _fixed(probe))
+            )
             findings.append(self.finding(severity, message, spot.jump, limit))
             marks.append(spot.x)
+        findings += [self._refused(probe, refusal) for refusal in line.refusals]
+        marks += [refusal.last for refusal in line.refusals]
         curve = Curve(
             "energy against volume",
             "V/V₀",
@@ -98,3 +119,24 @@ class VolumeCurve(StaticCheck):
             marks,
         )
         return self.result(float(len(lows)), findings, [curve], fail_at=1.0)
+
+    def _refused(self, probe: Probe, refusal: Refusal) -> Finding:
+        likely = LIKELY * probe.conditions.thermal_energy
+        where = f"V/V₀ = {refusal.x:.3f}, {refusal.wall:.2g} eV/atom over the start before"
+        if not refusal.wall < likely:
+            message = (
+                f"the calculator gives no answer at {where} ({refusal.reason}): out of reach of "
+                f"{in_md(probe)}, not followed further"
+            )
+            return self.finding("warn", message, refusal.wall, likely)
+        if probe.conditions.ensemble != "npt":
+            return self.finding(
+                "warn", f"{refusal.reason} at {where}: {_fixed(probe)}", refusal.wall, likely
+            )
+        message = f"{refusal.reason} at {where}: {in_md(probe)} can come there and stops"
+        return self.finding("fail", message, refusal.wall, likely)
+
+
+def _fixed(probe: Probe) -> str:
+    ensemble = probe.conditions.ensemble.upper()
+    return f"in {ensemble} the volume of the cell stays, {in_md(probe)} in NPT would meet it"
