@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
 
+import numpy as np
 from ase import Atoms
 
-from ase_ws.calculators.guarded import GuardedCalculator
 from ase_ws.errors import UserError
+from ase_ws.stability.answers import STATE, Judged, MachineError, lost, unguarded
 from ase_ws.stability.float64 import raised_precision
+from ase_ws.stability.home import Home
 from ase_ws.stability.static.derivatives import ForcesFD, StressFD
 from ase_ws.stability.static.invariances import Extensivity, Invariances
 from ase_ws.stability.static.jacobian import JacobianSymmetry
 from ase_ws.stability.static.precision import Precision
-from ase_ws.stability.static.probe import Conditions, Probe
+from ase_ws.stability.static.probe import Conditions, Probe, ProbeError
 from ase_ws.stability.static.rattle import RattleLadder
 from ase_ws.stability.static.repeat import Repeatable
 from ase_ws.stability.static.result import StaticCheck, StaticResult
-from ase_ws.stability.static.smoothness import BondScan, ContactScan
+from ase_ws.stability.static.smoothness import BondScan, ContactScan, LineCheck
 from ase_ws.stability.static.volume import VolumeCurve
+
+#: Checks that go where no MD goes: what they leave behind in a calculator is their doing.
+EXTREME = (LineCheck, VolumeCurve)
+#: Note on the checks that come after the calculator has lost the start.
+LOST = "the calculator had lost the start"
+#: Points on the way to a structure that has no answer, and how often a last step is cut again.
+_POINTS, _CUTS = 20, 2
 
 
 def default_static_checks() -> list[StaticCheck]:
@@ -37,13 +46,6 @@ def default_static_checks() -> list[StaticCheck]:
         VolumeCurve(),
         Precision(),
     ]
-
-
-def unguarded(calculator: Any) -> Any:
-    """Give the calculator behind its guards, which raise where a check wants to go."""
-    while isinstance(calculator, GuardedCalculator):
-        calculator = calculator.calculator
-    return calculator
 
 
 def run_static(
@@ -90,12 +92,82 @@ def run_static(
     for check in chosen:
         if isinstance(check, Precision):
             check.original = None if raised is None else calculator
+    home = start.calc.home if raised is None and isinstance(start.calc, Judged) else None
     # One probe, so that the noise of the calculator is measured once.
     probe, results = Probe(start, conditions), []
     for k, check in enumerate(chosen):
         if progress is not None:
             progress(k, len(chosen), check.name)
-        results.append(check.run_probe(probe))
+        results.append(_run(check, probe, home))
+        if any(item.check == STATE for item in results[-1].findings):
+            # What a calculator says that does not find back is not worth asking for.
+            results += [c.without_value("not judged", LOST) for c in chosen[k + 1 :]]
+            break
     if progress is not None:
         progress(len(chosen), len(chosen), "done")
     return results
+
+
+def _run(check: StaticCheck, probe: Probe, home: Home | None) -> StaticResult:
+    """Run a check; what it does to the state of a calculator is not held against the potential."""
+    if home is None or not isinstance(check, EXTREME):
+        return check.run_probe(probe)
+    try:
+        result = check.run_probe(probe)
+        spoiled = home.back(check.name)
+        refused = _refused(result, probe)
+        if isinstance(check, BondScan | ContactScan) and refused is not None:
+            height = _wall(probe, refused, check.wall)
+            spoiled |= home.back(check.name)
+            if height is not None:
+                return _behind(result, height)
+        if spoiled:
+            # Once more, and each structure reached from the start.
+            home.wary = True
+            result = check.run_probe(probe)
+            home.back(check.name)
+        return result
+    except MachineError as error:
+        return replace(check.without_value("not judged", str(error)), findings=[lost(error)])
+    finally:
+        home.wary = False
+
+
+def _refused(result: StaticResult, probe: Probe) -> Atoms | None:
+    """Give the structure that ended the check, where the calculator gave no answer for it."""
+    calculator = probe.calculator
+    return calculator.refused if result.check.note == calculator.told else None
+
+
+def _behind(result: StaticResult, height: float) -> StaticResult:
+    """Warn of what no MD meets: there is no answer, but only up a wall."""
+    note = f"{result.check.note}, where the energy has risen by {height:.2g} eV: not judged there"
+    findings = [
+        replace(item, severity="warn", message=f"{result.check.name}: {note}")
+        for item in result.findings
+    ]
+    return replace(
+        result, check=replace(result.check, status="warned", note=note), findings=findings
+    )
+
+
+def _wall(probe: Probe, refused: Atoms, wall: float) -> float | None:
+    """Rise of the energy in eV on the straight way to a structure without an answer.
+
+    None where there is none before the rise is a `wall`, or where all have an answer.
+    """
+    begin, way = probe.atoms.positions, refused.positions - probe.atoms.positions
+    inner, outer = 0.0, 1.0
+    for _ in range(1 + _CUTS):
+        for part in np.linspace(inner, outer, _POINTS + 1)[1:]:
+            try:
+                height = probe.energy(begin + part * way) - probe.start_energy
+            except ProbeError:
+                outer = part
+                break
+            if height >= wall:
+                return height
+            inner = part
+        else:
+            return None
+    return None
