@@ -26,8 +26,8 @@ from ase_ws.stability.answers import Judged, LostStart, MachineError, PotentialE
 #: Most that the energy of the start may change, in eV, as for `Repeatable`, and the spacings of
 #: float32 numbers that it may change by.
 TOLERANCE, SPACINGS = 1e-3, 4.0
-#: Displacement in Å of the ordinary structures that a new calculator is tried with.
-_AWAY = 0.01
+#: Displacement in Å of the ordinary structures that a new calculator is tried with, as `Probe`'s.
+_AWAY = 0.05
 
 #: What is put back.
 _SEEN = ("results", "atoms", "parameters")
@@ -67,7 +67,7 @@ class Home:
         that were answered; for more atoms than the start has, longer by the cube of their number,
         as diagonalisation takes. Defaults 60 s and 100.
     most_tries : int
-        Questions that a new calculator is tried with; more are too dear. Default 2000.
+        A new calculator is tried with no more questions than this. Default 2000.
     """
 
     patience: float = 60.0
@@ -78,7 +78,7 @@ class Home:
         self.judged = Judged(calculator, self)
         self._inner = unguarded(calculator)
         self._makers = _makers(self._inner)
-        self.questions = self.at_home = 0
+        self.questions = self.at_home = self._asked = self._borne = 0
         self.worn = self.lost = self.wary = self._busy = False
         self._last: np.ndarray | None = None
         self._slowest, self._n_atoms = 0.0, 1
@@ -132,6 +132,7 @@ class Home:
             self.back("a static check")
         if self._last is None or not np.array_equal(self._last, atoms.positions):
             self.questions += 1
+            self._asked += 1
             self._last = atoms.positions.copy()
 
     def limit(self, n_atoms: int) -> float | None:
@@ -180,6 +181,7 @@ class Home:
         """Change of the energy of the start in eV; infinite where there is none."""
         assert self._here is not None
         self.at_home += 1
+        self._asked += 1
         probe = self._here.copy()
         probe.calc = self.judged if calculator is None else calculator
         try:
@@ -213,6 +215,7 @@ class Home:
                     helps = self._is_home(self._off())
                     self.worn = helps and not self._bears(make())
                     if helps and not self.worn:
+                        self._asked = 0
                         return True
                 except BaseException:
                     _swap(self._inner, fresh)
@@ -225,18 +228,24 @@ class Home:
     def _bears(self, fresh: Any) -> bool:
         """Whether a new calculator bears as many questions as the old one was asked."""
         assert self._here is not None
-        if self.questions > self.most_tries:
-            raise MachineError("too many questions to ask all of them again")
+        asked = min(self._asked, self.most_tries)
+        if asked <= self._borne:
+            return True
         judged, rng = Judged(fresh, self), np.random.default_rng(3)
-        for _ in range(self.questions):
-            probe = self._here.copy()
-            probe.positions += rng.normal(0.0, _AWAY, probe.positions.shape)
-            probe.calc = judged
-            try:
-                potential_energy(probe)
-            except PotentialError:
-                return False
-        return self._is_home(self._off(judged))
+        probe = self._here.copy()
+        probe.calc = judged
+        aways = rng.normal(0.0, _AWAY, (max(1, asked), *probe.positions.shape))
+        try:
+            energies = []
+            # The first one again at the end: answers that are always the same are none.
+            for away in (*aways, aways[0]):
+                probe.positions = self._here.positions + away
+                energies.append(potential_energy(probe))
+        except PotentialError:
+            return False
+        self._borne = asked
+        same = self._is_home(abs(energies[-1] - energies[0]))
+        return same and self._is_home(self._off(judged))
 
 
 def _makers(calculator: Any) -> list[Callable[[], Any]]:

@@ -112,20 +112,22 @@ def _run(check: StaticCheck, probe: Probe, home: Home | None) -> StaticResult:
     """Run a check; what it does to the state of a calculator is not held against the potential."""
     if home is None or not isinstance(check, EXTREME):
         return check.run_probe(probe)
+    result = check.without_value("not judged", LOST)
     try:
-        result = check.run_probe(probe)
-        spoiled = home.back(check.name)
-        refused = _refused(result, probe)
-        if isinstance(check, BondScan | ContactScan) and refused is not None:
-            height = _wall(probe, refused, check.wall)
-            spoiled |= home.back(check.name)
-            if height is not None:
-                return _behind(result, height)
-        if spoiled:
-            # Once more, and each structure reached from the start.
-            home.wary = True
+        # The second time each structure is reached from the start.
+        for home.wary in (False, True):
             result = check.run_probe(probe)
-            home.back(check.name)
+            spoiled = home.back(check.name)
+            refused = _refused(result, probe)
+            if isinstance(check, LineCheck) and refused is not None:
+                # Where all atoms move, what heat gives to each adds up.
+                moving = len(probe.atoms) if isinstance(check, RattleLadder) else 1
+                height = _wall(probe, refused, moving * check.wall)
+                spoiled |= home.back(check.name)
+                if height is not None:
+                    return _behind(result, height)
+            if not spoiled:
+                break
         return result
     except MachineError as error:
         return replace(check.without_value("not judged", str(error)), findings=[lost(error)])
