@@ -78,7 +78,8 @@ def test_the_count_of_each_check_is_known_beforehand(make):
     real = np.diff(begun)
     assert sum(real) > 300
     for check, guess, count in zip(checks, expected, real, strict=True):
-        assert count / 1.5 <= guess <= count * 1.5, (check.name, guess, count)
+        assert count / 2.0 <= guess <= count * 2.0, (check.name, guess, count)
+    assert sum(real) / 1.3 <= sum(expected) <= 1.3 * sum(real)
 
 
 def test_counting_beforehand_asks_no_potential():
@@ -90,9 +91,9 @@ def test_counting_beforehand_asks_no_potential():
 
     checks = default_static_checks()
     table = dict(zip([c.name for c in checks], costs(copper(Silent()), checks, None), strict=True))
-    assert table["forces_fd"] > 50
+    assert table["work"] > 50
     # A calculator without stress is not asked for it.
-    assert table["stress_fd"] == 0
+    assert table["stress_work"] == 0
 
 
 def test_progress_moves_at_every_evaluation_and_never_back_before_md():
@@ -312,7 +313,7 @@ def test_the_terminal_says_how_long_and_what_not(cli, files):
 @pytest.fixture(scope="module")
 def curled():
     return check_stability(
-        copper(Curl(EMT(), axis=(0.0, 0.0, 2e-4))), temperature=300.0, ps=0.2, replicas=2,
+        copper(Curl(EMT(), axis=(0.0, 0.0, 5e-3))), temperature=300.0, ps=0.2, replicas=2,
         timestep=2.0,
     )  # fmt: skip
 
@@ -320,13 +321,13 @@ def curled():
 def test_a_look_before_md_is_said_to_have_decided(curled):
     assert curled.verdict == "unstable"
     assert curled.failed_replicas == 0
-    assert curled.reason.startswith("before MD, forces_fd: the forces are not the gradient")
+    assert curled.reason.startswith("before MD, work: the forces are not the gradient")
     assert curled.reason.endswith("; the 2 runs of MD met no failure (0.4 ps)")
     assert "do not take it back" in curled.meaning
     first, second, *_ = curled.summary().splitlines()
     assert first == f"unstable: {curled.reason}"
     assert second == curled.meaning
-    assert "forces_fd at 0" not in curled.summary()
+    assert "work at 0" not in curled.summary()
 
 
 def test_the_page_says_so_too(curled):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import CalculatorSetupError, all_changes
+from ase.calculators.calculator import BaseCalculator, CalculatorSetupError, all_changes
 
 from ase_ws.calculators.potential import PotentialCalculator, results_of
 from ase_ws.calculators.strict import StrictCalculator
@@ -80,6 +80,12 @@ class CommitteeCalculator(StrictCalculator):
         super().__init__(unknown)
         if isinstance(members, str | os.PathLike) or len(members) < 2:
             raise CalculatorSetupError("a committee needs at least two members: give a list")
+        for number, member in enumerate(members):
+            if isinstance(member, BaseCalculator):
+                raise CalculatorSetupError(
+                    f"member {number} is a {type(member).__name__}, an ASE calculator: a committee "
+                    "takes model files or potentials (of a PotentialCalculator, its `potential`)"
+                )
         heads = [head] * len(members) if head is None or isinstance(head, str) else list(head)
         if len(heads) != len(members):
             raise CalculatorSetupError(f"{len(heads)} heads for {len(members)} members")

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
 from torch import Tensor
 
 from ase_ws.calculators import PotentialCalculator
@@ -265,6 +266,11 @@ def _calculator(
 ) -> PotentialCalculator:
     if isinstance(calculator, PotentialCalculator):
         return calculator
+    if isinstance(calculator, BaseCalculator):
+        raise UserError(
+            f"replicas run in one batch, which {type(calculator).__name__} cannot: give a "
+            "PotentialCalculator or a Potential, or use run_md, once for each seed"
+        )
     return PotentialCalculator(calculator)
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
 
+from ase_ws.calculators.guarded import GuardedCalculator
 from ase_ws.errors import UserError
 from ase_ws.md.evaluation import Evaluation, describe, potential_energy, stored
 from ase_ws.md.observer import Finding
+from ase_ws.stability.alarm import TooLongError, within
+
+if TYPE_CHECKING:
+    from ase_ws.stability.home import Home
 
 #: What says nothing about the potential: a full disk, a lost program, a broken pipe.
 _THE_MACHINES = (OSError, EOFError)
@@ -31,13 +37,31 @@ class MachineError(OSError):
     """The machine has failed while the potential was asked; the text says how."""
 
 
-#: Name of the finding that says so.
-MACHINE = "machine"
+class LostStart(MachineError):  # noqa: N818 - no error of the machine, but handled as one
+    """The calculator does not say of the start what it said at first; the text says since when."""
+
+
+#: Names of the findings that say so: each leaves open what was still to be done.
+MACHINE, STATE = "machine", "state"
 
 
 def lost(error: MachineError) -> Finding:
     """Say that the machine has failed: the potential is neither safe nor bad for that."""
+    if isinstance(error, LostStart):
+        return Finding(STATE, "warn", str(error))
     return Finding(MACHINE, "warn", f"{error}: nothing is known of what was still to be done")
+
+
+def unguarded(calculator: Any) -> Any:
+    """Give the calculator behind its guards, which raise where a check wants to go.
+
+    One that is judged stays so.
+    """
+    if isinstance(calculator, Judged):
+        return Judged(unguarded(calculator.calculator), calculator.home)
+    while isinstance(calculator, GuardedCalculator):
+        calculator = calculator.calculator
+    return calculator
 
 
 @contextmanager
@@ -75,7 +99,9 @@ class Judged(BaseCalculator):
     Parameters
     ----------
     calculator : ASE calculator
-        One that is judged already is taken as it is.
+        One that is judged already is taken as it is, with its home.
+    home : Home, optional
+        Brings it back after what may have upset it, and limits how long it may take.
 
     Attributes
     ----------
@@ -83,8 +109,10 @@ class Judged(BaseCalculator):
         What was wrong last.
     """
 
-    def __init__(self, calculator: BaseCalculator):
-        self.calculator = calculator.calculator if isinstance(calculator, Judged) else calculator
+    def __init__(self, calculator: BaseCalculator, home: Home | None = None):
+        if isinstance(calculator, Judged):
+            calculator, home = calculator.calculator, home or calculator.home
+        self.calculator, self.home = calculator, home
         self.told = ""
 
     @classmethod
@@ -140,10 +168,12 @@ class Judged(BaseCalculator):
             return found._replace(energy=_checked("energy", found.energy, len(found.forces)))
 
     def _ask(self, name: str, atoms: Atoms | None, method: str, *args: Any, **kwargs: Any) -> Any:
+        if self.home is not None and atoms is not None:
+            self.home.before(atoms)
         before = None if atoms is None else _held(atoms)
         with self._telling():
             try:
-                answer = getattr(self.calculator, method)(*args, **kwargs)
+                answer = self._in_time(getattr(self.calculator, method), atoms, *args, **kwargs)
             except PropertyNotImplementedError as error:
                 if name not in ("energy", "forces") or kwargs:
                     raise
@@ -154,6 +184,20 @@ class Judged(BaseCalculator):
                 return answer
             _require_same(atoms, before)
             return _checked(name, answer, len(atoms))
+
+    def _in_time(
+        self, method: Callable[..., Any], atoms: Atoms | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        if self.home is None or atoms is None:
+            return method(*args, **kwargs)
+        started = time.perf_counter()
+        try:
+            with within(self.home.limit(len(atoms))):
+                answer = method(*args, **kwargs)
+        except TooLongError as error:
+            raise PotentialError(f"the calculator gave {error}") from error
+        self.home.took(time.perf_counter() - started)
+        return answer
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -209,20 +253,46 @@ def require_answer(atoms: Atoms, *, stress: bool = False) -> None:
         the checks to find.
     """
     probe = atoms.copy()
-    probe.calc = Judged.of(atoms)
+    probe.calc = judged = Judged.of(atoms)
     try:
-        # Overflows and NaN are left to the checks, with or without NumPy's warnings as errors.
-        with np.errstate(all="ignore"):
-            potential_energy(probe)
-            probe.get_forces()
-            if stress:
-                probe.get_stress()
+        _ask_all(probe, stress)
     except (PotentialError, MachineError, PropertyNotImplementedError) as error:
         if isinstance(error.__cause__, UserError):
             # It says what to do already.
             raise error.__cause__ from None
         wanted = "energy, forces and stress" if stress else "energy and forces"
+        remedy = "use one that knows these elements and properties"
+        if not isinstance(error, MachineError) and _answers_in_a_box(probe, stress):
+            remedy = (
+                "it does with a periodic cell around it, which it seems to need: "
+                "atoms.center(vacuum=10); atoms.pbc = True"
+            )
         raise UserError(
-            f"the calculator cannot give {wanted} of the starting structure ({error}): use one "
-            "that knows these elements and properties"
+            f"the calculator cannot give {wanted} of the starting structure ({error}): {remedy}"
         ) from error
+    if judged.home is not None:
+        judged.home.settle(probe)
+
+
+def _ask_all(atoms: Atoms, stress: bool) -> None:
+    # Overflows and NaN are left to the checks, with or without NumPy's warnings as errors.
+    with np.errstate(all="ignore"):
+        potential_energy(atoms)
+        atoms.get_forces()
+        if stress:
+            atoms.get_stress()
+
+
+def _answers_in_a_box(atoms: Atoms, stress: bool) -> bool:
+    """Whether a calculator that fails without a periodic cell answers with one."""
+    if atoms.pbc.any():
+        return False
+    boxed = atoms.copy()
+    boxed.center(vacuum=10.0)
+    boxed.pbc = True
+    boxed.calc = atoms.calc
+    try:
+        _ask_all(boxed, stress)
+    except (PotentialError, MachineError, PropertyNotImplementedError):
+        return False
+    return True

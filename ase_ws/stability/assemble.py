@@ -10,6 +10,7 @@ from typing import Any
 from ase import Atoms
 
 from ase_ws._version import __version__
+from ase_ws.stability.answers import Judged
 from ase_ws.stability.blame import Blame
 from ase_ws.stability.bonds import histograms
 from ase_ws.stability.calibrate import Calibration
@@ -59,7 +60,8 @@ def assemble(
     warnings = preparation.warnings + [item for run in replicas for item in run.warnings]
     checks = merge_checks([preparation.checks, *(run.checks for run in replicas)])
     verdict, reason = decide(failures, warnings, checks, replicas, plan.min_ps, preparation.static)
-    kind = type(given.calc).__name__
+    judged = given.calc
+    kind = type(judged.calculator if isinstance(judged, Judged) else judged).__name__
     return StabilityReport(
         verdict=verdict,
         reason=reason,

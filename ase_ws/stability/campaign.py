@@ -25,6 +25,7 @@ from ase_ws.stability.calibrate import Calibration
 from ase_ws.stability.candidates import Candidates
 from ase_ws.stability.check import Check
 from ase_ws.stability.geometry import Topology
+from ase_ws.stability.home import as_found
 from ase_ws.stability.plan import Plan, make_plan, require_positive, require_whole
 from ase_ws.stability.prepare import Preparation, prepare
 from ase_ws.stability.rdf import RDFReference
@@ -34,6 +35,7 @@ from ase_ws.stability.stages import BeforeMD, Clock
 from ase_ws.stability.watchers import watchers
 
 
+@as_found
 def check_stability(
     atoms: Atoms,
     calculator: BaseCalculator | None = None,

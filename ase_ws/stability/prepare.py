@@ -11,13 +11,12 @@ from ase import Atoms
 
 from ase_ws.md.observer import Finding
 from ase_ws.md.run import Progress
-from ase_ws.stability.answers import MachineError, lost
+from ase_ws.stability.answers import STATE, Judged, MachineError, lost, unguarded
 from ase_ws.stability.check import CheckResult, Status
 from ase_ws.stability.pairs import find_pairs, longest, radii_sum
 from ase_ws.stability.relax import Relaxation, relax
 from ase_ws.stability.static import Repeatable, StaticCheck, run_static
 from ase_ws.stability.static.probe import Conditions, Probe
-from ase_ws.stability.static.suite import unguarded
 
 #: Two atoms closer than this part of their radii sum in the structure *given* are a mistake in
 #: it: the limit of `ContactCheck`.
@@ -55,7 +54,9 @@ class Preparation:
 
     def recalled(self) -> Preparation:
         """Ask the witness again, as after MD, and add what it has found."""
-        return self if self.witness is None else self.witness.recall(self)
+        if self.witness is None or any(finding.check == STATE for finding in self.findings):
+            return self
+        return self.witness.recall(self)
 
     @property
     def failures(self) -> list[Finding]:
@@ -116,11 +117,17 @@ def prepare(
         begin = None
     else:
         assert begin is not None
+        try:
+            _come_home(begin, relaxation)
+        except MachineError as error:
+            return Preparation(None, checks, [*findings, lost(error)], [], None, overlap)
         witness = Witness(begin)
     if begin is not None and static:
         for result in run_static(begin, static_checks, conditions=conditions, progress=progress):
             findings += [item for item in result.findings if item not in findings]
             looked.append(result.to_dict())
+    if any(finding.check == STATE for finding in findings):
+        begin = None
     return Preparation(
         begin=begin,
         checks=checks,
@@ -132,6 +139,14 @@ def prepare(
         overlap=overlap,
         witness=witness,
     )
+
+
+def _come_home(begin: Atoms, relaxation: Relaxation | None) -> None:
+    """See that the relaxation has left the calculator in order; MD has another start then."""
+    home = Judged.of(begin).home
+    if home is not None and relaxation is not None:
+        home.back("the relaxation")
+        home.settle(begin)
 
 
 class Witness:
@@ -152,6 +167,9 @@ class Witness:
     def recall(self, preparation: Preparation) -> Preparation:
         """Ask again; add what was found to the preparation."""
         self._results.append(self._check.run_probe(self._probe))
+        home = self._probe.calculator.home
+        if home is not None and self._results[-1].check.status == "failed":
+            home.worn = True
         findings = list(preparation.findings)
         for result in self._results:
             findings += [item for item in result.findings if item not in findings]

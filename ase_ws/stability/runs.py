@@ -76,7 +76,8 @@ def run_jobs(
     Raises
     ------
     MachineError
-        The machine has failed; the replicas that ended before have been handed over.
+        The machine has failed, or a replica has left a calculator that nothing brings back;
+        the replicas that ended before have been handed over.
     """
     total = _Total(progress, plan.steps * len(jobs))
     if not batched(start, plan):
@@ -196,6 +197,9 @@ def _serially(
             run = _run(plan, job, result, eyes, judged.told)
         total.done += plan.steps
         finished(run)
+        if judged.home is not None and run.result.failure is not None:
+            # What a failure leaves behind is not for the next replica to inherit.
+            judged.home.back(name)
 
 
 def _together(

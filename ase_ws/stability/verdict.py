@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ase_ws.md.observer import Finding
-from ase_ws.stability.answers import MACHINE
+from ase_ws.stability.answers import MACHINE, STATE
 from ase_ws.stability.check import STATUS_ORDER, CheckResult
 from ase_ws.stability.replica import ReplicaResult
 from ase_ws.stability.static import Repeatable
@@ -118,7 +118,7 @@ def _evidence_gap(
     min_ps: float,
 ) -> str | None:
     """Say what is missing for calling a run without failures stable; None where nothing is."""
-    gone = next((item for item in warnings if item.check == MACHINE), None)
+    gone = next((item for item in warnings if item.check in (MACHINE, STATE)), None)
     if gone is not None:
         return f"no failure, but {gone.message}"
     totals: dict[float, float] = {}

@@ -113,6 +113,17 @@ class Probe:
         copy.calc = self.calculator
         return copy
 
+    def come_home(self, stage: str) -> None:
+        """Bring a calculator with a state back to the start, after squeezing or tearing atoms.
+
+        Raises
+        ------
+        LostStart
+            Nothing helps.
+        """
+        if self.calculator.home is not None:
+            self.calculator.home.back(stage)
+
     def original(self, index: int | np.integer) -> int:
         """Index of an atom in the structure as it was given."""
         return int(index) % self._n_original

@@ -119,6 +119,7 @@ class RattleLadder(LineCheck):
             self.spacing,
             (0.0, self.largest),
             stops=(np.inf, self.accessible(probe)),
+            rest=lambda: probe.come_home(self.name),
         )
 
     def _refused(self, probe: Probe, seed: int, refusal: Refusal) -> Finding:

@@ -76,6 +76,7 @@ def follow(
     reach: float = np.inf,
     coarse: float = np.inf,
     stops: tuple[float, float] = (np.inf, np.inf),
+    rest: Callable[[], None] = lambda: None,
 ) -> Line:
     """Follow the energy both ways from the start, as far as it is of interest.
 
@@ -94,11 +95,15 @@ def follow(
     stops : (float, float)
         Downwards and upwards, the line ends at the first energy more than this over the start,
         in eV.
+    rest : callable
+        Called after each of the two ways: a calculator with a state goes back to the start.
     """
-    sides = [
-        _Side(energy, start_energy, start, sign * spacing, end, sign * coarse).walk(reach, stop)
-        for sign, end, stop in zip((-1.0, 1.0), ends, stops, strict=True)
-    ]
+    sides = []
+    for sign, end, stop in zip((-1.0, 1.0), ends, stops, strict=True):
+        side = _Side(energy, start_energy, start, sign * spacing, end, sign * coarse)
+        sides.append(side.walk(reach, stop))
+        if side.x or side.refusal is not None:
+            rest()
     low, high = sides
     return Line(
         np.array([*low.x[::-1], start, *high.x]),

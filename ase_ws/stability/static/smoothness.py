@@ -280,6 +280,7 @@ class BondScan(LineCheck):
             reach=reach,
             coarse=self.coarse * _radii(probe, motion),
             stops=(max(self.wall_warn, reach), reach),
+            rest=lambda: probe.come_home(self.name),
         )
 
     def shape(self, scan: Scan) -> list[Marked]:
@@ -378,6 +379,7 @@ class ContactScan(LineCheck):
             reach=reach,
             coarse=self.coarse * _radii(probe, motion),
             stops=(max(self.wall_warn, reach), reach),
+            rest=lambda: probe.come_home(self.name),
         )
 
     def shape(self, scan: Scan) -> list[Marked]:

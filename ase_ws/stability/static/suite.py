@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from ase import Atoms
 
-from ase_ws.calculators.guarded import GuardedCalculator
 from ase_ws.errors import UserError
+from ase_ws.stability.answers import STATE, unguarded
 from ase_ws.stability.float64 import raised_precision
 from ase_ws.stability.static.cost import Tally, costs
 from ase_ws.stability.static.invariances import Extensivity, Invariances
@@ -39,13 +38,6 @@ def default_static_checks() -> list[StaticCheck]:
         VolumeCurve(),
         Precision(),
     ]
-
-
-def unguarded(calculator: Any) -> Any:
-    """Give the calculator behind its guards, which raise where a check wants to go."""
-    while isinstance(calculator, GuardedCalculator):
-        calculator = calculator.calculator
-    return calculator
 
 
 def run_static(
@@ -102,6 +94,11 @@ def run_static(
         if tally is not None:
             tally.begin(k, check.name, count.count)
         results.append(check.run_probe(probe))
+        if any(item.check == STATE for item in results[-1].findings):
+            # What a calculator says that does not find back is not worth asking for.
+            lost = "the calculator had lost the start"
+            results += [later.without_value("not judged", lost) for later in chosen[k + 1 :]]
+            break
     if tally is not None:
         tally.end(count.count)
     return results

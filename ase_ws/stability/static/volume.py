@@ -76,6 +76,7 @@ class VolumeCurve(StaticCheck):
             1.0,
             self.spacing,
             (self.smallest, self.largest),
+            rest=lambda: probe.come_home(self.name),
         )
         ratios, energies = line.x, line.rises
         moves = probe.conditions.ensemble == "npt"
