@@ -742,7 +742,7 @@ def test_contacts():
 
 
 class RockSalt(Calculator):
-    """Born-Mayer with screened charges, and a pull between like ions below 2.2 Å."""
+    """Born-Mayer with screened charges, and a pull between like ions below 1.85 Å."""
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012
 
@@ -757,11 +757,11 @@ class RockSalt(Calculator):
         like = charges[i] == charges[j]
         pair = 14.4 * charges[i] * charges[j] * np.exp(-r / 3.0) / r + 1500.0 * np.exp(-r / 0.317)
         energy = 0.5 * np.sum(pair * (1.0 - (r / 7.0) ** 2) ** 3)
-        energy -= self.pull * np.sum(like * np.clip(2.2 - r, 0.0, None) ** 3)
+        energy -= self.pull * np.sum(like * np.clip(1.85 - r, 0.0, None) ** 3)
         self.results = {"energy": energy, "forces": np.zeros((len(atoms), 3))}
 
 
-@pytest.mark.parametrize("pull", [0.0, 100.0])
+@pytest.mark.parametrize("pull", [0.0, 300.0])
 def test_like_ions_of_a_crystal_are_brought_together(pull):
     atoms = with_calculator(bulk("NaCl", "rocksalt", 5.64, cubic=True), RockSalt(pull))
     result = ContactScan().run(atoms)
@@ -772,8 +772,12 @@ def test_like_ions_of_a_crystal_are_brought_together(pull):
         return
     finding = failed(result, "warned")
     assert "Cl" in finding.message
-    assert "out of reach of MD" in finding.message or "does not get there" in finding.message
+    assert "hole" in finding.message
+    assert "MD at 300 K does not get there" in finding.message
     assert finding.atoms == (1, 3)
+    # Behind some 9 eV, which are 40 k_B T at 2,700 K.
+    hot = failed(ContactScan().run_probe(Probe(atoms, Conditions(5000.0))))
+    assert "MD at 5000 K can fall in" in hot.message
 
 
 def test_elements_without_a_bond_are_brought_together():
