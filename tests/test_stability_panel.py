@@ -119,7 +119,7 @@ def test_a_killed_panel_goes_on_where_it_was(panel, tmp_path):
 
 
 QUICK = ["emt_cu_300", "emt_al_600", "tersoff_diamond_300", "sw_si_300"]
-REAL = ["chgnet_nacl_300", "sevennet_si_300", "xtb_water_dimer_200"]
+REAL = ["chgnet_nacl_300", "sevennet_si_300", "xtb_water_dimer_100"]
 
 
 @pytest.mark.parametrize("name", QUICK + REAL)

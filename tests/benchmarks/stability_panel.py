@@ -83,22 +83,28 @@ def judged_by_hand(name: str) -> Result:
 
 
 def scanned(name: str) -> Result:
-    """Push every pair of elements of a structure together, or of two atoms alone."""
-    potential, structure = name.split(":")
-    made = STRUCTURES[structure]()
-    found = {
-        "-".join(pair): [
-            push(made, calculator(potential), pair),
-            push(_alone(pair), calculator(potential), pair),
+    """Push pairs of elements together: all of a structure, or two atoms alone.
+
+    "POTENTIAL:STRUCTURE" or "POTENTIAL:A-B"; the holes stand by pair and by what moved.
+    """
+    potential, what = name.split(":")
+    if what not in STRUCTURES:
+        first, second = what.split("-")
+        alone = push(_alone(first, second), calculator(potential), (first, second))
+        return {"holes": [[what, "alone", alone]]}
+    made = STRUCTURES[what]()
+    return {
+        "holes": [
+            ["-".join(pair), moved, push(made, calculator(potential), pair, both=moved == "both")]
+            for pair in pairs(made)
+            for moved in ("both", "one")
         ]
-        for pair in pairs(made)
     }
-    return {"holes": found}
 
 
-def _alone(pair: tuple[str, str]) -> Atoms:
+def _alone(first: str, second: str) -> Atoms:
     """Two atoms 3 Å apart in a box."""
-    return Atoms(pair, [[4.5, 6, 6], [7.5, 6, 6]], cell=[12] * 3, pbc=True)
+    return Atoms([first, second], [[4.5, 6, 6], [7.5, 6, 6]], cell=[12] * 3, pbc=True)
 
 
 def scans() -> list[str]:
@@ -106,11 +112,12 @@ def scans() -> list[str]:
 
     Not GFN2-xTB, whose self-consistent charges do not converge for atoms on top of each other.
     """
-    named = dict.fromkeys(
-        f"{case.potential}:{case.structure}"
-        for case in CASES.values()
-        if not (POTENTIALS[case.potential].classical or case.potential == "xtb")
-    )
+    named: dict[str, None] = {}
+    for case in CASES.values():
+        if not (POTENTIALS[case.potential].classical or case.potential == "xtb"):
+            named[f"{case.potential}:{case.structure}"] = None
+            for first, second in pairs(STRUCTURES[case.structure]()):
+                named[f"{case.potential}:{first}-{second}"] = None
     return list(named)
 
 
@@ -194,16 +201,15 @@ def scan_table(results: dict[str, Result]) -> Iterator[str]:
     """Give the walls that turn, the lowest first."""
     keys = ["start", "wall", "turns", "depth", "lowest", "at"]
     units = ["start, Å", "wall, eV", "turns at, Å", "depth, eV", "lowest, eV", "at, Å"]
-    yield _row(["potential", "pair", "in", *units])
-    yield _row(["---"] * (len(keys) + 3))
-    found = {}
-    for name, r in results.items():
-        potential, structure = name.split(":")
-        for pair, holes in r["holes"].items():
-            for place, hole in zip((structure, "two atoms alone"), holes, strict=True):
-                if hole is not None:
-                    found[potential, pair, place] = hole
-    for cells, hole in sorted(found.items(), key=lambda item: (item[0][0], item[1]["wall"])):
+    yield _row(["potential", "pair", "in", "moved", *units])
+    yield _row(["---"] * (len(keys) + 4))
+    found = [
+        (name.split(":")[0], pair, name.split(":")[1] if moved != "alone" else "", moved, hole)
+        for name, r in results.items()
+        for pair, moved, hole in r["holes"]
+        if hole is not None
+    ]
+    for *cells, hole in sorted(found, key=lambda hole: (hole[0], hole[-1]["wall"])):
         yield _row([*cells, *(hole[key] for key in keys)])
 
 

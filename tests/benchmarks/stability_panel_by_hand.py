@@ -105,10 +105,16 @@ def pairs(atoms: Atoms) -> list[tuple[str, str]]:
     return [(a, b) for a, b in both if a != b or counts[a] > 1]
 
 
-def push(atoms: Atoms, calculator: BaseCalculator, pair: tuple[str, str]) -> dict[str, Any] | None:
+def push(
+    atoms: Atoms, calculator: BaseCalculator, pair: tuple[str, str], *, both: bool = True
+) -> dict[str, Any] | None:
     """Push the two nearest atoms of a pair of elements together, all others held.
 
-    Both move by the same length along the line between them, in steps of 0.02 Å down to 0.4 Å.
+    Parameters
+    ----------
+    both : bool
+        Both move by the same length along the line between them; else the first alone, up to the
+        other's place, which costs less in a crystal. In steps of 0.04 Å down to 0.4 Å.
 
     Returns
     -------
@@ -118,20 +124,23 @@ def push(atoms: Atoms, calculator: BaseCalculator, pair: tuple[str, str]) -> dic
         start) and its place `at` (Å); None where the energy does not fall by more than `HOLE`.
     """
     atoms = atoms.copy()
+    atoms.set_constraint()
     atoms.calc = calculator
-    lengths = atoms.get_all_distances(mic=bool(atoms.pbc.any()))
+    periodic = bool(atoms.pbc.any())
+    lengths = atoms.get_all_distances(mic=periodic)
     symbols = np.array(atoms.get_chemical_symbols())
     wanted = (symbols[:, None] == pair[0]) & (symbols == pair[1]) & (lengths > 1e-6)
     i, j = np.unravel_index(np.where(wanted, lengths, np.inf).argmin(), lengths.shape)
-    line = atoms.get_distance(i, j, mic=bool(atoms.pbc.any()), vector=True)
+    line = atoms.get_distance(i, j, mic=periodic, vector=True)
     first = float(np.linalg.norm(line))
-    grid = np.arange(first, 0.4, -0.02)
+    grid = np.arange(first, 0.4, -0.04)
     start = atoms.positions.copy()
     energy = np.empty(len(grid))
+    share = 0.5 if both else 1.0
     for k, r in enumerate(grid):
         atoms.positions = start
-        atoms.positions[i] += 0.5 * (1.0 - r / first) * line
-        atoms.positions[j] -= 0.5 * (1.0 - r / first) * line
+        atoms.positions[i] += share * (1.0 - r / first) * line
+        atoms.positions[j] -= (1.0 - share) * (1.0 - r / first) * line
         energy[k] = atoms.get_potential_energy()
     energy -= energy[0]
     top = _first_top(energy)
