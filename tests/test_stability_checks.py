@@ -318,6 +318,28 @@ def test_energy(per_atom, expected):
     assert severities(play(EnergyCheck(), ethanol(), frames)) == expected
 
 
+def test_a_molecule_that_becomes_another_one_far_below_fails():
+    """Bonds may hold meanwhile: a ring that puckers, a proton that goes to a carbon."""
+
+    def found(check, atoms, per_atom=-0.12, **extra):
+        frames = [{"energy": 0.0, **extra}, {"energy": len(atoms) * per_atom, "time": 10}]
+        return play(check, atoms, frames)
+
+    (failure,) = found(EnergyCheck(), ethanol())
+    assert failure.severity == "fail"
+    assert "1.1 eV in all: the molecule has become another one" in failure.message
+    # What may rearrange, and what did not start from a minimum, only warns.
+    assert severities(found(EnergyCheck(topology="reactive"), ethanol())) == ["warn"]
+    periodic = ethanol()
+    periodic.center(vacuum=5)
+    periodic.pbc = True
+    assert severities(found(EnergyCheck(), periodic)) == ["warn"]
+    cluster = ethanol()
+    cluster.symbols = "Cu9"
+    assert severities(found(EnergyCheck(), cluster)) == ["warn"]
+    assert severities(found(EnergyCheck(), ethanol(), forces=np.full((9, 3), 0.2))) == ["warn"]
+
+
 def scaled(atoms, factor):
     atoms = atoms.copy()
     atoms.set_cell(atoms.cell.array * factor ** (1 / 3), scale_atoms=True)

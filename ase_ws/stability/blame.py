@@ -193,4 +193,4 @@ def _before_md(failures: Sequence[Finding]) -> Blame:
         return Blame("precision", first)
     # Neither a time step nor a thermostat is in play yet, and the static checks are made in the
     # highest precision that the calculator has.
-    return Blame("model", f"it fails before any MD: {first}")
+    return Blame("model", first)

@@ -13,6 +13,7 @@ from ase import Atoms, units
 from ase_ws.md.finite import FiniteGuard, label_atoms
 from ase_ws.md.observer import Finding, RunContext, Snapshot
 from ase_ws.stability.check import Check
+from ase_ws.stability.geometry import NON_METALS, Topology
 
 
 @dataclass
@@ -199,19 +200,34 @@ class EnergyCheck(Check):
     below : float
         Warns when more than this below the start, in eV/atom. Default 0.1: a relaxed structure
         that finds something much deeper has rearranged, or has fallen into a hole.
+    deeper : float
+        Where a relaxed molecule whose bonds are to hold (non-metals only, not periodic, no force
+        above `relaxed`) comes to lie so much below the start in all as well, in eV, it fails.
+        Default 1: conformers differ by some tenths of an eV, and what gains more has become
+        another molecule, of which the bonds that `BondCheck` looks at may tell nothing. Surfaces
+        and clusters of metals may do it.
+    relaxed : float
+        In eV/Å. Default 0.1, twice what `relax` asks for.
+    topology : {"fixed", "reactive"}
+        See `BondCheck`.
     """
 
     above: float = 0.5
     below: float = 0.1
+    deeper: float = 1.0
+    relaxed: float = 0.1
+    topology: Topology = "fixed"
 
     name: ClassVar[str] = "energy"
     definition: ClassVar[str] = (
-        "E_pot per atom from the relaxed start; fails above 4.5 k_B T + 0.5 eV, warns below -0.1 eV"
+        "E_pot per atom from the relaxed start; fails above 4.5 k_B T + 0.5 eV; warns below "
+        "-0.1 eV, where a molecule that is 1 eV below in all fails"
     )
     unit: ClassVar[str] = "eV/atom"
 
     lowest: float | None = field(init=False, default=None)
     _reference: float | None = field(init=False, default=None, repr=False)
+    _holds: bool = field(init=False, default=False, repr=False)
 
     @property
     def fail_limit(self) -> float:
@@ -222,11 +238,18 @@ class EnergyCheck(Check):
         """Forget any earlier run; the first snapshot becomes the reference."""
         super().start(atoms, context)
         self._reference = self.lowest = None
+        self._holds = (
+            self.topology == "fixed"
+            and not atoms.pbc.any()
+            and bool(np.isin(atoms.numbers, NON_METALS).all())
+        )
 
     def measure(self, snapshot: Snapshot) -> np.ndarray:
         """Energy per atom from the first snapshot."""
         if self._reference is None:
             self._reference = snapshot.energy
+            largest = float(np.linalg.norm(snapshot.forces, axis=1).max())
+            self._holds = self._holds and largest <= self.relaxed
         return np.array([(snapshot.energy - self._reference) / len(snapshot.atoms)])
 
     def describe(self, snapshot: Snapshot, item: int, value: float) -> tuple[str, tuple[int, ...]]:
@@ -235,12 +258,22 @@ class EnergyCheck(Check):
         return f"potential energy is {abs(value):.3f} eV/atom {side} the start", ()
 
     def check(self, snapshot: Snapshot) -> Sequence[Finding]:
-        """Fail above, warn below."""
+        """Fail above, warn below; a molecule fails far below."""
         findings = super().check(snapshot)
         value = float(self.measure(snapshot)[0])
         self.lowest = value if self.lowest is None else min(value, self.lowest)
-        if findings or self._has_warned or value >= -self.below:
+        if findings or value >= -self.below:
             return findings
+        depth = -value * len(snapshot.atoms)
+        if self._holds and depth > self.deeper:
+            failed = self.finding("fail", snapshot, 0, value)
+            message = (
+                f"{failed.message}, {depth:.2g} eV in all: the molecule has become another one, "
+                "its start is no lasting minimum of this potential"
+            )
+            return [replace(failed, message=message, threshold=-self.below)]
+        if self._has_warned:
+            return []
         self.note = f"the lowest energy is {value:.3f} eV/atom below the start or deeper"
         return [replace(self.finding("warn", snapshot, 0, value), threshold=-self.below)]
 

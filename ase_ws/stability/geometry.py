@@ -23,7 +23,8 @@ from ase_ws.stability.pairs import (
 #: Whether the bonds of the start must hold.
 Topology = Literal["fixed", "reactive"]
 
-_NON_METALS = (1, 6, 7, 8, 9, 15, 16, 17, 34, 35, 53, 85)
+#: Atomic numbers whose bonds are looked at.
+NON_METALS = (1, 6, 7, 8, 9, 15, 16, 17, 34, 35, 53, 85)
 _METALLOIDS = (5, 14, 32, 33, 51, 52)
 
 
@@ -324,7 +325,7 @@ def covalent_bonds(atoms: Atoms, bonded: float) -> Pairs:
     """Bonds closer than `bonded` × (R_i + R_j), each once; see `BondCheck` for the elements."""
     numbers = atoms.numbers
     pairs = find_pairs(atoms, longest(atoms))
-    non_metal, metalloid = np.isin(numbers, _NON_METALS), np.isin(numbers, _METALLOIDS)
+    non_metal, metalloid = np.isin(numbers, NON_METALS), np.isin(numbers, _METALLOIDS)
     first, second = pairs.first, pairs.second
     covalent = (non_metal[first] & (non_metal | metalloid)[second]) | (
         metalloid[first] & non_metal[second]

@@ -51,7 +51,7 @@ def default_checks(
         DetachedHydrogenCheck(topology=topology),
         IsolatedAtomCheck(),
         ForceCheck(largest_training_force=largest_training_force),
-        EnergyCheck(),
+        EnergyCheck(topology=topology),
         TemperatureCheck(),
         FrozenCheck(),
         DriftCheck(),
