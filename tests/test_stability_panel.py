@@ -78,7 +78,6 @@ def test_nve_tells_a_conservative_potential_from_another(panel):
     assert abs(found["kept"]["slope"]) < 0.1
     assert found["kept"]["relaxed"] and found["kept"]["stretch"] < 1.2
     assert abs(found["lost"]["slope"]) > 1.0
-    assert "meV/atom/ps" in panel.by_hand.in_words(found["lost"])
 
 
 def test_a_push_finds_the_hole_behind_a_wall_and_none_where_none_is(panel):
@@ -118,6 +117,14 @@ def test_a_killed_panel_goes_on_where_it_was(panel, tmp_path):
     assert ran == ["x", "y", "x", "y"]
 
 
+def test_the_last_results_are_shown(panel, tmp_path):
+    """The last of each name, of whatever version; what was never run is left out."""
+    journal = tmp_path / "panel.jsonl"
+    for k, version in enumerate("ab"):
+        panel.script.run_all(lambda name, k=k: {"value": k}, ["x"], journal, 1, version)
+    assert [r["value"] for r in panel.script.last(journal, ["x", "y"]).values()] == [1]
+
+
 @pytest.mark.filterwarnings("ignore")  # of the packages
 @pytest.mark.parametrize(
     ("name", "turns"), [("chgnet:Si-Si", 1.1), ("sevennet:Si-Si", 1.16), ("sevennet:Cu-Cu", 1.24)]
@@ -131,9 +138,18 @@ def test_known_holes_of_real_potentials(panel, name, turns):
     assert 10 < hole["wall"] < 30 and hole["depth"] > 20
 
 
-QUICK = ["emt_cu_300", "emt_al_600", "tersoff_diamond_300", "sw_si_300", "xtb_water_dimer_100"]
+QUICK = [
+    "emt_cu_300",
+    "emt_al_600",
+    "tersoff_diamond_300",
+    "sw_si_300",
+    "xtb_water_dimer_100",
+    # Called unstable once, for the truncation error of finite differences.
+    "chgnet_nacl_300",
+]
 
 
+@pytest.mark.filterwarnings("ignore")  # of the packages
 @pytest.mark.parametrize("name", QUICK)
 def test_verdicts_of_the_quick_cases(panel, name):
     """The suite says what a person says."""
@@ -143,4 +159,5 @@ def test_verdicts_of_the_quick_cases(panel, name):
     result = panel.script.judged_by_suite(name)
     assert result["verdict"] == case.expected, result["reason"]
     table = "\n".join(panel.script.suite_table({name: result | {"seconds": 1.0}}, {}))
-    assert f"| {name} | {case.expected} | {case.expected} |" in table
+    where = f"{case.potential} | {case.structure} | {case.temperature:.0f}"
+    assert f"| {where} | {case.expected} |" in table

@@ -3,7 +3,7 @@
     python tests/benchmarks/stability_cases.py [--only NAME ...] [--workers N] [--fresh]
 
 Each case is a potential, a structure and a run, with the verdict, the checks and the blame that it
-deserves (`stability_good.py`, `stability_bad.py`, `stability_blind.py`, `stability_near.py`).
+deserves (`stability_good.py`, `stability_bad.py`, `stability_near.py`, `stability_blind*.py`).
 Results stand in `results/stability_cases.jsonl`, one line each: what is there for the same code is
 not run again, unless `--fresh` is given. The code's version is a hash over `ase_ws` and the cases.
 """
@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from runner import one_line_errors
 from stability_bad import BAD
 from stability_blind import BLIND_BAD, BLIND_GOOD
+from stability_blind3 import BLIND3_BAD, BLIND3_GOOD
 from stability_case import Case
 from stability_good import GOOD
 from stability_near import NEAR_BAD
@@ -36,9 +37,8 @@ from ase_ws.reference.workers import one_core_pool
 from ase_ws.stability import check_stability
 
 RESULTS = Path(__file__).parent / "results" / "stability_cases.jsonl"
-CASES: dict[str, Case] = {
-    case.name: case for case in [*GOOD, *BLIND_GOOD, *BAD, *BLIND_BAD, *NEAR_BAD]
-}
+ALL = [*GOOD, *BLIND_GOOD, *BLIND3_GOOD, *BAD, *BLIND_BAD, *NEAR_BAD, *BLIND3_BAD]
+CASES: dict[str, Case] = {case.name: case for case in ALL}
 
 
 def run_case(case: Case) -> dict[str, Any]:
@@ -205,7 +205,9 @@ def main() -> None:
         sys.exit(f"no case has {' or '.join(wanted)} in its name")
     left_out = [case.name for case in cases if not case.available]
     if left_out:
-        print(f"left out, tblite is not installed: {', '.join(left_out)}", file=sys.stderr)
+        print(
+            f"left out, for what they need is not installed: {', '.join(left_out)}", file=sys.stderr
+        )
     print_tables(
         run_cases(cases, workers=arguments.workers, fresh=arguments.fresh, journal=RESULTS)
     )

@@ -1,6 +1,7 @@
 """A panel of real potentials for the stability suite: is a verdict that of a careful person?
 
     python tests/benchmarks/stability_panel.py [--only NAME ...] [--workers N] [--mace-files DIR]
+    python tests/benchmarks/stability_panel.py --show    # the last results
     python tests/benchmarks/stability_panel.py --nve     # what a person sees: plain NVE by ASE
     python tests/benchmarks/stability_panel.py --scan    # pairs pushed together: where walls turn
 
@@ -31,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from runner import one_line_errors
-from stability_panel_by_hand import in_words, nve, pairs, push
+from stability_panel_by_hand import nve, pairs, push
 from stability_panel_cases import CASES, MACE_FILES, POTENTIALS
 from stability_panel_structures import STRUCTURES
 
@@ -148,6 +149,12 @@ def run_all(
     return {name: done[name] for name in names}
 
 
+def last(journal: Path, names: Sequence[str]) -> dict[str, Result]:
+    """Give the last result of each name, of whatever version."""
+    found = {r["name"]: r for r in map(json.loads, journal.read_text().splitlines())}
+    return {name: found[name] for name in names if name in found}
+
+
 def _in_workers(
     run: Callable[[str], Result], names: Sequence[str], workers: int
 ) -> Iterator[Result]:
@@ -170,22 +177,26 @@ def _timed(run: Callable[[str], Result], name: str) -> Result:
 
 def suite_table(results: dict[str, Result], by_hand: dict[str, Result]) -> Iterator[str]:
     """Give the verdicts beside those of a person, and how often they agree."""
-    yield "| case | verdict | expected | failed | warned | s | by hand | the suite's sentence |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    yield "| potential | structure | K | verdict | failed | warned | NVE by hand, meV/atom/ps |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
     for name, r in results.items():
         case = CASES[name]
-        note = " ".join(
-            filter(None, [case.why, in_words(by_hand[name]) if name in by_hand else ""])
-        )
-        verdict = r["verdict"] if r["verdict"] == case.expected else f"**{r['verdict']}**"
+        verdict = r["verdict"]
+        if verdict != case.expected:
+            verdict = f"**{verdict}**, {case.expected} expected"
+        slope = f"{by_hand[name]['slope']:+.2f}" if name in by_hand else ""
         failed, warned = (_checks(r[kind]) for kind in ("failures", "warnings"))
-        cells = name, verdict, case.expected, failed, warned, r["seconds"], note, r["reason"]
-        yield _row(cells)
+        where = case.potential, case.structure, f"{case.temperature:.0f}"
+        yield _row((*where, verdict, failed, warned, slope))
     counts = Counter((CASES[name].expected, r["verdict"]) for name, r in results.items())
     yield ""
     for (expected, verdict), n in sorted(counts.items()):
         yield f"- expected {expected}, found {verdict}: {n}"
     yield f"- {sum(r['seconds'] for r in results.values()):.0f} s in all"
+    yield ""
+    for name in results:
+        if CASES[name].why:
+            yield f"- {name}: {CASES[name].why}"
 
 
 def nve_table(results: dict[str, Result]) -> Iterator[str]:
@@ -238,6 +249,7 @@ def main() -> None:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--nve", action="store_true", help="plain NVE instead of the suite")
     mode.add_argument("--scan", action="store_true", help="pairs pushed together instead")
+    mode.add_argument("--show", action="store_true", help="print the last results, run nothing")
     arguments = parser.parse_args()
     if arguments.mace_files:
         os.environ[MACE_FILES] = str(Path(arguments.mace_files).resolve())
@@ -245,7 +257,8 @@ def main() -> None:
     names = [name for name in every if any(part in name for part in arguments.only or [""])]
     if not names:
         sys.exit(f"no case has {' or '.join(arguments.only)} in its name")
-    names = available(names, lambda name: POTENTIALS[re.split("[:_]", name)[0]].missing)
+    if not arguments.show:
+        names = available(names, lambda name: POTENTIALS[re.split("[:_]", name)[0]].missing)
     hand = RESULTS / "stability_panel_nve.jsonl"
     if arguments.scan:
         journal = RESULTS / "stability_panel_scan.jsonl"
@@ -254,7 +267,11 @@ def main() -> None:
         table = nve_table(run_all(judged_by_hand, names, hand, arguments.workers, "1"))
     else:
         journal = RESULTS / "stability_panel.jsonl"
-        found = run_all(judged_by_suite, names, journal, arguments.workers, code_version())
+        found = (
+            last(journal, names)
+            if arguments.show
+            else run_all(judged_by_suite, names, journal, arguments.workers, code_version())
+        )
         lines = hand.read_text().splitlines() if hand.exists() else []
         table = suite_table(found, {r["name"]: r for r in map(json.loads, lines)})
     print("\n".join(table))

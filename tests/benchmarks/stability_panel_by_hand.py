@@ -76,14 +76,6 @@ def nve(
     }
 
 
-def in_words(found: dict[str, Any]) -> str:
-    """Say in short what `nve` found."""
-    return (
-        f"NVE {found['slope']:+.3f} meV/atom/ps (spread {found['spread']:.3f}), closest "
-        f"{found['closest']:.2f}, bonds up to {found['stretch']:.2f}, {found['temperature']} K"
-    )
-
-
 def _bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     lengths = atoms.get_all_distances(mic=bool(atoms.pbc.any()))
     radii = covalent_radii[atoms.numbers]
