@@ -1,5 +1,6 @@
 """Self-consistent, hanging and worn calculators: whose doing it is, and what is left behind."""
 
+import gc
 import signal
 import threading
 import time
@@ -7,7 +8,9 @@ import time
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators.calculator import Calculator, CalculatorSetupError
+from ase.calculators.emt import EMT
 
 from ase_ws.calculators import CommitteeCalculator
 from ase_ws.errors import UserError
@@ -89,10 +92,12 @@ def test_the_same_fault_where_md_goes_is_not(fault):
 
 
 class Stubborn(SelfConsistent):
-    """Nothing brings its density back: it cannot be copied, and its class needs more."""
+    """Nothing brings its density back: no plain Python, and it does not tell how it was made."""
 
-    def __deepcopy__(self, memo):
-        raise TypeError("cannot pickle a socket")
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.parameters = {}
+        self.lock = threading.Lock()
 
 
 def test_one_that_nothing_brings_back_is_inconclusive():
@@ -150,12 +155,12 @@ def test_what_was_known_is_put_back():
     right = energy(calculator, mine)
     forces = calculator.results["forces"].copy()
     held = calculator.atoms
-    calculator.parameters["mixing"] = 0.5
+    model = calculator.parameters["model"] = object()
     check_stability(nitrogen(), calculator, **SETTINGS, static=False)
     assert calculator.atoms is held
     assert calculator.results["energy"] == right
     assert np.array_equal(calculator.results["forces"], forces)
-    assert calculator.parameters == {"mixing": 0.5}
+    assert calculator.parameters["model"] is model
     calls = calculator.calls
     assert energy(calculator, mine) == right
     assert calculator.calls == calls
@@ -224,3 +229,58 @@ def test_foreign_calculators_get_one_line():
     with pytest.raises(CalculatorSetupError, match="member 0 is a MorsePotential"):
         CommitteeCalculator([good.morse(), good.morse()])
     assert issubclass(type(good.morse()), Calculator)
+
+
+class Handle(EMT):
+    """Holds a resource that it closes when it goes, as a wrapper of a C library does."""
+
+    closed: list[int]
+
+    def __init__(self):
+        super().__init__()
+        self.closed = []
+
+    def __del__(self):
+        self.closed.append(1)
+
+
+def test_the_handles_of_a_calculator_stay_open():
+    calculator = Handle()
+    check_stability(bulk("Cu", cubic=True), calculator, temperature=300, ps=0.01)
+    gc.collect()
+    assert calculator.closed == []
+
+
+class Stalls(EMT):
+    """The machine stalls once in the course of MD."""
+
+    calls = 0
+
+    def calculate(self, *args, **kwargs):
+        self.calls += 1
+        if self.calls == 100:
+            time.sleep(1.0)
+        super().calculate(*args, **kwargs)
+
+
+def test_one_stall_of_the_machine_is_no_failure():
+    calculator = Stalls()
+    report = check_stability(
+        bulk("Cu", cubic=True), calculator, temperature=300, ps=0.5, timestep=2.0, static=False
+    )
+    assert calculator.calls > 150
+    assert report.failures == []
+
+
+def test_an_interrupt_leaves_it_as_it_was():
+    calculator, atoms = EMT(), bulk("Cu", cubic=True)
+    atoms.calc = calculator
+    right, held = atoms.get_potential_energy(), calculator.atoms
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check_stability(atoms, temperature=300, ps=0.1, progress=interrupted)
+    assert calculator.results["energy"] == right
+    assert calculator.atoms is held

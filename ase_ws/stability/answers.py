@@ -190,14 +190,20 @@ class Judged(BaseCalculator):
     ) -> Any:
         if self.home is None or atoms is None:
             return method(*args, **kwargs)
-        started = time.perf_counter()
-        try:
-            with within(self.home.limit(len(atoms))):
-                answer = method(*args, **kwargs)
-        except TooLongError as error:
-            raise PotentialError(f"the calculator gave {error}") from error
-        self.home.took(time.perf_counter() - started)
-        return answer
+        limit = self.home.limit(len(atoms))
+        for last in (False, True):
+            started = time.perf_counter()
+            try:
+                with within(limit):
+                    answer = method(*args, **kwargs)
+            except TooLongError as error:
+                # Once is no sign: the process may have been stopped, or the machine have stalled.
+                if last:
+                    raise PotentialError(f"the calculator gave {error}, twice") from error
+            else:
+                self.home.took(time.perf_counter() - started)
+                return answer
+        raise AssertionError("unreachable")
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

@@ -184,13 +184,14 @@ def _refused(failure: Finding, reruns: list[Rerun]) -> Blame:
     return Blame("model", f"{told}: {failure.message}", reruns)
 
 
+#: Why it is neither the time step nor the thermostat.
+BEFORE_MD = "it fails before MD, where no time step is in play"
+
+
 def _before_md(failures: Sequence[Finding]) -> Blame:
     changed = [item for item in failures if item.check == Repeatable.name]
     if changed:
         return Blame("model", changed[0].message)
-    first = failures[0].message
-    if {item.check for item in failures} == {"precision"}:
-        return Blame("precision", first)
-    # Neither a time step nor a thermostat is in play yet, and the static checks are made in the
-    # highest precision that the calculator has.
-    return Blame("model", first)
+    # The static checks are made in the highest precision that the calculator has.
+    rounding = {item.check for item in failures} == {"precision"}
+    return Blame("precision" if rounding else "model", BEFORE_MD)

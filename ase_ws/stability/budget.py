@@ -11,7 +11,14 @@ from ase import Atoms
 from ase_ws.md.observer import Finding
 from ase_ws.stability.answers import MachineError, PotentialError, lost
 from ase_ws.stability.check import Check
-from ase_ws.stability.estimate import Estimate, NotFiniteError, Speed, measure, spoken
+from ase_ws.stability.estimate import (
+    Estimate,
+    NotFiniteError,
+    Speed,
+    is_relaxed,
+    measure,
+    spoken,
+)
 from ase_ws.stability.plan import Plan
 from ase_ws.stability.static.cost import costs
 from ase_ws.stability.static.result import StaticCheck
@@ -50,6 +57,7 @@ def look_ahead(
     *,
     static: bool,
     relax_steps: int,
+    fmax: float = 0.05,
     budget: float | None = None,
 ) -> Outlook:
     """Estimate the time of a campaign, and trim it to a budget.
@@ -68,7 +76,8 @@ def look_ahead(
         Of MD.
     static : bool
         Whether the first potential gets static checks.
-    relax_steps : int
+    relax_steps, fmax : int, float (eV/Å)
+        A start that is relaxed already takes one step at most.
     budget : float, optional
         In minutes. Default: as long as it takes.
 
@@ -81,6 +90,8 @@ def look_ahead(
     try:
         for start in starts:
             speeds.append(measure(start, plan, templates, static=static and start is starts[0]))
+        if is_relaxed(starts[0], fmax):
+            relax_steps = min(1, relax_steps)
     except (PotentialError, MachineError) as error:
         untimed = "no estimate: the potential fails when it is timed"
         lines = [untimed if budget is None else f"{untimed}; nothing is left out"]

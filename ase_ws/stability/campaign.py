@@ -188,7 +188,13 @@ def check_stability(
     candidates = Candidates(None if folder is None else folder / "candidates.xyz")
     starts = [start] if other is None else [start, other]
     outlook = look_ahead(
-        starts, plan, templates, static=static, relax_steps=relax_steps, budget=budget
+        starts,
+        plan,
+        templates,
+        static=static,
+        relax_steps=relax_steps,
+        fmax=fmax,
+        budget=budget,
     )
     plan, expected = outlook.plan, outlook.estimate
     if tell is not None:

@@ -14,6 +14,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -41,7 +42,8 @@ class Home:
 
     The energy at the start is asked for again after whatever may have upset the calculator. Is it
     another one, the calculator is reset (ASE's `reset`), then made anew in place: as the copy
-    that was taken before anything was asked, or by its class from its `parameters`. Made anew,
+    that was taken before anything was asked, where it is plain Python, or by its class from its
+    `parameters`. Made anew,
     it must also bear as many questions about ordinary structures as the old one was asked: one
     that *wears out* is not forgiven, but left as it is for the checks to find.
 
@@ -89,7 +91,8 @@ class Home:
         here = atoms.copy()
         here.set_constraint()
         here.calc = self.judged
-        with np.errstate(all="ignore"), suppress(PotentialError):
+        # What fails here is for those to find who ask next.
+        with np.errstate(all="ignore"), suppress(PotentialError, MachineError):
             self._here, self._energy = here, potential_energy(here)
         if self._begun is None and self._here is not None:
             self._begun, self._n_atoms = (self._here, self._energy), len(here)
@@ -233,27 +236,30 @@ class Home:
         judged, rng = Judged(fresh, self), np.random.default_rng(3)
         probe = self._here.copy()
         probe.calc = judged
-        aways = rng.normal(0.0, _AWAY, (max(1, asked), *probe.positions.shape))
+        first = self._here.positions + rng.normal(0.0, _AWAY, probe.positions.shape)
         try:
-            energies = []
-            # The first one again at the end: answers that are always the same are none.
-            for away in (*aways, aways[0]):
+            probe.positions = first
+            energy = potential_energy(probe)
+            for _ in range(max(1, asked) - 1):
+                away = rng.normal(0.0, _AWAY, probe.positions.shape)
                 probe.positions = self._here.positions + away
-                energies.append(potential_energy(probe))
+                potential_energy(probe)
+            # The first one again at the end: answers that are always the same are none.
+            probe.positions = first
+            again = potential_energy(probe)
         except PotentialError:
             return False
         self._borne = asked
-        same = self._is_home(abs(energies[-1] - energies[0]))
-        return same and self._is_home(self._off(judged))
+        return self._is_home(abs(again - energy)) and self._is_home(self._off(judged))
 
 
 def _makers(calculator: Any) -> list[Callable[[], Any]]:
     """Ways to make the calculator anew, as it is now."""
     makers: list[Callable[[], Any]] = []
-    # Foreign code: sockets, programs and C libraries refuse to be copied in many ways.
-    with suppress(Exception):
-        spare = copy.deepcopy(calculator)
-        makers.append(lambda: copy.deepcopy(spare))
+    if _is_plain(calculator):
+        with suppress(Exception):
+            spare = copy.deepcopy(calculator)
+            makers.append(lambda: copy.deepcopy(spare))
     parameters = getattr(calculator, "parameters", None)
     # Without parameters nothing says that the class would give the same calculator.
     if isinstance(parameters, dict) and parameters:
@@ -261,6 +267,27 @@ def _makers(calculator: Any) -> list[Callable[[], Any]]:
             known = copy.deepcopy(dict(parameters))
             makers.append(lambda: type(calculator)(**copy.deepcopy(known)))
     return makers
+
+
+def _is_plain(thing: Any, depth: int = 6) -> bool:
+    """Whether a thing is made of numbers, text and plain Python objects alone, and may be copied.
+
+    What else a calculator may hold (handles of C libraries, files, sockets, networks) is shared
+    by a copy, which closes it when it goes, or is large.
+    """
+    if thing is None or isinstance(
+        thing, (bool, int, float, complex, str, bytes, np.ndarray, np.generic, type, FunctionType)
+    ):
+        return True
+    if depth == 0 or hasattr(type(thing), "__del__"):
+        return False
+    if isinstance(thing, (list, tuple, set, frozenset)):
+        return all(_is_plain(part, depth - 1) for part in thing)
+    inside = dict(thing) if isinstance(thing, dict) else getattr(thing, "__dict__", None)
+    # Without a dictionary it is somebody's C code, but for random numbers.
+    if inside is None:
+        return isinstance(thing, np.random.Generator)
+    return all(_is_plain(part, depth - 1) for part in inside.values())
 
 
 def _swap(first: Any, second: Any) -> None:
@@ -303,15 +330,16 @@ def visiting(calculator: Any) -> Iterator[Any]:
     home = None if type(inner) is PotentialCalculator else Home(calculator)
     try:
         yield calculator if home is None else home.judged
+        if home is not None:
+            home.leave(next((held.get("atoms") for held in reversed(found)), None))
     except BaseException:
         # The user waits for an answer, not for another evaluation.
         if home is not None and home.questions:
             home.reset()
         raise
-    if home is not None:
-        home.leave(next((held.get("atoms") for held in reversed(found)), None))
-    for layer, held in zip(layers, found, strict=True):
-        vars(layer).update(held)
+    finally:
+        for layer, held in zip(layers, found, strict=True):
+            vars(layer).update(held)
 
 
 def _open(calculator: Any) -> bool:
@@ -319,9 +347,11 @@ def _open(calculator: Any) -> bool:
 
 
 def _held(calculator: Any) -> dict[str, Any]:
-    """Give what a calculator shows; `atoms` themselves, which ASE's replace and do not fill."""
+    """Give what a calculator shows; what is in it stays the user's own object."""
     held = {name: vars(calculator)[name] for name in _SEEN if name in vars(calculator)}
+    if isinstance(held.get("parameters"), dict):
+        held["parameters"] = copy.copy(held["parameters"])
     # Arrays of results may be written into by the next calculation.
     with suppress(Exception):
-        held |= {name: copy.deepcopy(held[name]) for name in held if name != "atoms"}
+        held |= {"results": copy.deepcopy(held["results"])}
     return held

@@ -65,6 +65,15 @@ class SelfConsistent(Broken):
         super().__init__(base)
         self.contact, self.fault, self.width, self.sleep = contact, fault, width, sleep
         self.remembers = remembers
+        # ASE's way to say how a calculator was made.
+        self.parameters = {
+            "base": base,
+            "contact": contact,
+            "fault": fault,
+            "remembers": remembers,
+            "width": width,
+            "sleep": sleep,
+        }
 
     def reset(self) -> None:
         """Forget results, atoms and density (ASE's interface)."""

@@ -16,6 +16,7 @@ from ase.constraints import FixAtoms
 
 #: Names of the checks that the suite runs before any MD.
 STATIC = {
+    "repeatable",
     "work",
     "stress_work",
     "kinks",

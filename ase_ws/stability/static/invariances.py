@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
@@ -48,7 +49,8 @@ class Invariances(StaticCheck):
     ----------
     energy_limit : float
         In eV/atom. Default 1e-3, the accuracy usually asked of energies: for a molecule of nine
-        atoms a third of k_B T at 300 K, a direction preferred 1.4 times.
+        atoms a third of k_B T at 300 K, a direction preferred 1.4 times. For larger molecules no
+        more than k_B T in all.
     force_limit : float
         In eV/Å. Default 0.05: the RMS error of a good potential, 5 % of a thermal force.
         Where the calculator is noisy (float32), all limits are at least ten times the noise.
@@ -74,7 +76,7 @@ class Invariances(StaticCheck):
         """Compare each with the start."""
         start = probe.rattled()
         energy, forces = probe.energy_of(start), probe.forces_of(start)
-        energy_limit = max(self.energy_limit, 10.0 * probe.noise.energy / len(start))
+        energy_limit = max(self._most(probe), 10.0 * probe.noise.energy / len(start))
         force_limit = max(self.force_limit, 10.0 * probe.noise.force)
         noise = max(probe.noise.energy / len(start) / energy_limit, probe.noise.force / force_limit)
         warn_at = max(self.warn_at, 10.0 * noise)
@@ -102,6 +104,14 @@ class Invariances(StaticCheck):
         if warn_at > self.warn_at:
             note = f"the calculator is noisy (single precision?): warns at {warn_at:.2g}"
         return self.result(worst, findings, warn_at=warn_at, fail_at=1.0, note=note)
+
+    def _most(self, probe: Probe) -> float:
+        """Limit of the energy in eV/atom."""
+        if probe.atoms.pbc.any():
+            return self.energy_limit
+        # A molecule has its place, direction and hand as a whole.
+        whole = probe.conditions.thermal_energy / len(probe.atoms)
+        return min(self.energy_limit, whole)
 
     def _changes(self, start: Atoms) -> dict[str, _Moved]:
         rng, order = np.random.default_rng(self.seed), np.arange(len(start))
@@ -187,11 +197,12 @@ class Extensivity(StaticCheck):
     def applies(self, probe: Probe) -> str | None:
         """Neutral closed shells."""
         # Charge and spin stand with the atoms, or with the calculator.
-        info = {**(getattr(probe.calculator, "parameters", None) or {}), **probe.atoms.info}
-        spin = info.get("multiplicity", info.get("spin")) not in (0, 1, None)
+        given = getattr(probe.calculator, "parameters", None)
+        info = {**(given if isinstance(given, Mapping) else {}), **probe.atoms.info}
+        spin = _is_any(info.get("multiplicity", info.get("spin")), but=(0, 1))
         moments = probe.atoms.get_initial_magnetic_moments().any()
         charges = probe.atoms.get_initial_charges().any()
-        if info.get("charge") not in (0, None) or spin or moments or charges:
+        if _is_any(info.get("charge"), but=(0,)) or spin or moments or charges:
             return "charged or open-shell"
         return None
 
@@ -235,3 +246,8 @@ class Extensivity(StaticCheck):
         copy = atoms.copy()
         copy.positions[:, 0] += np.ptp(atoms.positions[:, 0]) + self.distance
         return atoms + copy
+
+
+def _is_any(value: Any, but: tuple[int, ...]) -> bool:
+    """Whether a value, or one of several, is given and none of these."""
+    return value is not None and not bool(np.isin(np.asarray(value), but).all())
