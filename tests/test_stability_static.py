@@ -678,7 +678,16 @@ def test_lines_end_where_nothing_is_of_interest():
             raise ProbeError("no answer")
         return 7.0 + 10.0 * x**2
 
-    line = follow(energy, 7.0, 0.0, 0.1, (-9.0, 9.0), reach=2.0, coarse=0.5, stops=(20.0, np.inf))
+    line = follow(
+        energy,
+        7.0,
+        0.0,
+        0.1,
+        (-9.0, 9.0),
+        reach=2.0,
+        coarse=0.5,
+        stop=lambda x: 20.0 if x < 7.0 else np.inf,
+    )
     # Down: evenly to three points behind the reach at −0.5, then wider, to the first above 20 eV.
     assert line.x[:4] == pytest.approx([-1.8, -1.3, -0.8, -0.7])
     assert line.rises == pytest.approx(10.0 * line.x**2)
@@ -753,6 +762,22 @@ def test_a_hole_that_only_hot_md_reaches():
     assert 20.0 < cold.value < 27.6
     assert 20.0 < hot.value < 27.6
     assert "MD at 8000 K can fall in" in hot.message
+
+
+@pytest.mark.parametrize(("top", "found"), [(10.0, True), (25.0, False)])
+def test_what_is_soft_at_short_range_is_followed_further(top, found):
+    """Na-Na in SevenNet-0: a hole at 0.35 of the radii sum, behind 12.6 eV."""
+
+    def soft(r):
+        return 2.0 * (r - LENGTH) ** 2 + top * np.exp(-(((r - 0.55) / 0.2) ** 2))
+
+    result = BondScan().run(dimer(Pairs(soft)))
+    if not found:
+        # High enough at 0.4 that nobody gets there.
+        passed(result)
+        return
+    assert "hole at short range" in failed(result, "warned").message
+    assert result.curves[0].x[0] < 0.35 * 1.52
 
 
 def test_a_second_minimum_of_a_bond():

@@ -118,7 +118,7 @@ class RattleLadder(LineCheck):
             0.0,
             self.spacing,
             (0.0, self.largest),
-            stops=(np.inf, self.accessible(probe)),
+            stop=lambda sigma: self.accessible(probe),
             rest=lambda: probe.come_home(self.name),
         )
 

@@ -75,7 +75,7 @@ def follow(
     *,
     reach: float = np.inf,
     coarse: float = np.inf,
-    stops: tuple[float, float] = (np.inf, np.inf),
+    stop: Callable[[float], float] = lambda x: np.inf,
     rest: Callable[[], None] = lambda: None,
 ) -> Line:
     """Follow the energy both ways from the start, as far as it is of interest.
@@ -92,14 +92,13 @@ def follow(
     reach, coarse : float
         Where the way from the start is higher than `reach`, in eV over the start, the spacing is
         `coarse`.
-    stops : (float, float)
-        Downwards and upwards, the line ends at the first energy more than this over the start,
-        in eV.
+    stop : callable
+        Gives for a place the energy over the start, in eV, at which the way there ends.
     rest : callable
         Called after each of the two ways: a calculator with a state goes back to the start.
     """
     sides = []
-    for sign, end, stop in zip((-1.0, 1.0), ends, stops, strict=True):
+    for sign, end in zip((-1.0, 1.0), ends, strict=True):
         side = _Side(energy, start_energy, start, sign * spacing, end, sign * coarse)
         sides.append(side.walk(reach, stop))
         if side.x or side.refusal is not None:
@@ -133,7 +132,7 @@ class _Side:
         self.even = 0
         self.refusal: Refusal | None = None
 
-    def walk(self, reach: float, stop: float) -> _Side:
+    def walk(self, reach: float, stop: Callable[[float], float]) -> _Side:
         """Go on until the end, the stop or the first place without an answer."""
         wall, behind, x = 0.0, 0, self._next(0)
         while x is not None:
@@ -148,7 +147,7 @@ class _Side:
             wall = max(wall, rise)
             self.even += behind <= _MARGIN
             behind += wall > reach
-            if not rise <= stop:
+            if not rise <= stop(x):
                 break
             x = self._next(behind)
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -80,6 +80,11 @@ class LineCheck(StaticCheck):
     coarse : float
         In units of R_i + R_j. Spacing where MD does not come and only holes are of interest.
         Default 0.06, some hundredths of an Å for hydrogen and 0.13 Å for silicon.
+    closest, soft, nearest : float
+        In units of R_i + R_j, in eV, and in units of R_i + R_j. Inwards the scans end at
+        `closest`, and only where the energy is less than `soft` there go on to `nearest`.
+        Defaults 0.4, 15 and 0.3: at 0.4 repulsion is tens of eV, and ions of alkali metals, or
+        what a network has never seen, may still be on their way up.
     pit : float
         In eV. A fall by more than this is a hole wherever it is. Default 12: more than the
         strongest bond there is (CO, 11.1 eV).
@@ -93,6 +98,9 @@ class LineCheck(StaticCheck):
     jump_fail: float = 5e-3
     kink: float = 0.1
     coarse: float = 0.06
+    closest: float = 0.4
+    soft: float = 15.0
+    nearest: float = 0.3
     pit: float = 12.0
 
     unit: ClassVar[str] = "eV"
@@ -111,6 +119,17 @@ class LineCheck(StaticCheck):
     def accessible(self, probe: Probe) -> float:
         """How high over the start MD can come, in eV."""
         return max(self.wall, self.thermal * probe.conditions.thermal_energy)
+
+    def stop(self, probe: Probe, motion: Motion) -> Callable[[float], float]:
+        """How high over the start a pair is followed, in eV, as a function of its distance."""
+        reach, closest = self.accessible(probe), self.closest * _radii(probe, motion)
+
+        def stop(distance: float) -> float:
+            if distance > motion.length:
+                return reach
+            return max(reach, self.wall_warn if distance > closest else self.soft)
+
+        return stop
 
     def scan_all(self, probe: Probe, motions: Sequence[Motion], what: str) -> StaticResult:
         """Scan each of them, and collect."""
@@ -237,9 +256,6 @@ class BondScan(LineCheck):
         the repulsion is tens of eV; 1.4 is beyond the 0.5 Å by which MD may stretch a bond.
         Sixth differences of a Morse C-H bond are far below 1 meV at this spacing; where an atom
         of a crystal passes the cutoffs of several others, the steps must not run together.
-    closest : float
-        In units of R_i + R_j; it goes inwards to this where that is closer than `shortest`.
-        Default 0.4, as in `ContactScan`: crystals have bonds twice as long as molecules.
     deeper : float
         In eV. Default 1: a frozen fragment pulled off a relaxed structure does not gain the
         energy of a bond.
@@ -249,7 +265,6 @@ class BondScan(LineCheck):
     shortest: float = 0.5
     longest: float = 1.4
     spacing: float = 0.02
-    closest: float = 0.4
     deeper: float = 1.0
 
     name: ClassVar[str] = "bond_scan"
@@ -269,7 +284,7 @@ class BondScan(LineCheck):
 
     def line(self, probe: Probe, motion: Motion) -> Line:
         """Stretch and compress one bond."""
-        shortest = min(self.shortest * motion.length, self.closest * _radii(probe, motion))
+        shortest = min(self.shortest * motion.length, self.nearest * _radii(probe, motion))
         reach = self.accessible(probe)
         return follow(
             lambda distance: probe.energy(motion.positions(probe.atoms, distance)),
@@ -279,7 +294,7 @@ class BondScan(LineCheck):
             (shortest, self.longest * motion.length),
             reach=reach,
             coarse=self.coarse * _radii(probe, motion),
-            stops=(max(self.wall_warn, reach), reach),
+            stop=self.stop(probe, motion),
             rest=lambda: probe.come_home(self.name),
         )
 
@@ -337,8 +352,8 @@ class ContactScan(LineCheck):
     ----------
     most : int
         Scans at most so many pairs.
-    rises, closest : float
-        In units of R_i + R_j. Defaults 0.7 and 0.4. The shortest bond, that of N2, lies at 0.77.
+    rises : float
+        In units of R_i + R_j. Default 0.7. The shortest bond, that of N2, lies at 0.77.
     reach : float
         Pairs are taken up to this × (R_i + R_j). Default 4.5.
     points : int
@@ -348,7 +363,6 @@ class ContactScan(LineCheck):
 
     most: int = 6
     rises: float = 0.7
-    closest: float = 0.4
     reach: float = 4.5
     points: int = 41
 
@@ -375,10 +389,10 @@ class ContactScan(LineCheck):
             probe.start_energy,
             motion.length,
             spacing,
-            (closest, motion.length + 3.0 * spacing),
+            (self.nearest * _radii(probe, motion), motion.length + 3.0 * spacing),
             reach=reach,
             coarse=self.coarse * _radii(probe, motion),
-            stops=(max(self.wall_warn, reach), reach),
+            stop=self.stop(probe, motion),
             rest=lambda: probe.come_home(self.name),
         )
 
