@@ -147,7 +147,7 @@ BLIND_BAD = [
         named("CH3CN"),
         dropout_left_on,
         300,
-        checks=frozenset({"work"}),
+        checks=frozenset({"work", "repeatable"}),
         blame="model",
         note="a network left in training mode; NVE wanders by tens of meV/atom in 1 ps",
         **BLIND,
