@@ -52,6 +52,14 @@ def lost(error: MachineError) -> Finding:
     return Finding(MACHINE, "warn", f"{error}: nothing is known of what was still to be done")
 
 
+def energy_tolerance(energy: float) -> float:
+    """Most that an energy may change by rounding and loose self-consistency, in eV.
+
+    A meV, and four times the spacing of float32 numbers of its size.
+    """
+    return max(1e-3, 4.0 * float(np.spacing(np.float32(abs(energy)))))
+
+
 def unguarded(calculator: Any) -> Any:
     """Give the calculator behind its guards, which raise where a check wants to go.
 

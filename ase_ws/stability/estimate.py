@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ase_ws.stability.answers import Judged, PotentialError
+from ase_ws.stability.answers import Judged, PotentialError, unguarded
 from ase_ws.stability.check import Check
 from ase_ws.stability.float64 import raised_precision
 from ase_ws.stability.gas import Gas
 from ase_ws.stability.plan import Plan
 from ase_ws.stability.runs import BATCH_ATOMS, batched, run_jobs
 from ase_ws.stability.static.probe import Probe
-from ase_ws.stability.static.suite import unguarded
 
 #: Displacement of the structures that are timed, in Å: new ones to any cache, old ones to the
 #: potential.

@@ -22,11 +22,15 @@ from ase import Atoms
 
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.md.evaluation import potential_energy
-from ase_ws.stability.answers import Judged, LostStart, MachineError, PotentialError, unguarded
+from ase_ws.stability.answers import (
+    Judged,
+    LostStart,
+    MachineError,
+    PotentialError,
+    energy_tolerance,
+    unguarded,
+)
 
-#: Most that the energy of the start may change, in eV, as for `Repeatable`, and the spacings of
-#: float32 numbers that it may change by.
-TOLERANCE, SPACINGS = 1e-3, 4.0
 #: Displacement in Å of the ordinary structures that a new calculator is tried with, as `Probe`'s.
 _AWAY = 0.05
 
@@ -192,7 +196,7 @@ class Home:
             return np.inf
 
     def _is_home(self, off: float) -> bool:
-        return off <= max(TOLERANCE, SPACINGS * float(np.spacing(np.float32(abs(self._energy)))))
+        return off <= energy_tolerance(self._energy)
 
     def reset(self) -> None:
         """Reset the calculator, where it can be."""

@@ -13,7 +13,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase_ws.md.evaluation import potential_energy
 from ase_ws.md.finite import label_atoms
 from ase_ws.md.observer import Ensemble
-from ase_ws.stability.answers import Judged, PotentialError
+from ase_ws.stability.answers import Judged, PotentialError, energy_tolerance
 from ase_ws.stability.static.counter import Counter
 
 #: Periodic cells with fewer atoms are repeated: an atom must be able to move against its images.
@@ -224,7 +224,7 @@ class Probe:
         if (energies == energies.astype(np.float32)).all():
             energy = max(energy, spacing)
         again = self._reached_again()
-        most = max(MOST_NOISE.energy, 4.0 * spacing)
+        most = energy_tolerance(float(np.abs(energies).max()))
         return Noise(
             min(max(energy, again.energy), most),
             min(max(force, again.force), MOST_NOISE.force),

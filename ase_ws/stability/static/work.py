@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -219,11 +220,10 @@ class _Star:
 
     def round_trips(self) -> str:
         """Say whether triangles of paths cost or gain work; "" where it cannot be told."""
+        number = min(_TRIPS, len(self.paths) - 1)
+        spokes = [self._walked(self.base, self.paths[k], self.rises[k]) for k in range(number + 1)]
         trips, bars = [], []
-        for k in range(min(_TRIPS, len(self.paths) - 1)):
-            first, second = (
-                self._walked(self.base, self.paths[j], self.rises[j]) for j in (k, k + 1)
-            )
+        for k, (first, second) in enumerate(pairwise(spokes)):
             third = self._walked(self.base + self.paths[k], self.paths[k + 1] - self.paths[k], 0.0)
             trips.append(first.work.value + third.work.value - second.work.value)
             bars += [leg.work.error for leg in (first, second, third)]
