@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ase_ws.md.replicas import run_replicas
     from ase_ws.md.run import run_md
     from ase_ws.potentials.files import load_potential, save_potential
-    from ase_ws.stability.campaign import check_stability
+    from ase_ws.stability.check_stability import check_stability
     from ase_ws.training.finetune import finetune
 
 _WHERE = {
@@ -30,7 +30,7 @@ _WHERE = {
     "PITCLoss": "ase_ws.losses.weak",
     "PISCLoss": "ase_ws.losses.weak",
     "PotentialCalculator": "ase_ws.calculators.potential",
-    "check_stability": "ase_ws.stability.campaign",
+    "check_stability": "ase_ws.stability.check_stability",
     "finetune": "ase_ws.training.finetune",
     "load_potential": "ase_ws.potentials.files",
     "run_md": "ase_ws.md.run",

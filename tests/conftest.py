@@ -13,7 +13,7 @@ from ase.io import write
 
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.graphs import collate, graph
-from ase_ws.potentials.direct import DirectPotential
+from ase_ws.potentials.mace.direct import DirectPotential
 from ase_ws.testing import Morse, tiny_mace
 
 # Molecules of a few atoms are too small to share between threads; on a busy machine sharing

@@ -35,7 +35,7 @@ from ase_ws.losses import (
     StressLoss,
     TaylorLabelLoss,
 )
-from ase_ws.potentials.direct import DirectPotential
+from ase_ws.potentials.mace.direct import DirectPotential
 from ase_ws.testing import Morse, Toy, tiny_mace
 from ase_ws.typing import Prediction
 

@@ -10,15 +10,15 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 from ase.io import read
+from reference import __main__ as command_line
+from reference import levels
+from reference.sampling import gfn2_tasks, methanol_tasks
+from reference.settings import Gfn2Settings, MethanolSettings
+from reference.workers import run_tasks
+from reference.xyz import Frame, write_frames
 from rich.progress import Progress
 
 from ase_ws.errors import UserError
-from ase_ws.reference import __main__ as command_line
-from ase_ws.reference import levels
-from ase_ws.reference.sampling import gfn2_tasks, methanol_tasks
-from ase_ws.reference.settings import Gfn2Settings, MethanolSettings
-from ase_ws.reference.workers import run_tasks
-from ase_ws.reference.xyz import Frame, write_frames
 
 DATA = resources.files("ase_ws") / "data"
 
@@ -88,8 +88,7 @@ class TestGeometries:
     def test_modes_of_water(self):
         pytest.importorskip("tblite")
         from ase import units
-
-        from ase_ws.reference.geometries import normal_modes, relaxed_molecule
+        from reference.geometries import normal_modes, relaxed_molecule
 
         omega2, patterns = normal_modes(relaxed_molecule("H2O"))
         hbar = units._hbar * units.J * units.second
@@ -101,9 +100,8 @@ class TestGeometries:
         """Each quadratic mode holds k_B T/2, so harmonic displacements hold 3/2 k_B T in water."""
         pytest.importorskip("tblite")
         from ase import units
-
-        from ase_ws.reference.geometries import mode_frames, relaxed_molecule
-        from ase_ws.reference.settings import SamplingSettings
+        from reference.geometries import mode_frames, relaxed_molecule
+        from reference.settings import SamplingSettings
 
         relaxed = relaxed_molecule("H2O")
         e0 = relaxed.get_potential_energy()
@@ -117,8 +115,8 @@ class TestGeometries:
 
     def test_broken_molecules_are_rejected(self):
         pytest.importorskip("tblite")
-        from ase_ws.reference.geometries import acceptable, relaxed_molecule
-        from ase_ws.reference.settings import SamplingSettings
+        from reference.geometries import acceptable, relaxed_molecule
+        from reference.settings import SamplingSettings
 
         relaxed, settings = relaxed_molecule("H2O"), SamplingSettings()
         broken = relaxed.positions.copy()
@@ -197,7 +195,7 @@ def test_ase_reads_the_frames_back(tmp_path):
 
 def test_missing_extra_is_one_line_and_exit_code_2(monkeypatch, capsys):
     monkeypatch.setattr(command_line.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr("sys.argv", ["ase_ws.reference", "gfn2", "--out", "never.xyz"])
+    monkeypatch.setattr("sys.argv", ["reference", "gfn2", "--out", "never.xyz"])
     with pytest.raises(SystemExit) as stop:
         command_line.main()
     assert stop.value.code == 2

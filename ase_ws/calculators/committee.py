@@ -13,7 +13,7 @@ from ase.calculators.calculator import BaseCalculator, CalculatorSetupError, all
 
 from ase_ws.calculators.potential import PotentialCalculator, results_of
 from ase_ws.calculators.strict import StrictCalculator
-from ase_ws.potentials.stacked import stacked
+from ase_ws.potentials.mace.stacked import stacked
 from ase_ws.typing import Potential
 
 

@@ -22,7 +22,7 @@ from ase_ws.calculators.strict import StrictCalculator
 from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.frames.labels import has_stress
 from ase_ws.potentials.files import load_potential
-from ase_ws.potentials.lean import lean
+from ase_ws.potentials.mace.lean import lean
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
 

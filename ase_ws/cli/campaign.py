@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ase_ws.atomic import write_text
 from ase_ws.cli.campaign_progress import campaign_progress
 from ase_ws.cli.options import Device, Quiet
 from ase_ws.cli.output import command, err_console, number, out_console, plain
-from ase_ws.folders import require_writable
+from ase_ws.files.folders import require_writable
+from ase_ws.files.writing import write_text
 
 _COLOURS = {"stable": "green", "unstable": "red"}
 
@@ -48,7 +48,7 @@ def campaign(
 
     Exit code 0: all stable. 3: one or more unstable. 1: not enough evidence for some.
     """
-    from ase_ws.stability.campaigns import run_campaign
+    from ase_ws.stability.campaign import run_campaign
 
     if json_file is not None:
         require_writable(json_file)
@@ -69,7 +69,7 @@ def campaign(
         _tell_how_to_go_on(out)
         raise
     from ase_ws.report import write_stability_report
-    from ase_ws.report.collect import collect_runs
+    from ase_ws.report.stability.collect import collect_runs
 
     # First of all what no full disk can hinder.
     if not quiet:

@@ -18,7 +18,7 @@ from rich.progress import (
 from ase_ws.cli.output import err_console
 
 if TYPE_CHECKING:
-    from ase_ws.stability.campaigns.progress import Standing, Watch
+    from ase_ws.stability.campaign.progress import Standing, Watch
 
 
 @contextmanager

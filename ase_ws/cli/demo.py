@@ -25,7 +25,7 @@ def demo(
     """
     from functools import partial
 
-    from ase_ws.demo import DemoSettings, run_demo
+    from ase_ws.demo.run import DemoSettings, run_demo
 
     results = run_demo(
         out,

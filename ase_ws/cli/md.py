@@ -20,7 +20,7 @@ from ase_ws.cli.options import (
     Threads,
 )
 from ase_ws.cli.output import err_console, out_console, plain, say_path
-from ase_ws.folders import require_free, require_writable
+from ase_ws.files.folders import require_free, require_writable
 from ase_ws.progress import step_progress
 
 
@@ -51,7 +51,7 @@ def md(
     """Run MD with the checks switched on; exit 3 if one of them stopped it."""
     from ase_ws.md.result import NotWrittenError
     from ase_ws.md.run import run_md
-    from ase_ws.stability.observers import default_checks
+    from ase_ws.stability.checks.defaults import default_checks
 
     if resume:
         require_writable(out, folder=True)

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ase_ws.atomic import write_text
 from ase_ws.cli.options import Quiet
 from ase_ws.cli.output import out_console, plain, say_path
 from ase_ws.errors import UserError
-from ase_ws.folders import make_clear, require_free
+from ase_ws.files.folders import make_clear, require_free
+from ase_ws.files.writing import write_text
 
 _NAMES = ("report.html", "results.json")
 
@@ -37,9 +37,9 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Show one or several stability runs on one page, side by side."""
-    from ase_ws.report.collect import collect_runs
-    from ase_ws.report.stability_page import render_stability_report
-    from ase_ws.report.stability_schema import StabilityResults
+    from ase_ws.report.stability.collect import collect_runs
+    from ase_ws.report.stability.page import render_stability_report
+    from ase_ws.results.stability import StabilityResults
 
     if schema:
         typer.echo(json.dumps(StabilityResults.model_json_schema(), indent=2, ensure_ascii=False))

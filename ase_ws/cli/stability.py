@@ -10,14 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from ase_ws.atomic import write_text
 from ase_ws.cli.campaign_progress import campaign_progress
 from ase_ws.cli.inputs import attach, thread_limit
 from ase_ws.cli.options import Device, Dtype, Ensemble, Head, Quiet, Threads, Topology
 from ase_ws.cli.output import command, out_console, plain, say_path
 from ase_ws.cli.stability_progress import stability_progress
 from ase_ws.errors import UserError
-from ase_ws.folders import require_free, require_writable
+from ase_ws.files.folders import require_free, require_writable
+from ase_ws.files.writing import write_text
 
 
 def stability(
@@ -138,7 +138,7 @@ def stability(
         raise UserError("give MODEL and STRUCTURE, or --trajectory FILE")
     _refuse(frame_interval, "--frame-interval", "it belongs to --trajectory")
     if scheduler is not None:
-        from ase_ws.stability.campaigns.single import check_stability_on_dask
+        from ase_ws.stability.campaign.single import check_stability_on_dask
 
         _refuse(rdf, "--rdf", "it does not go with --scheduler")
         with _told_at_least(quiet), campaign_progress(quiet=quiet) as watch:
@@ -229,7 +229,7 @@ def _trajectory(
 @contextmanager
 def _told_at_least(quiet: bool) -> Iterator[None]:
     """Print a report that could not be written."""
-    from ase_ws.stability.result import UnwrittenError
+    from ase_ws.results.report import UnwrittenError
 
     try:
         yield
@@ -264,7 +264,7 @@ def _finish(report: Any, out: Path | None, json_file: Path | None, quiet: bool) 
 
 
 def _require_time(budget: float) -> None:
-    from ase_ws.stability.plan import require_positive
+    from ase_ws.stability.runs.plan import require_positive
 
     require_positive("--budget", budget)
 

@@ -83,7 +83,7 @@ def _bar(label: str) -> str:
 @cache
 def _looks() -> set[str]:
     """Labels of what is done before MD."""
-    from ase_ws.stability.relax import RELAXING
+    from ase_ws.stability.runs.relax import RELAXING
     from ase_ws.stability.static import default_static_checks
 
     return {RELAXING, "done", *(check.name for check in default_static_checks())}

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from ase_ws.atomic import write_text
 from ase_ws.cli.inputs import say_head
 from ase_ws.cli.options import (
     Device,
@@ -40,7 +39,8 @@ from ase_ws.cli.output import (
     text_of,
 )
 from ase_ws.errors import UserError
-from ase_ws.folders import require_writable
+from ase_ws.files.folders import require_writable
+from ase_ws.files.writing import write_text
 from ase_ws.progress import step_progress
 
 if TYPE_CHECKING:

@@ -23,11 +23,12 @@
 
 from ase_ws.md.files import read_log
 from ase_ws.md.finite import FiniteGuard
-from ase_ws.md.observer import Finding, Observer, RunContext, Snapshot
+from ase_ws.md.observer import Observer, RunContext, Snapshot
 from ase_ws.md.replicas import run_replicas
 from ase_ws.md.result import MDResult, NotWrittenError
 from ase_ws.md.run import run_md
 from ase_ws.md.velocities import degrees_of_freedom, draw_velocities, kinetic_temperature
+from ase_ws.results.finding import Finding
 
 __all__ = [
     "Finding",

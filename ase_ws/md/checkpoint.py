@@ -16,8 +16,8 @@ import numpy as np
 from ase import Atoms
 from ase.md.md import MolecularDynamics
 
-from ase_ws.atomic import atomic_path
 from ase_ws.errors import UserError
+from ase_ws.files.writing import atomic_path
 from ase_ws.md.files import LOG, LOG_COLUMNS, TRAJECTORY, naming
 from ase_ws.md.observer import RunContext, Snapshot
 from ase_ws.md.result import Record

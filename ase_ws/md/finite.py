@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
-from ase_ws.md.observer import Finding, RunContext, Snapshot
+from ase_ws.md.observer import RunContext, Snapshot
+from ase_ws.results.finding import Finding
 
 
 @dataclass

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ase_ws.atomic import write_text
-from ase_ws.folders import require_writable
+from ase_ws.files.folders import require_writable
+from ase_ws.files.writing import write_text
 from ase_ws.md.files import (
     LOG,
     LOG_COLUMNS,
@@ -23,7 +23,8 @@ from ase_ws.md.files import (
     TrajectoryWriter,
     naming,
 )
-from ase_ws.md.observer import Finding, RunContext, Snapshot
+from ase_ws.md.observer import RunContext, Snapshot
+from ase_ws.results.finding import Finding
 
 
 @dataclass(frozen=True, repr=False)

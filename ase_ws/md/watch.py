@@ -13,7 +13,8 @@ from ase import Atoms
 from ase_ws.md.evaluation import describe
 from ase_ws.md.finite import FiniteGuard
 from ase_ws.md.frames import bare_frame
-from ase_ws.md.observer import Finding, Observer, RunContext, Snapshot
+from ase_ws.md.observer import Observer, RunContext, Snapshot
+from ase_ws.results.finding import Finding
 
 #: Frames kept for someone who wants to know how a failure came about: so many, this far apart (fs).
 EARLIER, EARLIER_EVERY = 5, 20.0

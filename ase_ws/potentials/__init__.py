@@ -1,1 +1,1 @@
-"""Room: potentials."""
+"""Potentials: MACE (`mace/`), PaiNN, and the files that hold them."""

@@ -14,15 +14,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ase_ws._version import __version__
-from ase_ws.atomic import atomic_path
 from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.errors import UserError
-from ase_ws.potentials.direct import DirectPotential
-from ase_ws.potentials.mace import MACEPotential, build_mace, to_upstream
+from ase_ws.files.writing import atomic_path
+from ase_ws.potentials.mace.direct import DirectPotential
+from ase_ws.potentials.mace.model import MACEPotential, build_mace, to_upstream
+from ase_ws.potentials.mace.upstream import read_upstream
 from ase_ws.potentials.module import HeadError, PotentialModule
 from ase_ws.potentials.plausible import check_tensors, reason
 from ase_ws.potentials.provenance import check_provenance
-from ase_ws.potentials.upstream import read_upstream
 
 #: 2: a row of reference energies for each head. Models of one head are written as 1.
 FORMAT = 2

@@ -22,9 +22,9 @@ from torch import Tensor
 from ase_ws.errors import UserError
 from ase_ws.potentials.architecture import Architecture
 from ase_ws.potentials.derivatives import predict_conservative
-from ase_ws.potentials.guard import default_dtype, undisturbed
 from ase_ws.potentials.module import PotentialModule, leak_beyond_cutoff, load_weights
 from ase_ws.potentials.plausible import check_total
+from ase_ws.potentials.undisturbed import default_dtype, undisturbed
 from ase_ws.typing import GraphBatch, Prediction
 
 try:

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ase_ws.errors import UserError
+from ase_ws.files.mistakes import first_mistake
 from ase_ws.potentials.architecture import MACEArchitecture, irreps_terms
-from ase_ws.settings import first_mistake
 
 _DTYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.bool)
 _CONTRACTION = "products.0.symmetric_contractions.contractions.0."

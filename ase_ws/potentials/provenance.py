@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ase_ws.errors import UserError
-from ase_ws.settings import first_mistake
+from ase_ws.files.mistakes import first_mistake
 
 
 class Provenance(BaseModel):

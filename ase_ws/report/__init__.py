@@ -1,9 +1,9 @@
 """Results to self-contained HTML pages: pure functions of plain dictionaries."""
 
-from ase_ws.report.html import render_demo_report, write_demo_report
-from ase_ws.report.schema import SCHEMA_VERSION, DemoResults, read_results
-from ase_ws.report.stability_page import render_stability_report, write_stability_report
-from ase_ws.report.stability_schema import (
+from ase_ws.report.demo.page import render_demo_report, write_demo_report
+from ase_ws.report.stability.page import render_stability_report, write_stability_report
+from ase_ws.results.demo import SCHEMA_VERSION, DemoResults, read_results
+from ase_ws.results.stability import (
     STABILITY_SCHEMA_VERSION,
     StabilityResults,
     read_stability,

@@ -17,10 +17,15 @@
 | `bonds.py`, `picture.py`, `candidates.py` | bond lengths, failing frame, frames worth a label |
 """
 
-from ase_ws.stability.calibrate import Calibration
-from ase_ws.stability.campaign import check_stability
-from ase_ws.stability.check import Check, CheckResult
-from ase_ws.stability.observers import (
+from ase_ws.results.check import CheckResult
+from ase_ws.results.rates import failure_rate, failure_rate_upper
+from ase_ws.results.replica import ReplicaResult
+from ase_ws.results.report import StabilityReport
+from ase_ws.stability.check_stability import check_stability
+from ase_ws.stability.check_trajectory import check_trajectory
+from ase_ws.stability.checks.base import Check
+from ase_ws.stability.checks.calibration import Calibration
+from ase_ws.stability.checks.defaults import (
     BondCheck,
     CellCheck,
     ContactCheck,
@@ -35,11 +40,7 @@ from ase_ws.stability.observers import (
     TemperatureCheck,
     default_checks,
 )
-from ase_ws.stability.rates import failure_rate, failure_rate_upper
-from ase_ws.stability.rdf import RDFCheck, RDFReference
-from ase_ws.stability.replica import ReplicaResult
-from ase_ws.stability.result import StabilityReport
-from ase_ws.stability.trajectory import check_trajectory
+from ase_ws.stability.checks.rdf import RDFCheck, RDFReference
 
 __all__ = [
     "BondCheck",

@@ -10,6 +10,7 @@
 """
 
 from ase_ws.testing import bad, good
+from ase_ws.testing.contract import PotentialContractError, validate_potential
 from ase_ws.testing.toys import (
     ELEMENTS,
     Cubic,
@@ -20,7 +21,6 @@ from ase_ws.testing.toys import (
     Toy,
     tiny_mace,
 )
-from ase_ws.validation import PotentialContractError, validate_potential
 
 __all__ = [
     "ELEMENTS",

@@ -9,8 +9,8 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, SCFError
 
-from ase_ws.stability.pairs import find_pairs
-from ase_ws.testing.wrapping import Broken, Point
+from ase_ws.pairs import find_pairs
+from ase_ws.testing.bad.wrapping import Broken, Point
 
 Fault = Literal["keeps", "raises", "hangs"]
 

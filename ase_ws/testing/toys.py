@@ -15,7 +15,7 @@ from torch import Tensor
 from ase_ws.graphs import edge_vectors
 from ase_ws.potentials.architecture import MACEArchitecture
 from ase_ws.potentials.derivatives import predict_conservative
-from ase_ws.potentials.mace import MACEPotential, build_mace
+from ase_ws.potentials.mace.model import MACEPotential, build_mace
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
 ELEMENTS = (1, 6, 7, 8, 14)

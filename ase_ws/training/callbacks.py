@@ -13,7 +13,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from ase_ws.atomic import atomic_path, write_text
+from ase_ws.files.writing import atomic_path, write_text
 from ase_ws.potentials.files import save_potential
 from ase_ws.training.module import FinetuneModule
 

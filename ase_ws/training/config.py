@@ -10,12 +10,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ase_ws.atomic import write_text
 from ase_ws.errors import UserError
+from ase_ws.files.mistakes import first_mistake
+from ase_ws.files.writing import write_text
+from ase_ws.files.yaml import parse_yaml, read_yaml
 from ase_ws.potentials.architecture import check_irreps
-from ase_ws.settings import first_mistake
 from ase_ws.training.auto import choose_weak
-from ase_ws.yaml_files import parse_yaml, read_yaml
 
 #: With fewer validation energies than this, and no forces, the best of a run's validations is
 #: mostly the luckiest.

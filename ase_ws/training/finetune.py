@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 
 from ase_ws._version import __version__
 from ase_ws.devices import resolve_device, sensible_threads, threads
-from ase_ws.folders import make_clear, require_free, require_writable
+from ase_ws.files.folders import make_clear, require_free, require_writable
 from ase_ws.frames import Frame, FrameSource
 from ase_ws.losses import (
     CurlLoss,

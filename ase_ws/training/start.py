@@ -14,8 +14,8 @@ from ase_ws.errors import UserError
 from ase_ws.frames import Frame, composition, elements_of, fit_reference_energies
 from ase_ws.graphs import edges
 from ase_ws.potentials.architecture import MACEArchitecture
-from ase_ws.potentials.direct import DirectPotential, ReadoutSettings
-from ase_ws.potentials.mace import MACEPotential, build_mace
+from ase_ws.potentials.mace.direct import DirectPotential, ReadoutSettings
+from ase_ws.potentials.mace.model import MACEPotential, build_mace
 from ase_ws.potentials.module import PotentialModule
 from ase_ws.training.config import FinetuneConfig
 from ase_ws.training.evaluate import batches, require_finite_predictions

@@ -37,7 +37,7 @@ from ase.build import molecule
 from ase.io import write
 
 from ase_ws.potentials.files import save_potential
-from ase_ws.stability.campaigns import run_campaign
+from ase_ws.stability.campaign import run_campaign
 from ase_ws.testing import tiny_mace
 
 Key = tuple[float, int]

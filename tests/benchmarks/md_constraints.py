@@ -3,7 +3,7 @@
     python tests/benchmarks/md_constraints.py [--steps 1000] [--only FixAtoms FixedLine]
 
 Small slabs of copper and other elements (EMT) at 300 K and 2 fs, as in
-`tests/test_md_constraints.py`; printed are the degrees of freedom, the mean temperature with its
+`tests/md/test_md_constraints.py`; printed are the degrees of freedom, the mean temperature with its
 standard error (of ten blocks; NVE has none set), the width of the temperatures over the canonical
 one, and by how much the conserved quantity moves, in meV/atom.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from ase.calculators.emt import EMT
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "md")]
 
 
 def measure(atoms, integrator: str, steps: int) -> str:

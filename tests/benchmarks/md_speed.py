@@ -56,7 +56,7 @@ def potential_for(name: str) -> Any:
     from ase_ws import load_potential
     from ase_ws.data import BASE_MODEL
     from ase_ws.potentials.architecture import MACEArchitecture
-    from ase_ws.potentials.mace import build_mace
+    from ase_ws.potentials.mace.model import build_mace
 
     if name.startswith("Si"):
         settings = MACEArchitecture(atomic_numbers=(14,), r_max=4.5, avg_num_neighbors=16.0)
@@ -68,7 +68,7 @@ def upstream(potential: Any) -> Any:
     """Upstream's calculator on the same weights."""
     from mace.calculators import MACECalculator
 
-    from ase_ws.potentials.mace import to_upstream
+    from ase_ws.potentials.mace.model import to_upstream
 
     return MACECalculator(models=[to_upstream(potential)], device="cpu", default_dtype="float32")
 
@@ -128,7 +128,7 @@ def calls(potential: Any, atoms: Any, steps: int) -> tuple[Seconds, Seconds]:
 def replicas(atoms: Any, potential: Any, n: int = 64, steps: int = 20) -> Seconds:
     """Seconds per replica and step, every check of the stability suite switched on."""
     from ase_ws.md import run_replicas
-    from ase_ws.stability.observers import default_checks
+    from ase_ws.stability.checks.defaults import default_checks
 
     def run() -> float:
         start = time.perf_counter()
@@ -167,7 +167,7 @@ def line(what: str, ratios: list[float], bound: str = "") -> None:
 def speed(rounds: int, compiled: bool) -> None:
     """Print all ratios."""
     from ase_ws import PotentialCalculator
-    from ase_ws.potentials.direct import DirectPotential
+    from ase_ws.potentials.mace.direct import DirectPotential
 
     for name, atoms in structures().items():
         potential, steps = potential_for(name), STEPS[name]

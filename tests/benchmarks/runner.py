@@ -42,8 +42,9 @@ def run_cases(
     `time.monotonic`) nothing more is begun and what is running is given up; what is missing then
     is missing in what comes back.
     """
+    from reference.workers import one_core_pool
+
     from ase_ws.progress import step_progress
-    from ase_ws.reference.workers import one_core_pool
 
     done = read_results(name)
     # The same case may belong to several questions.
@@ -97,7 +98,7 @@ def read_results(name: str) -> dict[str, dict[str, Any]]:
 
 def _journal(name: str) -> Path:
     """Give the file to append to, rid of a line that was not written to its end."""
-    from ase_ws.atomic import write_text
+    from ase_ws.files.writing import write_text
 
     path = RESULTS / f"{name}.jsonl"
     lines = _lines(path)

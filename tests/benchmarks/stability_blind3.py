@@ -15,7 +15,7 @@ from ase.spacegroup import crystal
 from stability_case import Case
 
 from ase_ws.testing import good
-from ase_ws.testing.wrapping import Broken, PairTerm, Point
+from ase_ws.testing.bad.wrapping import Broken, PairTerm, Point
 
 
 # Structures

@@ -24,6 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from reference.workers import one_core_pool
 from runner import one_line_errors
 from stability_bad import BAD
 from stability_blind import BLIND_BAD, BLIND_GOOD
@@ -33,7 +34,6 @@ from stability_good import GOOD
 from stability_near import NEAR_BAD
 
 from ase_ws.errors import UserError
-from ase_ws.reference.workers import one_core_pool
 from ase_ws.stability import check_stability
 
 RESULTS = Path(__file__).parent / "results" / "stability_cases.jsonl"

@@ -31,13 +31,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
+from reference.workers import one_core_pool
 from runner import one_line_errors
 from stability_panel_by_hand import nve, pairs, push
 from stability_panel_cases import CASES, MACE_FILES, POTENTIALS
 from stability_panel_structures import STRUCTURES
 
 from ase_ws.errors import UserError
-from ase_ws.reference.workers import one_core_pool
 from ase_ws.stability import check_stability
 
 RESULTS = Path(__file__).parent / "results"

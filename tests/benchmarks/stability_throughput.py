@@ -76,7 +76,7 @@ def batch(kelvins: list[float], steps: int) -> float:
     import torch
 
     from ase_ws.md import replicas as engine
-    from ase_ws.stability.observers import default_checks
+    from ase_ws.stability.checks.defaults import default_checks
 
     torch.set_num_threads(1)
     if not _molecule:
@@ -146,7 +146,7 @@ def whole(ps: float) -> None:
     from ase.io import write
 
     from ase_ws.data import BASE_MODEL
-    from ase_ws.stability.campaigns import run_campaign
+    from ase_ws.stability.campaign import run_campaign
 
     with tempfile.TemporaryDirectory() as folder:
         write(f"{folder}/ethanol.xyz", relaxed()[0])

@@ -147,7 +147,7 @@ def upstream_step(setting: Setting) -> Step:
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
 
-    from ase_ws.potentials.mace import to_upstream
+    from ase_ws.potentials.mace.model import to_upstream
 
     os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
     from mace import data, modules, tools

@@ -14,12 +14,13 @@
 | `scan.py`, `topology.py` | turns and jumps of a curve; what a scan moves |
 """
 
+from ase_ws.results.check import Curve
 from ase_ws.stability.static.invariances import Extensivity, Invariances
 from ase_ws.stability.static.kinks import Kinks
 from ase_ws.stability.static.precision import Precision
 from ase_ws.stability.static.rattle import RattleLadder
 from ase_ws.stability.static.repeat import Repeatable
-from ase_ws.stability.static.result import Curve, StaticCheck, StaticResult
+from ase_ws.stability.static.result import StaticCheck, StaticResult
 from ase_ws.stability.static.smoothness import BondScan, ContactScan
 from ase_ws.stability.static.stress import StressWork
 from ase_ws.stability.static.suite import default_static_checks, run_static

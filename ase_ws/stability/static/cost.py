@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ase import Atoms
 
-from ase_ws.stability.gas import Gas
+from ase_ws.stability.judged.gas import Gas
 from ase_ws.stability.static.precision import Precision
 from ase_ws.stability.static.probe import Conditions, Probe
 from ase_ws.stability.static.result import StaticCheck

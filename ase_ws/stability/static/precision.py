@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from ase.calculators.calculator import BaseCalculator
 
-from ase_ws.stability.answers import Judged
+from ase_ws.stability.judged.answers import Judged
 from ase_ws.stability.static.probe import Probe
 from ase_ws.stability.static.result import StaticCheck, StaticResult
 

@@ -13,7 +13,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase_ws.md.evaluation import potential_energy
 from ase_ws.md.finite import label_atoms
 from ase_ws.md.observer import Ensemble
-from ase_ws.stability.answers import Judged, PotentialError, energy_tolerance
+from ase_ws.stability.judged.answers import Judged, PotentialError, energy_tolerance
 from ase_ws.stability.static.counter import Counter
 
 #: Periodic cells with fewer atoms are repeated: an atom must be able to move against its images.

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from ase_ws.md.observer import Finding, Severity
+from ase_ws.results.check import Curve
+from ase_ws.results.finding import Finding, Severity
 from ase_ws.stability.static.probe import Probe, random_direction
-from ase_ws.stability.static.result import Curve, StaticResult
+from ase_ws.stability.static.result import StaticResult
 from ase_ws.stability.static.scan import Line, Refusal, discontinuities, follow
 from ase_ws.stability.static.smoothness import CROSSED, LineCheck, in_md
 

@@ -9,42 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 from ase import Atoms
 
-from ase_ws.md.observer import Finding, Severity, finite_or_none
-from ase_ws.stability.answers import MachineError, lost
-from ase_ws.stability.check import CheckResult, Status
+from ase_ws.results.check import CheckResult, Curve, Status
+from ase_ws.results.finding import Finding, Severity
+from ase_ws.stability.judged.answers import MachineError, lost
 from ase_ws.stability.static.probe import Probe, ProbeError
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A curve for a plot.
-
-    Attributes
-    ----------
-    title, xlabel, ylabel : str
-    x, y : list of float
-        Of the same length.
-    marks : list of float
-        Values of x where something is wrong.
-    """
-
-    title: str
-    xlabel: str
-    ylabel: str
-    x: list[float]
-    y: list[float]
-    marks: list[float] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary that JSON can hold: non-finite numbers become None."""
-        return {
-            "title": self.title,
-            "xlabel": self.xlabel,
-            "ylabel": self.ylabel,
-            "x": [finite_or_none(value) for value in self.x],
-            "y": [finite_or_none(value) for value in self.y],
-            "marks": [finite_or_none(value) for value in self.marks],
-        }
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from ase_ws.md.observer import Finding, Severity
-from ase_ws.stability.pairs import radii_sum
+from ase_ws.pairs import radii_sum
+from ase_ws.results.check import Curve
+from ase_ws.results.finding import Finding, Severity
 from ase_ws.stability.static.probe import Probe
-from ase_ws.stability.static.result import Curve, StaticCheck, StaticResult
+from ase_ws.stability.static.result import StaticCheck, StaticResult
 from ase_ws.stability.static.scan import (
     Discontinuity,
     Limits,

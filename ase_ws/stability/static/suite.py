@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from ase import Atoms
 
 from ase_ws.errors import UserError
-from ase_ws.stability.answers import STATE, unguarded
-from ase_ws.stability.float64 import raised_precision
+from ase_ws.stability.judged.answers import STATE, unguarded
+from ase_ws.stability.judged.float64 import raised_precision
 from ase_ws.stability.static.cost import Tally, costs
 from ase_ws.stability.static.invariances import Extensivity, Invariances
 from ase_ws.stability.static.kinks import Kinks

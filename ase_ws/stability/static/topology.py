@@ -10,7 +10,7 @@ from ase.data import covalent_radii
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from ase_ws.stability.pairs import find_pairs, radii_sum
+from ase_ws.pairs import find_pairs, radii_sum
 
 #: Bonded below this × (R_i + R_j), as in `BondCheck`.
 BONDED = 1.3

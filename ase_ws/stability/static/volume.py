@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ase_ws.md.observer import Finding, Severity
+from ase_ws.results.check import Curve
+from ase_ws.results.finding import Finding, Severity
 from ase_ws.stability.static.probe import Probe
 from ase_ws.stability.static.rattle import LIKELY
-from ase_ws.stability.static.result import Curve, StaticCheck, StaticResult
+from ase_ws.stability.static.result import StaticCheck, StaticResult
 from ase_ws.stability.static.scan import Limits, Refusal, discontinuities, follow, minima
 from ase_ws.stability.static.smoothness import CROSSED, in_md
 

@@ -13,7 +13,7 @@ import tables
 from design import Case, Design, Group, key
 from selection import belongs, chosen, tuning
 
-from ase_ws.atomic import write_text
+from ase_ws.files.writing import write_text
 
 BENCHMARKS = Path(__file__).parents[1]
 README = BENCHMARKS.parents[1] / "README.md"

@@ -188,7 +188,7 @@ def failures(broken: list[Result]) -> str:
 
 def judged(group: Group, found: list[tuple[Case, Found]]) -> str:
     """Give what MD makes of the models: failures over replicas, rates, NVE drift."""
-    from ase_ws.stability.rates import failure_rate_interval
+    from ase_ws.results.rates import failure_rate_interval
 
     header = [
         "case",

@@ -1,0 +1,1 @@
+"""The main job on the packaged data, from fine-tuning to the report."""

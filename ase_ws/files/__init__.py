@@ -1,0 +1,1 @@
+"""Files and folders: written whole or not at all, read safely, every mistake in one line."""

@@ -1,0 +1,333 @@
+"""MACE as a `Potential`. The only file that imports mace or e3nn.
+
+What it guards against (mace-torch 0.3.16): importing mace disarms `torch.load` for the whole
+process; e3nn alone does not import on torch >= 2.6; `forward` changes its input; total energies
+in float32 lose meV to the reference energies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ase_ws.errors import UserError
+from ase_ws.potentials.architecture import MACEArchitecture
+from ase_ws.potentials.derivatives import predict_conservative
+from ase_ws.potentials.module import (
+    PotentialModule,
+    choose_head,
+    leak_beyond_cutoff,
+    load_weights,
+)
+from ase_ws.potentials.plausible import check_sizes
+from ase_ws.potentials.undisturbed import default_dtype, undisturbed
+from ase_ws.typing import GraphBatch, Prediction
+
+with undisturbed():
+    from e3nn import o3
+    from mace import modules
+
+# How upstream's constructors say that they do not know a combination.
+_CANNOT_BE_BUILT = (AssertionError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+
+
+class Features(NamedTuple):
+    """What a network knows of each atom.
+
+    Attributes
+    ----------
+    energies : Tensor, (n_atoms,), eV, float64
+        With E0.
+    scalars : Tensor, (n_atoms, n_scalars)
+        Invariant under rotation and reflection: all layers side by side.
+    vectors : Tensor, (n_atoms, n_vectors, 3)
+        Turn with the structure (1o): all layers that have them.
+    """
+
+    energies: Tensor
+    scalars: Tensor
+    vectors: Tensor
+
+
+class MACEPotential(PotentialModule):
+    """A MACE whose energy is E = Σ_i [E0(Z_i) + ε_i(r)], forces F = -dE/dr.
+
+    The network holds the interaction energies ε_i in its own precision; the reference energies E0
+    are added, and everything summed, in float64.
+
+    Parameters
+    ----------
+    network : ScaleShiftMACE
+        With reference energies of zero.
+    architecture : MACEArchitecture
+    e0 : array, (n_elements,) or (n_heads, n_elements), eV
+        Reference energies, in the order of `architecture.atomic_numbers`.
+    head : str, optional
+        Which head of a multi-head model is evaluated and trained; default as in `choose_head`.
+
+    Attributes
+    ----------
+    r_max, atomic_numbers, conservative, skin_safe
+        As in `ase_ws.typing.Potential`.
+
+    Notes
+    -----
+    Heads share all but their last weights, scale, shift and reference energies. Fine-tuning one
+    of them keeps what is the others' own, but changes the network below them: their energies are
+    then no longer those they were trained for.
+    """
+
+    kind = "mace"
+    architecture: MACEArchitecture
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        architecture: MACEArchitecture,
+        e0: np.ndarray | Tensor,
+        head: str | None = None,
+    ):
+        super().__init__(
+            architecture.r_max, architecture.atomic_numbers, e0, architecture.heads, head
+        )
+        self.network = network
+        self.architecture = architecture
+        self._slices = _feature_slices(network)
+        self.skin_safe = leak_beyond_cutoff(self) == 0.0
+
+    def forward(
+        self,
+        batch: GraphBatch,
+        *,
+        forces: bool,
+        stress: bool = False,
+        create_graph: bool = False,
+    ) -> Prediction:
+        """Energy, and forces and stress where asked (see `ase_ws.typing.Potential`)."""
+        return predict_conservative(
+            self.atomic_energies, batch, forces=forces, stress=stress, create_graph=create_graph
+        )
+
+    def description(self) -> dict[str, Any]:
+        """Plain data from which the potential is built again."""
+        return {**super().description(), "head": self.head}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and buffers of the network by name."""
+        return dict(self.network.state_dict())
+
+    @classmethod
+    def rebuild(
+        cls,
+        description: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        e0: np.ndarray,
+        head: str | None = None,
+    ) -> MACEPotential:
+        """Build the potential from a model file's content (see `PotentialModule.rebuild`)."""
+        architecture = MACEArchitecture(**description["architecture"])
+        stored = description.get("head")
+        if e0.ndim == 1:
+            # All that earlier versions kept of a multi-head model.
+            rows = np.full((len(architecture.heads), len(e0)), np.nan)
+            rows[choose_head(architecture.heads, stored)] = e0
+            e0 = rows
+        return build_mace(architecture, e0, tensors=tensors, head=head or stored)
+
+    def atomic_energies(self, batch: GraphBatch) -> Tensor:
+        """Energies per atom, (n_atoms,), eV, float64, differentiable in positions and cell."""
+        return self._evaluate(batch)[0]
+
+    def features(self, batch: GraphBatch) -> Features:
+        """Energies, and what the layers know of each atom: what a direct readout reads."""
+        energies, node_features = self._evaluate(batch)
+        scalars, vectors = self._slices
+        rows = len(energies)
+        return Features(
+            energies,
+            torch.cat([node_features[:, part] for part in scalars], dim=1),
+            torch.cat([node_features[:, part].reshape(rows, -1, 3) for part in vectors], dim=1)
+            if vectors
+            else node_features.new_zeros((rows, 0, 3)),
+        )
+
+    @property
+    def feature_counts(self) -> tuple[int, int]:
+        """Number of scalars and of vectors that `features` gives for each atom."""
+        scalars, vectors = self._slices
+        return (
+            sum(part.stop - part.start for part in scalars),
+            sum(part.stop - part.start for part in vectors) // 3,
+        )
+
+    def _evaluate(self, batch: GraphBatch) -> tuple[Tensor, Tensor]:
+        elements = self.element_indices(batch)
+        out = self.network(self._upstream_dict(batch, elements), compute_force=False)
+        return self.e0[elements] + out["node_energy"], out["node_feats"]
+
+    def _upstream_dict(self, batch: GraphBatch, elements: Tensor) -> dict[str, Tensor]:
+        """Build a fresh dict for every call: upstream's forward writes into it."""
+        dtype = self.dtype
+        positions = batch.positions.to(dtype)
+        if not positions.requires_grad:
+            # forward() turns requires_grad on in place: on this alias, not on the batch's tensor.
+            positions = positions.detach()
+        cell = batch.cell.to(dtype)
+        unit_shifts = batch.shifts.to(dtype)
+        owner = batch.batch[batch.edge_index[0]]
+        ends = torch.cumsum(batch.n_atoms, 0)
+        return {
+            "positions": positions,
+            "node_attrs": torch.nn.functional.one_hot(elements, len(self.atomic_numbers)).to(dtype),
+            "edge_index": batch.edge_index,
+            "unit_shifts": unit_shifts,
+            "shifts": torch.einsum("ei,eij->ej", unit_shifts, cell[owner]),
+            "cell": cell.reshape(-1, 3),
+            "batch": batch.batch,
+            "ptr": torch.cat([ends.new_zeros(1), ends]),
+            "head": torch.full((batch.n_graphs,), self.head_index, device=ends.device),
+        }
+
+
+def build_mace(
+    architecture: MACEArchitecture,
+    e0: np.ndarray | Sequence[float],
+    *,
+    seed: int = 0,
+    head: str | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> MACEPotential:
+    """Build a MACE from its architecture, with fresh weights or with given ones.
+
+    Parameters
+    ----------
+    architecture : MACEArchitecture
+    e0 : array, (n_elements,) or (n_heads, n_elements), eV
+    seed : int
+        For fresh weights. The global random state is left as it was.
+    head : str, optional
+    tensors : mapping, optional
+        Weights and buffers of the network by name. Every weight must be there.
+
+    Raises
+    ------
+    UserError
+        Weights are missing, unknown, or of another shape than the architecture says; upstream has
+        no such network.
+    """
+    choose_head(architecture.heads, head)  # before the work
+    if tensors is not None:
+        check_sizes(architecture, tensors)
+    with (
+        undisturbed(),
+        torch.random.fork_rng(devices=[]),
+        default_dtype(getattr(torch, architecture.dtype)),
+    ):
+        torch.manual_seed(seed)
+        try:
+            network = modules.ScaleShiftMACE(**_upstream_arguments(architecture))
+        except _CANNOT_BE_BUILT as error:
+            detail = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(
+                f"no MACE can be built from {architecture.size}, max_ell {architecture.max_ell}, "
+                f"correlation {architecture.correlation} ({detail:.120})"
+            ) from error
+    if tensors is not None:
+        load_weights(network, tensors)
+    try:
+        return MACEPotential(network, architecture, np.asarray(e0, dtype=float), head)
+    except (RuntimeError, IndexError) as error:
+        raise UserError(
+            f"upstream builds {architecture.size}, but cannot evaluate it "
+            f"({type(error).__name__}); the channels of all degrees must be as many"
+        ) from error
+
+
+def _feature_slices(network: torch.nn.Module) -> tuple[list[slice], list[slice]]:
+    """Where the scalars (0e) and the vectors (1o) of each layer stand in the node features."""
+    scalars, vectors, start = [], [], 0
+    for product in network.products:  # pyright: ignore[reportGeneralTypeIssues]
+        for multiplicity, irrep in o3.Irreps(product.linear.irreps_out):
+            here = slice(start, start + multiplicity * irrep.dim)
+            if irrep == o3.Irrep("0e"):
+                scalars.append(here)
+            elif irrep == o3.Irrep("1o"):
+                vectors.append(here)
+            start = here.stop
+    return scalars, vectors
+
+
+def _upstream_arguments(a: MACEArchitecture) -> dict:
+    gates = {
+        "silu": torch.nn.functional.silu,
+        "tanh": torch.tanh,
+        "abs": torch.abs,
+        "none": None,
+    }
+    return {
+        "r_max": a.r_max,
+        "num_bessel": a.num_bessel,
+        "num_polynomial_cutoff": a.num_polynomial_cutoff,
+        "max_ell": a.max_ell,
+        "interaction_cls": getattr(modules.blocks, a.interaction),
+        "interaction_cls_first": getattr(modules.blocks, a.interaction_first),
+        "num_interactions": a.num_interactions,
+        "num_elements": len(a.atomic_numbers),
+        "hidden_irreps": o3.Irreps(a.hidden_irreps),
+        "MLP_irreps": o3.Irreps(a.MLP_irreps),
+        "atomic_energies": np.zeros((len(a.heads), len(a.atomic_numbers))),
+        "avg_num_neighbors": a.avg_num_neighbors,
+        "atomic_numbers": list(a.atomic_numbers),
+        "correlation": a.correlation,
+        "gate": gates[a.gate],
+        "pair_repulsion": a.pair_repulsion,
+        "apply_cutoff": a.apply_cutoff,
+        "use_reduced_cg": a.use_reduced_cg,
+        "use_so3": a.use_so3,
+        "use_agnostic_product": a.use_agnostic_product,
+        "use_last_readout_only": a.use_last_readout_only,
+        # Only where it is wanted: older versions of mace-torch do not know it.
+        **({"keep_last_layer_irreps": True} if a.keep_last_layer_irreps else {}),
+        "use_edge_irreps_first": a.use_edge_irreps_first,
+        "edge_irreps": None if a.edge_irreps is None else o3.Irreps(a.edge_irreps),
+        "distance_transform": a.distance_transform,
+        "radial_MLP": list(a.radial_MLP),
+        "radial_type": a.radial_type,
+        "heads": list(a.heads),
+        "readout_cls": getattr(modules.blocks, a.readout),
+        "atomic_inter_scale": _scalar_or_list(a.scale),
+        "atomic_inter_shift": _scalar_or_list(a.shift),
+    }
+
+
+def _scalar_or_list(values: Sequence[float]) -> float | list[float]:
+    return values[0] if len(values) == 1 else list(values)
+
+
+def to_upstream(potential: MACEPotential) -> torch.nn.Module:
+    """Build upstream's own model, with all its heads, as `MACECalculator` loads it.
+
+    Raises
+    ------
+    UserError
+        The reference energies of a head are not known.
+    """
+    a = potential.architecture
+    arguments = _upstream_arguments(a)
+    e0 = potential.reference_energies.cpu().numpy()
+    if not np.isfinite(e0).all():
+        raise UserError(
+            f"only the reference energies of head '{potential.head}' are known, not those of all "
+            f"heads {list(a.heads)}: the file is of an earlier version; make it again"
+        )
+    arguments["atomic_energies"] = e0 if len(a.heads) > 1 else e0[0]
+    with undisturbed(), torch.random.fork_rng(devices=[]), default_dtype(potential.dtype):
+        model = modules.ScaleShiftMACE(**arguments)
+    state = dict(potential.network.state_dict())
+    state.pop("atomic_energies_fn.atomic_energies")
+    model.load_state_dict({k: v.cpu() for k, v in state.items()}, strict=False)
+    return model

@@ -1,0 +1,138 @@
+"""The rows of the stability report: every model that ran MD, each with a name and a look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ase_ws.report.demo.verdicts import INCONCLUSIVE, STABLE, UNSTABLE, Verdict
+from ase_ws.report.drawing.looks import GREY, Look, series
+from ase_ws.results.stability import (
+    AtTemperature,
+    Finding,
+    Outcome,
+    Replica,
+    StabilityResults,
+)
+
+_VERDICTS = {"stable": STABLE, "unstable": UNSTABLE, "inconclusive": INCONCLUSIVE}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model with what MD came to, and how it is drawn.
+
+    Attributes
+    ----------
+    name : str
+        Unique on the page.
+    look : Look
+        Colour, dash and marker.
+    outcome : Outcome
+        Verdict, rates, replicas.
+    run : StabilityResults or None
+        All about it; None for a second model that only ran for comparison.
+    beside : str
+        Name of the run whose seeds a second model took; empty for a run of its own.
+    """
+
+    name: str
+    look: Look
+    outcome: Outcome
+    run: StabilityResults | None
+    beside: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Anything but a known verdict is "not enough evidence"."""
+        return _VERDICTS.get(self.outcome.verdict.strip().lower(), INCONCLUSIVE)
+
+    @property
+    def decided_before_md(self) -> bool:
+        """Whether what failed first belongs to no run: a look before MD found it."""
+        return bool(self.run and self.run.meaning)
+
+    @property
+    def left_out(self) -> list[str]:
+        """What had to go to fit a budget, in words."""
+        told = self.run.settings.get("left_out") if self.run is not None else None
+        return [str(item) for item in told] if isinstance(told, list) else []
+
+    @property
+    def first_failure(self) -> Finding | None:
+        """The earliest failure in time, as the file says or as its runs do."""
+        if self.run is not None and self.run.first_failure is not None:
+            return self.run.first_failure
+        found = list(self.run.failures) if self.run is not None else []
+        found = found or [run.failure for run in self.outcome.replicas if run.failure is not None]
+        return min(found, key=_time, default=None)
+
+    def at(self, temperature: float) -> AtTemperature | None:
+        """Give what happened at one temperature; None where it was not simulated."""
+        rows = [row for row in self.outcome.temperatures if row.temperature == temperature]
+        return rows[0] if rows else None
+
+    def replicas_at(self, temperature: float) -> list[Replica]:
+        """Give the runs at one temperature."""
+        return [run for run in self.outcome.replicas if run.temperature == temperature]
+
+
+def entries_of(runs: Sequence[StabilityResults]) -> list[Entry]:
+    """Give each run and each second model its row: runs first, in their order.
+
+    A second model that several runs were compared with, to the same result, gets one row.
+    """
+    seconds: list[tuple[Outcome, str]] = []
+    names = unique_names([run.name or _calculator(run) for run in runs])
+    for name, run in zip(names, runs, strict=True):
+        second = run.comparison
+        if second is not None and _summary(second) not in [_summary(item) for item, _ in seconds]:
+            seconds.append((second, name))
+    everyone = unique_names([*names, *(second.name or "second model" for second, _ in seconds)])
+    styles = series(len(everyone))
+    if len(seconds) == 1 and len(everyone) <= len(set(styles)) and GREY not in styles:
+        styles[-1] = GREY
+    entries = [
+        Entry(name, look, run, run) for name, look, run in zip(everyone, styles, runs, strict=False)
+    ]
+    rest = list(zip(everyone, styles, strict=True))[len(runs) :]
+    entries += [
+        Entry(name, look, second, None, beside)
+        for (name, look), (second, beside) in zip(rest, seconds, strict=True)
+    ]
+    return entries
+
+
+def temperatures_of(entries: Sequence[Entry]) -> list[float]:
+    """Give all temperatures that were simulated, coldest first."""
+    rows = [row.temperature for entry in entries for row in entry.outcome.temperatures]
+    rows += [run.temperature for entry in entries for run in entry.outcome.replicas]
+    return sorted({temperature for temperature in rows if temperature is not None})
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Tell names apart that come more than once: `model`, `model (2)`."""
+    taken: set[str] = set()
+    unique = []
+    for name in names:
+        new, number = name, 1
+        while new in taken:
+            number += 1
+            new = f"{name} ({number})"
+        taken.add(new)
+        unique.append(new)
+    return unique
+
+
+def _calculator(run: StabilityResults) -> str:
+    calculator = run.settings.get("calculator")
+    return calculator if isinstance(calculator, str) and calculator else "model"
+
+
+def _summary(outcome: Outcome) -> tuple[object, ...]:
+    rows = [(row.temperature, row.failed, row.total_ps) for row in outcome.temperatures]
+    return (outcome.name, outcome.verdict, outcome.failed_replicas, tuple(rows))
+
+
+def _time(finding: Finding) -> float:
+    return float("inf") if finding.time_fs is None else finding.time_fs

@@ -1,0 +1,186 @@
+"""Render the results of stability runs to one HTML file that needs nothing beside itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ase_ws._version import __version__
+from ase_ws.files.writing import write_text
+from ase_ws.report.demo.figures import Drawer, Panel
+from ase_ws.report.drawing.templates import render
+from ase_ws.report.drawing.text import seconds
+from ase_ws.report.stability import cards, figures, tables
+from ase_ws.report.stability.entries import Entry, entries_of, temperatures_of
+from ase_ws.report.stability.failures import first_failures
+from ase_ws.results.stability import StabilityResults, read_stability
+
+_SECTIONS = {
+    "verdict": "Verdict",
+    "compare": "Compared",
+    "failure": "First failure",
+    "survival": "Survival",
+    "md": "Dynamics",
+    "bonds": "Bond lengths",
+    "static": "Static checks",
+    "checks": "Checks",
+    "reproduce": "Reproduce",
+}
+
+
+def write_stability_report(
+    runs: Sequence[Mapping[str, Any]], target: str | os.PathLike[str], *, title: str = ""
+) -> Path:
+    """Write the report of one or several stability runs.
+
+    Parameters
+    ----------
+    runs : sequence of mapping
+        Each the content of a `stability.json` (or `StabilityReport.to_dict()`), of schema version
+        1 or 2; see `ase_ws.results.stability.StabilityResults`.
+    target : path
+        The HTML file to write, whole or not at all. Its folder must exist.
+    title : str
+        Heading of the page; by default made of the names.
+
+    Returns
+    -------
+    Path
+        The file that was written.
+
+    Raises
+    ------
+    UserError
+        If one of the runs does not fit the schema.
+    """
+    page = render_stability_report(runs, title=title)
+    write_text(target, page)
+    return Path(target)
+
+
+def render_stability_report(runs: Sequence[Mapping[str, Any]], *, title: str = "") -> str:
+    """Render the report of one or several stability runs as HTML; see `write_stability_report`."""
+    parsed = [read_stability(run, f"run {i + 1}") for i, run in enumerate(runs)]
+    return render("stability.html.j2", _context(parsed, title))
+
+
+@dataclass(frozen=True)
+class _Traces:
+    temperature: str
+    panels: tuple[Panel, ...]
+    pairs: tuple[tuple[Entry, Any], ...]
+    banded: bool
+    any_failure: bool
+
+
+@dataclass(frozen=True)
+class _Runs:
+    entry: Entry
+    total: int
+    rows: list[tables.ReplicaRow]
+
+
+@dataclass(frozen=True)
+class _Events:
+    entry: Entry
+    events: list[cards.Event]
+
+
+def _context(runs: Sequence[StabilityResults], title: str) -> dict[str, Any]:
+    entries = entries_of(runs)
+    own = entries[: len(runs)]
+    temperatures = temperatures_of(entries)
+    drawer = Drawer()
+    bonds, bonds_more = figures.bond_panels(own, drawer)
+    static = [entry for entry in own if entry.run is not None and entry.run.static]
+    checked = [entry for entry in own if entry.run is not None and entry.run.checks]
+    context = {
+        "title": title or _title(own),
+        "meta": _meta(runs),
+        "entries": entries,
+        "run_entries": own,
+        "entry_looks": _looks(entries),
+        "temperatures": temperatures,
+        "cards": [cards.card(entry) for entry in own],
+        "model_rows": tables.model_rows(entries, temperatures),
+        "failures": first_failures(own, drawer),
+        "survival": figures.survival_panels(entries, temperatures, drawer),
+        "traces": _traces(own, temperatures, drawer),
+        "bonds": bonds,
+        "bonds_more": bonds_more,
+        "bond_looks": _looks([e for e in own if e.run is not None and e.run.bond_lengths]),
+        "any_training": any(item.training for run in runs for item in run.bond_lengths),
+        "static_entries": static,
+        "static_looks": _looks(static),
+        "static_rows": tables.check_rows(_runs(static), lambda run: run.static),
+        "scans": figures.scan_rows(static, drawer),
+        "checked": checked,
+        "check_rows": tables.check_rows(_runs(checked), lambda run: run.checks),
+        "events": [_Events(e, cards.events(e)) for e in own if cards.events(e)],
+        "replicas": [
+            _Runs(entry, len(entry.outcome.replicas), tables.replica_rows(entry))
+            for entry in entries
+            if entry.outcome.replicas
+        ],
+        "commands": list(dict.fromkeys(filter(None, map(_command, runs)))),
+        "setting_rows": tables.setting_rows(runs) if len(runs) > 1 else [],
+        "fact_columns": tables.fact_columns(runs[0]) if len(runs) == 1 else [],
+        "version": __version__,
+        "schema_version": max((run.schema_version for run in runs), default=0),
+    }
+    return {**context, "sections": _sections(context)}
+
+
+def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List the sections that this page has."""
+    present = {
+        "compare": len(context["entries"]) > 1,
+        "failure": context["failures"],
+        "survival": context["survival"],
+        "md": context["traces"],
+        "bonds": context["bonds"],
+        "static": context["static_rows"],
+    }
+    return [(anchor, name) for anchor, name in _SECTIONS.items() if present.get(anchor, True)]
+
+
+def _traces(own: Sequence[Entry], temperatures: Sequence[float], drawer: Drawer) -> list[_Traces]:
+    return [
+        _Traces(row.temperature, row.panels, _looks(row.entries), row.banded, row.any_failure)
+        for row in figures.trace_rows(own, temperatures, drawer)
+    ]
+
+
+def _looks(entries: Sequence[Entry]) -> tuple[tuple[Entry, Any], ...]:
+    return tuple((entry, entry.look) for entry in entries)
+
+
+def _runs(entries: Sequence[Entry]) -> list[StabilityResults]:
+    return [entry.run for entry in entries if entry.run is not None]
+
+
+def _title(own: Sequence[Entry]) -> str:
+    if len(own) == 1:
+        return f"Stability in MD: {own[0].name}"
+    return f"Stability in MD: {len(own)} runs compared" if own else "Stability in MD"
+
+
+def _meta(runs: Sequence[StabilityResults]) -> list[str]:
+    """Say when it was run and how long it took, where there is one run."""
+    if len(runs) != 1:
+        return [f"{len(runs)} runs"]
+    told = runs[0].provenance
+    wall_time = told.get("wall_time_s")
+    facts = [
+        told.get("created"),
+        f"took {seconds(float(wall_time))}" if isinstance(wall_time, (int, float)) else None,
+    ]
+    return [fact for fact in facts if isinstance(fact, str) and fact] or ["stability report"]
+
+
+def _command(run: StabilityResults) -> str:
+    command = run.provenance.get("command")
+    return command if isinstance(command, str) else ""

@@ -1,0 +1,77 @@
+"""The list of checks that watch a run, see section "stability" of the documentation.
+
+| check | file |
+| --- | --- |
+| finite, temperature, frozen, force, energy, cell | `energetics.py` |
+| contact, bond, detached H, isolated atom | `geometry.py` |
+| drift, fluctuation | `drift.py`, `fluctuation.py` |
+"""
+
+from __future__ import annotations
+
+from ase_ws.stability.checks.base import Check
+from ase_ws.stability.checks.drift import DriftCheck
+from ase_ws.stability.checks.energetics import (
+    CellCheck,
+    EnergyCheck,
+    FiniteCheck,
+    ForceCheck,
+    FrozenCheck,
+    TemperatureCheck,
+)
+from ase_ws.stability.checks.fluctuation import FluctuationCheck
+from ase_ws.stability.checks.geometry import (
+    BondCheck,
+    ContactCheck,
+    DetachedHydrogenCheck,
+    IsolatedAtomCheck,
+    Topology,
+)
+
+
+def default_checks(
+    *, largest_training_force: float | None = None, topology: Topology = "fixed"
+) -> list[Check]:
+    """Make a fresh set of all checks, in the order in which they are asked.
+
+    Causes come before symptoms: a broken bond is named rather than the heat it sets free.
+
+    Parameters
+    ----------
+    largest_training_force : float, optional
+        Largest force in the training set in eV/Å, see `ForceCheck`.
+    topology : {"fixed", "reactive"}
+        Whether a broken bond is a failure, see `BondCheck`.
+    """
+    return [
+        FiniteCheck(),
+        CellCheck(),
+        ContactCheck(),
+        BondCheck(topology=topology),
+        DetachedHydrogenCheck(topology=topology),
+        IsolatedAtomCheck(),
+        ForceCheck(largest_training_force=largest_training_force),
+        EnergyCheck(topology=topology),
+        TemperatureCheck(),
+        FrozenCheck(),
+        DriftCheck(),
+        FluctuationCheck(),
+    ]
+
+
+__all__ = [
+    "BondCheck",
+    "CellCheck",
+    "Check",
+    "ContactCheck",
+    "DetachedHydrogenCheck",
+    "DriftCheck",
+    "EnergyCheck",
+    "FiniteCheck",
+    "FluctuationCheck",
+    "ForceCheck",
+    "FrozenCheck",
+    "IsolatedAtomCheck",
+    "TemperatureCheck",
+    "default_checks",
+]

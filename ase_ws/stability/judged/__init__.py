@@ -1,0 +1,1 @@
+"""The calculator under judgement, at arm's length: its answers, its state, its precision."""

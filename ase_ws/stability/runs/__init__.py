@@ -1,0 +1,1 @@
+"""One model on one structure: what is asked, the preparation, the replicas, what they cost."""

@@ -1,5 +1,0 @@
-"""Does a potential of your own keep the contract that everything here relies on?"""  # noqa: D400
-
-from ase_ws.validation.contract import PotentialContractError, validate_potential
-
-__all__ = ["PotentialContractError", "validate_potential"]

@@ -1,0 +1,223 @@
+"""The lean evaluation gives upstream's numbers, for every architecture that it takes on."""
+
+import copy
+import functools
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk, molecule
+
+from ase_ws import PotentialCalculator
+from ase_ws.graphs import collate, graph
+from ase_ws.potentials.architecture import MACEArchitecture
+from ase_ws.potentials.mace import lean as lean_module
+from ase_ws.potentials.mace.direct import DirectPotential
+from ase_ws.potentials.mace.lean import LeanDirect, LeanMACE, lean
+from ase_ws.potentials.mace.model import build_mace
+from ase_ws.testing import Morse
+
+E0 = [-13.0, -1030.0, -2040.0]
+HEADS = {"heads": ("a", "b", "c"), "scale": (1.0, 2.0, 3.0), "shift": (0.1, 0.2, 0.3)}
+SUPPORTED = {
+    "default": {},
+    "correlation 3, l 3": {"correlation": 3, "max_ell": 3},
+    "residual first": {"interaction_first": "RealAgnosticResidualInteractionBlock"},
+    "scalars": {
+        "interaction_first": "RealAgnosticResidualInteractionBlock",
+        "hidden_irreps": "16x0e",
+        "max_ell": 3,
+        "correlation": 3,
+    },
+    "one layer": {"num_interactions": 1, "correlation": 1},
+    "three layers to l 2": {"hidden_irreps": "8x0e+8x1o+8x2e", "num_interactions": 3},
+    "heads": HEADS,
+    "no gate": {"gate": "none"},
+    "no gate, heads": {"gate": "none", **HEADS},
+    "repulsion": {"pair_repulsion": True},
+    "whole last layer": {"keep_last_layer_irreps": True},
+    "cutoff on weights": {"apply_cutoff": False},
+    "full couplings": {"use_reduced_cg": False},
+    "other radial network": {"radial_MLP": (24,), "gate": "tanh", "num_bessel": 5},
+}
+UNSUPPORTED = {
+    "Agnesi": {"distance_transform": "Agnesi"},
+    "density": {"interaction": "RealAgnosticDensityResidualInteractionBlock"},
+    "one product for all": {"use_agnostic_product": True},
+    "other basis": {"radial_type": "gaussian"},
+}
+
+
+@functools.cache
+def _built(changes):
+    settings = {
+        "atomic_numbers": (1, 6, 8),
+        "avg_num_neighbors": 8.0,
+        "r_max": 4.0,
+        "hidden_irreps": "12x0e+12x1o",
+    }
+    changed = {**settings, "dtype": "float64", **dict(changes)}
+    head = changed.get("heads", (None,))[-1]
+    return build_mace(MACEArchitecture(**changed), E0, head=head)
+
+
+def build(dtype="float64", **changes):
+    """Give a copy: building one takes a second."""
+    return copy.deepcopy(_built(tuple(changes.items()))).to(getattr(torch, dtype))
+
+
+def batch_of(structures, potential, skin=0.5):
+    graphs = [
+        graph(a.numbers, a.positions, a.cell.array, a.pbc, cutoff=potential.r_max + skin)
+        for a in structures
+    ]
+    return collate(graphs).to("cpu", potential.dtype)
+
+
+@pytest.fixture
+def molecules():
+    out = [molecule("CH3CH2OH"), molecule("H2O"), molecule("C6H6")]
+    for k, atoms in enumerate(out):
+        atoms.rattle(0.05, seed=k)
+    # Near enough for the short-range repulsion to act.
+    out[1].positions[1] = out[1].positions[0] + [0, 0, 0.4]
+    return out
+
+
+@pytest.mark.parametrize("changes", SUPPORTED.values(), ids=SUPPORTED.keys())
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_upstreams_numbers(changes, dtype, molecules, monkeypatch):
+    # Without its own check, so that a difference would be seen here.
+    monkeypatch.setattr(LeanMACE, "_check", lambda self: None)
+    potential = build(dtype, **changes)
+    batch = batch_of(molecules, potential)
+    with torch.no_grad():
+        ours, theirs = (p(batch, forces=True) for p in (LeanMACE(potential), potential))
+        features, expected = LeanMACE(potential).features(batch), potential.features(batch)
+    tolerance = 1e-11 if dtype == "float64" else 2e-4
+    largest = float(theirs.forces.abs().max())
+    for a, b in zip(ours[:2], theirs[:2], strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance * max(1.0, largest))
+    torch.testing.assert_close(ours.energies, theirs.energies, rtol=0, atol=tolerance * 10)
+    for a, b in zip(features[1:], expected[1:], strict=True):
+        torch.testing.assert_close(a, b, rtol=10 * tolerance, atol=tolerance)
+    assert ours.energy.dtype == torch.float64
+    assert largest > 1e-3
+
+
+def test_the_repulsion_was_felt(molecules):
+    with_it, without = build(pair_repulsion=True), build()
+    batch = batch_of(molecules, with_it)
+    with torch.no_grad():
+        difference = with_it(batch, forces=False).energy - without(batch, forces=False).energy
+    assert difference[1] > 1.0
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+def test_periodic_with_stress(trimmed, monkeypatch):
+    monkeypatch.setattr(lean_module, "TRIM_EDGES", 0 if trimmed else 10**9)
+    potential = build(atomic_numbers=(6, 14, 79), correlation=3)
+    diamond = bulk("C", cubic=True)
+    diamond.numbers[::3] = 14
+    diamond.rattle(0.1, seed=1)
+    diamond.set_cell(diamond.cell + 0.1 * np.arange(9).reshape(3, 3) / 9, scale_atoms=True)
+    batch = batch_of([diamond, bulk("Si")], potential)
+    with torch.no_grad():
+        ours, theirs = (p(batch, forces=True, stress=True) for p in (lean(potential), potential))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+    assert theirs.stress.abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("changes", UNSUPPORTED.values(), ids=UNSUPPORTED.keys())
+def test_what_is_not_known_is_left_to_upstream(changes):
+    potential = build(**changes)
+    assert lean(potential) is potential
+
+
+@pytest.mark.parametrize("error", [AttributeError, IndexError, RuntimeError, ValueError])
+def test_what_cannot_be_read_is_left_to_upstream(monkeypatch, error):
+    """A block of a shape that nobody has thought of: slow, but right."""
+
+    def stumble(*arguments):
+        raise error("no such attribute")
+
+    monkeypatch.setattr(lean_module, "read_weights", stumble)
+    potential = build()
+    assert lean(potential) is potential
+
+
+def test_a_difference_is_noticed(monkeypatch):
+    """Whatever upstream may change: wrong numbers are never used."""
+    true = lean_module.product_basis
+    monkeypatch.setattr(lean_module, "product_basis", lambda *a: 1.01 * true(*a))
+    potential = build()
+    assert lean(potential) is potential
+
+
+def test_other_potentials_are_left_alone():
+    potential = Morse()
+    assert lean(potential) is potential
+
+
+def test_direct_forces(molecules):
+    potential = DirectPotential(build())
+    batch = batch_of(molecules, potential)
+    fast = lean(potential)
+    assert isinstance(fast, LeanDirect)
+    assert not fast.conservative
+    with torch.no_grad():
+        ours, theirs = (p(batch, forces=True) for p in (fast, potential))
+    for a, b in zip(ours[:2], theirs[:2], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+def test_changed_weights_are_noticed(molecules):
+    potential = build()
+    batch = batch_of(molecules, potential)
+    fast = lean(potential)
+    assert fast is not potential
+    with torch.no_grad():
+        before = fast(batch, forces=False).energy
+        for weight in potential.parameters():
+            weight.mul_(1.1)
+        after, expected = (p(batch, forces=False).energy for p in (fast, potential))
+        torch.testing.assert_close(after, expected, rtol=1e-12, atol=0)
+        assert (after - before).abs().max() > 1e-4
+        potential.e0 += 1.0
+        shifted = fast(batch, forces=False).energy
+    torch.testing.assert_close(shifted, after + batch.n_atoms, rtol=1e-12, atol=0)
+
+
+def test_other_structures_between(molecules):
+    """The plan of one structure is not used for another."""
+    potential = build()
+    fast = lean(potential)
+    batches = [batch_of([m], potential) for m in molecules]
+    with torch.no_grad():
+        for batch in (*batches, *batches[::-1], batches[0].displaced(torch.full((9, 3), 0.3))):
+            a, b = (p(batch, forces=True) for p in (fast, potential))
+            torch.testing.assert_close(a.forces, b.forces, rtol=1e-10, atol=1e-11)
+
+
+def test_atoms_alone():
+    potential = build()
+    fast = lean(potential)
+    far = molecule("H2O")
+    far.positions *= 100
+    for structures in ([far], [molecule("O"), molecule("CH4")]):
+        batch = batch_of(structures, potential)
+        with torch.no_grad():
+            a, b = (p(batch, forces=True) for p in (fast, potential))
+        torch.testing.assert_close(a.energy, b.energy, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(a.forces, b.forces, rtol=1e-10, atol=1e-12)
+
+
+def test_the_calculator_uses_it_and_copies():
+    potential = build("float32")
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = PotentialCalculator(potential)
+    energy = atoms.get_potential_energy()
+    again = copy.deepcopy(atoms.calc)
+    atoms.calc = again
+    assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-5)
