@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -18,6 +18,15 @@ from ase_ws.cli.stability_progress import stability_progress
 from ase_ws.errors import UserError
 from ase_ws.files.folders import require_free, require_writable
 from ase_ws.files.writing import write_text
+from ase_ws.results.settings import BudgetedSettings
+
+if TYPE_CHECKING:
+    from ase_ws.stability import StabilityReport
+
+
+def setting(name: str, **more: Any) -> Any:
+    """Option of a setting, in the words of `BudgetedSettings`."""
+    return typer.Option(help=BudgetedSettings.model_fields[name].description, **more)
 
 
 def stability(
@@ -35,20 +44,13 @@ def stability(
     temperatures: Annotated[
         list[float] | None, typer.Argument(help="More temperatures, after --temperature.")
     ] = None,
-    ps: Annotated[float, typer.Option(help="Length of each replica in ps.")] = 5.0,
-    replicas: Annotated[int, typer.Option(help="Runs at each temperature.")] = 1,
-    timestep: Annotated[float, typer.Option(help="Time step in fs.")] = 0.5,
-    ensemble: Annotated[Ensemble, typer.Option(help="Ensemble to sample.")] = Ensemble.nvt,
-    topology: Annotated[
-        Topology,
-        typer.Option(help="fixed: a broken bond is a failure. reactive: bonds may break and form."),
-    ] = Topology.fixed,
-    static: Annotated[
-        bool, typer.Option(help="Look at derivatives, symmetries and scans before MD.")
-    ] = True,
-    blame: Annotated[
-        bool, typer.Option(help="Rerun failures at half the time step and in float64.")
-    ] = True,
+    ps: Annotated[float, setting("ps")] = 5.0,
+    replicas: Annotated[int, setting("replicas")] = 1,
+    timestep: Annotated[float, setting("timestep")] = 0.5,
+    ensemble: Annotated[Ensemble, setting("ensemble")] = Ensemble.nvt,
+    topology: Annotated[Topology, setting("topology")] = Topology.fixed,
+    static: Annotated[bool, setting("static")] = True,
+    blame: Annotated[bool, setting("blame")] = True,
     head: Head = None,
     compare: Annotated[
         Path | None, typer.Option(help="Second model, run with the same seeds.")
@@ -71,14 +73,8 @@ def stability(
         float | None,
         typer.Option(help="Time between frames of --trajectory in fs; default: from the file."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the whole campaign.")] = 0,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            metavar="MINUTES",
-            help="Time that it may take: scans, then replicas, then length are cut to fit.",
-        ),
-    ] = None,
+    seed: Annotated[int, setting("seed")] = 0,
+    budget: Annotated[float | None, setting("budget", metavar="MINUTES")] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for report.html, stability.json and candidates.xyz."),
@@ -100,120 +96,89 @@ def stability(
 
     Exit code 0: stable. 3: unstable. 1: not enough evidence (inconclusive).
     """
-    from ase_ws.frames import read_atoms
-    from ase_ws.stability import Calibration, RDFReference
-
     kelvins = [*(temperature or []), *(temperatures or [])]
-    if budget is not None:
-        # Before the model is loaded.
-        _require_time(budget)
-        for other, given in (("--trajectory", trajectory), ("--scheduler", scheduler)):
-            _refuse(
-                budget if given is not None else None, "--budget", f"it does not go with {other}"
-            )
+    settings: dict[str, Any] = {
+        "ps": ps,
+        "replicas": replicas,
+        "timestep": timestep,
+        "ensemble": ensemble.value,
+        "topology": topology.value,
+        "static": static,
+        "blame": blame,
+        "seed": seed,
+    }
+    # Before the model is loaded.
+    BudgetedSettings.of(temperatures=kelvins or [300.0], budget=budget, **settings)
     if json_file is not None:
         require_writable(json_file)
     if out is not None:
         require_free(out, overwrite=overwrite)
-    calibration = None if calibrate is None else Calibration.from_file(calibrate)
-    reference = None if rdf is None else RDFReference.of(read_atoms(rdf))
-    common = {
-        "ensemble": ensemble.value,
-        "topology": topology.value,
-        "calibration": calibration,
-        "rdf": reference,
-        "out": out,
-        "notes": {"command": command()},
-    }
-    if trajectory is not None:
-        _refuse(structure, "STRUCTURE", "--trajectory has frames of its own")
-        attached = None
-        if model is not None:
-            attached = attach(model, trajectory, dtype, device, head, quiet=quiet)[1]
-        with _told_at_least(quiet):
-            report = _trajectory(trajectory, attached, kelvins, frame_interval, common)
-        _finish(report, out, json_file, quiet)
-        return
-    if model is None or structure is None:
-        raise UserError("give MODEL and STRUCTURE, or --trajectory FILE")
-    _refuse(frame_interval, "--frame-interval", "it belongs to --trajectory")
-    if scheduler is not None:
-        from ase_ws.stability.campaign.single import check_stability_on_dask
-
-        _refuse(rdf, "--rdf", "it does not go with --scheduler")
-        with _told_at_least(quiet), campaign_progress(quiet=quiet) as watch:
-            report = check_stability_on_dask(
-                model,
-                structure,
-                scheduler=scheduler,
-                compare=compare,
-                head=head,
-                compare_head=compare_head,
-                calibrate=calibrate,
-                out=out,
-                device=device or "cpu",
-                command=command(),
-                watch=watch,
-                temperatures=kelvins or [300.0],
-                ps=ps,
-                replicas=replicas,
-                timestep=timestep,
-                ensemble=ensemble.value,
-                topology=topology.value,
-                static=static,
-                blame=blame,
-                seed=seed,
-                dtype=dtype,
+    models = _Models(model, head, compare, compare_head, dtype, device, quiet)
+    with _told_at_least(quiet):
+        if trajectory is not None:
+            _refuse(budget, "--budget", "it does not go with --trajectory")
+            _refuse(structure, "STRUCTURE", "--trajectory has frames of its own")
+            references = _references(calibrate, rdf)
+            report = _of_trajectory(
+                models, trajectory, frame_interval, kelvins, settings, **references, out=out
             )
-    else:
-        atoms, calculator, largest_force = attach(
-            model, structure, dtype, device, head, quiet=quiet
-        )
-        other = None
-        if compare is not None:
-            other = attach(compare, structure, dtype, device, compare_head, quiet=quiet)[1]
-        # One thread for small structures, also where many run at once: a batch gains 1.5 times
-        # from a second thread on an idle machine and loses far more on a busy one; processes
-        # (`ase-ws campaign`) make better use of the cores.
-        with (
-            _told_at_least(quiet),
-            thread_limit(threads, len(atoms)),
-            stability_progress(quiet=quiet) as (progress, tell),
-        ):
-            from ase_ws.stability import check_stability
-
-            report = check_stability(
-                atoms,
-                calculator,
-                temperature=kelvins or [300.0],
-                ps=ps,
-                replicas=replicas,
-                timestep=timestep,
-                seed=seed,
-                largest_training_force=largest_force,
-                static=static,
-                blame=blame,
-                compare=other,
-                compare_name="" if compare is None else _label(compare, model, compare_head),
-                name=_label(model, compare, head),
-                progress=progress,
-                budget=budget,
-                tell=tell,
-                **common,
-            )
+        elif model is None or structure is None:
+            raise UserError("give MODEL and STRUCTURE, or --trajectory FILE")
+        else:
+            _refuse(frame_interval, "--frame-interval", "it belongs to --trajectory")
+            settings["temperatures"] = kelvins or [300.0]
+            if scheduler is not None:
+                _refuse(budget, "--budget", "it does not go with --scheduler")
+                _refuse(rdf, "--rdf", "it does not go with --scheduler")
+                settings |= {"calibrate": None if calibrate is None else str(calibrate)}
+                report = _on_dask(models, structure, scheduler, settings, out)
+            else:
+                references = _references(calibrate, rdf)
+                settings["budget"] = budget
+                report = _here(models, structure, settings, threads, **references, out=out)
     _finish(report, out, json_file, quiet)
 
 
-def _trajectory(
+class _Models(NamedTuple):
+    """The model to judge, the one that it is compared with, and how they are loaded."""
+
+    model: Path | None
+    head: str | None
+    compare: Path | None
+    compare_head: str | None
+    dtype: str | None
+    device: str | None
+    quiet: bool
+
+    def attached(self, structure: Path, *, second: bool = False) -> tuple[Any, Any, float | None]:
+        """Give structure, calculator, and the largest force of the training set."""
+        model, head = (self.compare, self.compare_head) if second else (self.model, self.head)
+        assert model is not None
+        return attach(model, structure, self.dtype, self.device, head, quiet=self.quiet)
+
+
+def _references(calibrate: Path | None, rdf: Path | None) -> dict[str, Any]:
+    from ase_ws.frames import read_atoms
+    from ase_ws.stability import Calibration, RDFReference
+
+    return {
+        "calibration": None if calibrate is None else Calibration.from_file(calibrate),
+        "rdf": None if rdf is None else RDFReference.of(read_atoms(rdf)),
+    }
+
+
+def _of_trajectory(
+    models: _Models,
     path: Path,
-    calculator: Any,
-    kelvins: list[float],
     frame_interval: float | None,
-    common: dict[str, Any],
-) -> Any:
+    kelvins: list[float],
+    settings: dict[str, Any],
+    **more: Any,
+) -> StabilityReport:
     from ase_ws.frames import read_atoms
     from ase_ws.stability import check_trajectory
 
+    calculator = None if models.model is None else models.attached(path)[1]
     if len(kelvins) > 1:
         raise UserError("a trajectory has one temperature: give --temperature once")
     return check_trajectory(
@@ -221,9 +186,69 @@ def _trajectory(
         calculator,
         frame_interval=frame_interval,
         temperature=kelvins[0] if kelvins else None,
+        ensemble=settings["ensemble"],
+        topology=settings["topology"],
         name=path.stem,
-        **common,
+        notes={"command": command()},
+        **more,
     )
+
+
+def _on_dask(
+    models: _Models, structure: Path, scheduler: str, settings: dict[str, Any], out: Path | None
+) -> StabilityReport:
+    from ase_ws.stability.campaign.single import check_stability_on_dask
+
+    assert models.model is not None
+    with campaign_progress(quiet=models.quiet) as watch:
+        return check_stability_on_dask(
+            models.model,
+            structure,
+            scheduler=scheduler,
+            compare=models.compare,
+            head=models.head,
+            compare_head=models.compare_head,
+            out=out,
+            device=models.device or "cpu",
+            command=command(),
+            watch=watch,
+            dtype=models.dtype,
+            **settings,
+        )
+
+
+def _here(
+    models: _Models, structure: Path, settings: dict[str, Any], threads: int | None, **more: Any
+) -> StabilityReport:
+    from ase_ws.stability import check_stability
+
+    assert models.model is not None
+    atoms, calculator, largest_force = models.attached(structure)
+    other, name = None, ""
+    if models.compare is not None:
+        other = models.attached(structure, second=True)[1]
+        name = _label(models.compare, models.model, models.compare_head)
+    # One thread for small structures, also where many run at once: a batch gains 1.5 times
+    # from a second thread on an idle machine and loses far more on a busy one; processes
+    # (`ase-ws campaign`) make better use of the cores.
+    with (
+        thread_limit(threads, len(atoms)),
+        stability_progress(quiet=models.quiet) as (progress, tell),
+    ):
+        return check_stability(
+            atoms,
+            calculator,
+            temperature=settings.pop("temperatures"),
+            largest_training_force=largest_force,
+            compare=other,
+            compare_name=name,
+            name=_label(models.model, models.compare, models.head),
+            progress=progress,
+            tell=tell,
+            notes={"command": command()},
+            **settings,
+            **more,
+        )
 
 
 @contextmanager
@@ -261,12 +286,6 @@ def _finish(report: Any, out: Path | None, json_file: Path | None, quiet: bool) 
             say_path("report", out / "report.html")
     if report.verdict != "stable":
         raise typer.Exit(3 if report.verdict == "unstable" else 1)
-
-
-def _require_time(budget: float) -> None:
-    from ase_ws.stability.runs.plan import require_positive
-
-    require_positive("--budget", budget)
 
 
 def _refuse(given: Any, what: str, why: str) -> None:

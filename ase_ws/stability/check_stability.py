@@ -1,10 +1,10 @@
-"""Relax, look before MD, run the replicas, find who is at fault, and report."""
+"""Say whether a potential is stable in MD of a structure: settings in, a verdict out."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,18 @@ from ase_ws.files.folders import make_clear, require_writable
 from ase_ws.md.observer import Ensemble
 from ase_ws.md.run import Progress
 from ase_ws.results.report import FILES, StabilityReport, keeping, require_plain
+from ase_ws.results.settings import BudgetedSettings
 from ase_ws.stability.checks.base import Check
 from ase_ws.stability.checks.calibration import Calibration
 from ase_ws.stability.checks.geometry import Topology
 from ase_ws.stability.checks.rdf import RDFReference
 from ase_ws.stability.checks.watchers import watchers
-from ase_ws.stability.judged.answers import MachineError, lost
 from ase_ws.stability.judged.home import as_found
 from ase_ws.stability.runs.budget import look_ahead
-from ase_ws.stability.runs.plan import Plan, make_plan, require_positive, require_whole
-from ase_ws.stability.runs.prepare import Preparation, prepare
-from ase_ws.stability.runs.replicas import Run, rehearse, run_jobs
-from ase_ws.stability.runs.stages import BeforeMD, Clock
-from ase_ws.stability.verdict.assemble import assemble
-from ase_ws.stability.verdict.blame import blame_for
-from ase_ws.stability.verdict.candidates import Candidates
+from ase_ws.stability.runs.replicas import Run, rehearse
+from ase_ws.stability.runs.stages import Clock
+from ase_ws.stability.trial import Trial
+from ase_ws.stability.verdict.candidates import save, write_candidates
 
 
 @as_found
@@ -72,7 +69,7 @@ def check_stability(
 
     The structure is relaxed and looked at (see `ase_ws.stability.static`), then each replica
     starts from it with its own velocities and is stopped at the first failure of a check (see
-    `ase_ws.stability.checks.defaults`). Potentials of this package run all replicas in one batch.
+    `ase_ws.stability.checks`). Potentials of this package run all replicas in one batch.
 
     Parameters
     ----------
@@ -82,40 +79,12 @@ def check_stability(
         The potential to judge. Default: the one attached to `atoms`.
     temperature : float or sequence of float
         Temperature(s) in K; each gets its own `replicas`.
-    ps : float
-        Length of each replica in ps.
-    replicas : int
-        Runs at each temperature, with different velocities.
-    timestep : float
-        Time step in fs.
-    ensemble : {"nve", "nvt", "npt"}
-        See `run_md`, also for `pressure` (bar) and `thermostat_time` (fs).
-    seed : int
-        Seed of the whole campaign. The seeds of the replicas, which `run_md` takes, are in the
-        report; they depend on this number and on the place of the replica only, so two potentials
-        can be compared run by run.
-    interval : int
-        Steps between two points of the traces.
+    ps, replicas, timestep, ensemble, seed, pressure, thermostat_time, interval, relax_steps, \
+fmax, min_ps, topology, static, blame, largest_training_force, budget
+        What is run and looked at, see `BudgetedSettings`. The seeds of the replicas, which
+        `run_md` takes, are in the report.
     checks : sequence of Check, optional
         The checks to use instead of `default_checks()`; each replica gets copies.
-    largest_training_force : float, optional
-        In eV/Å, see `ForceCheck`.
-    relax_steps : int
-        At most this many steps of relaxation; 0 starts from the structure as given.
-    fmax : float
-        Relaxed when no force is larger, in eV/Å.
-    min_ps : float
-        Simulated time needed at each temperature, over all replicas, to call it stable. Default
-        1 ps: with no failure in less, the failure rate may be above 3 per ps with 5 %
-        probability, which no use of MD could bear.
-    topology : {"fixed", "reactive"}
-        "fixed": a broken bond fails (a proton that goes over to another atom is logged).
-        "reactive": bonds may break and form, which is logged; what still fails is atoms that
-        collide, fly off or grow hot.
-    static : bool
-        Do the static checks before MD.
-    blame : bool
-        Where MD fails, find out by reruns who is at fault (see `ase_ws.stability.verdict.blame`).
     compare : ASE calculator, optional
         A second model, run with the same settings and seeds from its own relaxed structure.
     compare_name, name : str
@@ -128,17 +97,13 @@ def check_stability(
         For the provenance in the report, such as the command.
     out : path, optional
         Folder for `stability.json` (the report) and, where a replica failed, `candidates.xyz`:
-        the failing frames and those before them, see `Candidates`.
+        the failing frames and those before them, see `write_candidates`.
     progress : callable, optional
         Called as `progress(done, planned, label)`: evaluations before MD, of relaxation and
         static checks, where `planned` is an estimate; then steps of MD.
-    budget : float, optional
-        Minutes that it may take. What does not fit, by an estimate from the first evaluations, is
-        left out: first scans of some pairs of atoms, then replicas, then length; see
-        `report.settings["left_out"]`. Default: as long as it takes.
     tell : callable, optional
         Gets, before the work, a line that says how long it will take, and one of what is left
-        out to fit the budget.
+        out to fit the budget (see `report.settings["left_out"]`).
 
     Returns
     -------
@@ -153,8 +118,8 @@ def check_stability(
         `out` cannot be written any more; the exception holds the report.
     """
     clock = Clock()
-    plan = make_plan(
-        temperature=temperature,
+    settings = BudgetedSettings.of(
+        temperatures=temperature,
         ps=ps,
         replicas=replicas,
         timestep=timestep,
@@ -163,131 +128,64 @@ def check_stability(
         pressure=pressure,
         thermostat_time=thermostat_time,
         interval=interval,
-        min_ps=min_ps,
-    )
-    require_positive("fmax", fmax)
-    require_whole("relax_steps", relax_steps, 0)
-    if budget is not None:
-        require_positive("budget", budget)
-    require_plain(notes)
-    start = _with_calculator(atoms, calculator)
-    if out is not None:
-        require_writable(Path(out), folder=True)
-    rehearse(start, plan)
-    other = None if compare is None else _with_calculator(atoms, compare)
-    if other is not None:
-        rehearse(other, plan)
-    folder = None if out is None else make_clear(Path(out), FILES)
-    templates = watchers(
-        checks,
-        topology=topology,
-        calibration=calibration,
-        rdf=rdf,
-        largest_training_force=largest_training_force,
-    )
-    candidates = Candidates(None if folder is None else folder / "candidates.xyz")
-    starts = [start] if other is None else [start, other]
-    outlook = look_ahead(
-        starts,
-        plan,
-        templates,
-        static=static,
         relax_steps=relax_steps,
         fmax=fmax,
+        min_ps=min_ps,
+        topology=topology,
+        static=static,
+        blame=blame,
+        largest_training_force=largest_training_force,
         budget=budget,
     )
-    plan, expected = outlook.plan, outlook.estimate
+    require_plain(notes)
+    watching = watchers(settings, checks, calibration=calibration, rdf=rdf)
+    starts = [_with_calculator(atoms, calculator)]
+    if compare is not None:
+        starts.append(_with_calculator(atoms, compare))
+    if out is not None:
+        require_writable(Path(out), folder=True)
+    for start in starts:
+        rehearse(start, settings)
+    folder = None if out is None else make_clear(Path(out), FILES)
+    outlook = look_ahead(starts, settings, watching)
     if tell is not None:
         for line in outlook.lines:
             tell(line)
-    with clock.timing("before_md_s"):
-        preparation = prepare(
-            start,
-            relax_steps=relax_steps,
-            fmax=fmax,
-            static=static,
-            static_checks=outlook.checks,
-            conditions=plan.conditions,
-            progress=BeforeMD(progress, 0 if expected is None else expected.static_evaluations),
-        )
-    preparation = replace(preparation, findings=[*preparation.findings, *outlook.findings])
-    with clock.timing("md_s"):
-        preparation, runs = _run_all(plan, preparation, templates, candidates, progress)
-    comparison = None
-    if other is not None:
-        comparison = _compared(
-            other,
-            plan,
-            templates,
-            compare_name,
-            relax_steps=relax_steps,
-            fmax=fmax,
-            progress=progress,
-        )
-    report = assemble(
-        start,
-        plan,
-        preparation,
-        runs,
-        name=name,
-        blame=blame_for(plan, preparation, runs, templates, rerun=blame, progress=progress),
-        comparison=comparison,
-        calibration=calibration,
-        notes={
-            **clock.times(),
-            "estimate": None if expected is None else expected.to_dict(),
-            **(notes or {}),
-        },
-    )
-    if folder is not None:
-        with keeping(report):
-            candidates.write()
-            report.write(folder)
-    return report
-
-
-def _run_all(
-    plan: Plan,
-    preparation: Preparation,
-    templates: Sequence[Check],
-    candidates: Candidates,
-    progress: Progress | None,
-) -> tuple[Preparation, list[Run]]:
-    """Run the replicas; the preparation comes back with what was found out about the start."""
-    if preparation.begin is None:
-        return preparation, []
     runs: list[Run] = []
 
     def finished(run: Run) -> None:
         runs.append(run)
-        candidates.add(run)
+        if folder is not None and run.result.failure is not None:
+            # After each failure, so that a run that is killed keeps what it found. A disk that is
+            # full now ends no run: it is tried again at the end.
+            with suppress(OSError):
+                write_candidates(folder, runs)
 
-    try:
-        run_jobs(
-            preparation.begin, plan, plan.jobs(), templates, finished=finished, progress=progress
-        )
-    except MachineError as error:
-        preparation = replace(preparation, findings=[*preparation.findings, lost(error)])
-    order = {job.seed: number for number, job in enumerate(plan.jobs())}
-    return preparation.recalled(), sorted(runs, key=lambda run: order[run.result.seed])
+    def compared() -> dict[str, Any]:
+        settings = outlook.settings.but(static=False, blame=False)
+        other = Trial(starts[1], settings, watching, name=compare_name, progress=progress)
+        return other.judge().for_comparison()
 
-
-def _compared(
-    other: Atoms,
-    plan: Plan,
-    templates: Sequence[Check],
-    name: str,
-    *,
-    relax_steps: int,
-    fmax: float,
-    progress: Progress | None,
-) -> dict[str, Any]:
-    """Run the second model and keep what a comparison needs."""
-    preparation = prepare(
-        other, relax_steps=relax_steps, fmax=fmax, static=False, progress=BeforeMD(progress, 0)
+    trial = Trial(
+        starts[0],
+        outlook.settings,
+        watching,
+        static_checks=outlook.checks,
+        calibration=calibration,
+        name=name,
+        progress=progress,
     )
-    preparation, runs = _run_all(plan, preparation, templates, Candidates(None), progress)
-    return assemble(other, plan, preparation, runs, name=name).for_comparison()
+    report = trial.judge(
+        outlook,
+        finished=finished,
+        comparison=None if compare is None else compared,
+        notes=notes,
+        clock=clock,
+    )
+    if folder is not None:
+        with keeping(report):
+            save(report, runs, folder)
+    return report
 
 
 def _with_calculator(atoms: Atoms, calculator: BaseCalculator | None) -> Atoms:

@@ -12,7 +12,6 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
-from ase_ws.errors import UserError
 from ase_ws.files.folders import make_clear, require_writable
 from ase_ws.md.observer import Ensemble, RunContext, Snapshot
 from ase_ws.md.watch import Watch, with_guard
@@ -21,6 +20,7 @@ from ase_ws.results.check import CheckResult
 from ase_ws.results.finding import Finding, finite_or_none
 from ase_ws.results.replica import ReplicaResult
 from ase_ws.results.report import FILES, StabilityReport, keeping, require_plain
+from ase_ws.results.settings import Job, StabilitySettings
 from ase_ws.stability.checks.base import Check
 from ase_ws.stability.checks.bonds import BondLengths
 from ase_ws.stability.checks.calibration import Calibration
@@ -36,12 +36,11 @@ from ase_ws.stability.checks.geometry import Topology
 from ase_ws.stability.checks.rdf import RDFReference
 from ase_ws.stability.checks.watchers import watchers
 from ase_ws.stability.judged.answers import MachineError, PotentialError, lost, require_answer
-from ase_ws.stability.runs.plan import Job, Plan, require_least
 from ase_ws.stability.runs.prepare import Preparation, Witness
 from ase_ws.stability.runs.replicas import Run
 from ase_ws.stability.trajectory import Moves
-from ase_ws.stability.verdict.assemble import assemble
-from ase_ws.stability.verdict.candidates import Candidates
+from ase_ws.stability.verdict.candidates import save
+from ase_ws.stability.verdict.decide import assemble
 
 #: What the conserved quantity is made of.
 CONSERVED = ("energy", "velocities", "a conserved quantity (E + K, in NVE only)")
@@ -54,6 +53,10 @@ NEEDS: tuple[tuple[type[Check], tuple[str, ...]], ...] = (
     (DriftCheck, CONSERVED),
     (FluctuationCheck, CONSERVED),
 )
+
+
+#: What the report says of the settings; the rest belongs to runs of MD.
+_TOLD = {"temperatures", "ps", "replicas", "timestep", "ensemble", "topology", "min_ps"}
 
 
 def check_trajectory(
@@ -107,27 +110,33 @@ def check_trajectory(
         a calculator that cannot evaluate the first frame at all.
     """
     moves = Moves.of(frames, calculator, frame_interval)
-    require_least(min_ps)
     require_plain(notes)
     if out is not None:
         require_writable(Path(out), folder=True)
+    kelvin = moves.temperature() if temperature is None else float(temperature)
+    steps = len(frames) - 1
+    settings = StabilitySettings.of(
+        temperatures=kelvin,
+        ps=steps * moves.interval / 1000.0,
+        timestep=moves.interval,
+        ensemble=ensemble,
+        topology=topology,
+        min_ps=min_ps,
+    )
     witness = None
     if calculator is not None and np.isfinite(frames[0].positions).all():
         first = frames[0].copy()
         first.calc = calculator
         require_answer(first)
         witness = Witness(first)
-    kelvin = moves.temperature() if temperature is None else float(temperature)
-    if not (np.isfinite(kelvin) and kelvin > 0):
-        raise UserError(f"temperature is {kelvin}: it must be a positive number, in K")
     context = RunContext(
         ensemble=ensemble,
         temperature=kelvin,
         timestep=moves.interval,
-        steps=len(frames) - 1,
+        steps=steps,
         n_dof=moves.freedom(),
     )
-    wanted = copy.deepcopy(watchers(checks, topology=topology, calibration=calibration, rdf=rdf))
+    wanted = copy.deepcopy(watchers(settings, checks, calibration=calibration, rdf=rdf))
     held, left_out = _applicable(wanted, moves.held, ensemble)
     bonds = BondLengths()
     for observer in (*held, bonds):
@@ -135,58 +144,39 @@ def check_trajectory(
         observer.interval = 1
     watch = Watch([*with_guard(held), bonds], moves.atoms, context)
     traces = _look(watch, moves, context)
+    job = Job(kelvin, 0, 0)
     replica = ReplicaResult(
         temperature=kelvin,
         replica=0,
         seed=0,
-        planned_ps=context.steps * context.timestep / 1000.0,
+        planned_ps=settings.ps,
         simulated_ps=watch.steps_done * context.timestep / 1000.0,
-        failure=None if watch.failure is None else _job(kelvin).label(watch.failure),
-        warnings=[_job(kelvin).label(item) for item in watch.warnings],
+        failure=None if watch.failure is None else job.label(watch.failure),
+        warnings=[job.label(item) for item in watch.warnings],
         checks=[check.result() for check in held] + left_out,
         traces=traces,
         mean_temperature=None,
         ns_per_day=float("nan"),
         bonds=bonds.to_dict(),
     )
-    plan = Plan(
-        temperatures=(kelvin,),
-        ps=replica.planned_ps,
-        replicas=1,
-        timestep=moves.interval,
-        ensemble=ensemble,
-        seed=0,
-        pressure=0.0,
-        thermostat_time=0.0,
-        interval=1,
-        min_ps=min_ps,
-    )
-    start = Preparation(frames[0], [], [], [], None, "")
+    looked = Preparation(frames[0])
     if witness is not None:
-        start = witness.recall(start)
+        looked = witness.recall(looked)
     run = Run(replica, [*watch.earlier_frames, *watch.last_frames])
     report = assemble(
         frames[0],
-        plan,
-        start,
+        {**settings.model_dump(mode="json", include=_TOLD), "steps": steps},
+        looked,
         [run],
         name=name or "trajectory",
-        blame=_blame(watch.failure, start),
+        blame=_blame(watch.failure, looked),
         calibration=calibration,
         notes=notes,
     )
     if out is not None:
         with keeping(report):
-            folder = make_clear(Path(out), FILES)
-            candidates = Candidates(folder / "candidates.xyz")
-            candidates.add(run)
-            candidates.write()
-            report.write(folder)
+            save(report, [run], make_clear(Path(out), FILES))
     return report
-
-
-def _job(kelvin: float) -> Job:
-    return Job(kelvin, 0, 0)
 
 
 def _blame(failure: Finding | None, start: Preparation) -> Blame | None:

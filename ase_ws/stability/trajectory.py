@@ -15,7 +15,7 @@ from ase_ws.md.evaluation import CALCULATOR_FAILURES, describe, evaluate
 from ase_ws.md.observer import RunContext, Snapshot
 from ase_ws.md.velocities import kinetic_temperature
 from ase_ws.stability.judged.answers import Judged
-from ase_ws.stability.runs.plan import freedom
+from ase_ws.stability.runs.replicas import freedom
 
 
 @dataclass

@@ -107,7 +107,10 @@ def test_wrapped_frames_are_followed_over_the_boundary():
         ({}, "time between"),
         ({"frame_interval": 5}, "temperature"),
         ({"frame_interval": -5, "temperature": 300}, "positive"),
-        ({"frame_interval": 5, "temperature": np.nan}, "temperature is nan"),
+        (
+            {"frame_interval": 5, "temperature": np.nan},
+            "temperatures: Input should be a finite number ",
+        ),
     ],
 )
 def test_what_must_be_said(run, change, message):

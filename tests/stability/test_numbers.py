@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
@@ -19,6 +20,7 @@ from ase_ws.results.blame import Rerun
 from ase_ws.results.finding import Finding
 from ase_ws.results.rates import failure_rate_interval, survival_curve
 from ase_ws.results.replica import ReplicaResult
+from ase_ws.results.settings import StabilitySettings
 from ase_ws.stability import (
     Calibration,
     ContactCheck,
@@ -28,26 +30,19 @@ from ase_ws.stability import (
     failure_rate,
     failure_rate_upper,
 )
-from ase_ws.stability.runs.plan import make_plan
 from ase_ws.stability.runs.relax import relax
 from ase_ws.stability.runs.replicas import Run
 from ase_ws.stability.static import Work, run_static
 from ase_ws.stability.verdict.blame import find_blame
-from ase_ws.stability.verdict.candidates import Candidates
+from ase_ws.stability.verdict.candidates import write_candidates
 from ase_ws.stability.verdict.failing_frame import failing_frame
 from ase_ws.stability.verdict.reruns import Subject
 
 NAN, INF = float("nan"), float("inf")
 
 
-def plan(**changes):
-    return make_plan(
-        **{
-            "temperature": 300, "ps": 0.1, "replicas": 1, "timestep": 0.5, "ensemble": "nvt",
-            "seed": 0, "pressure": 1.0, "thermostat_time": 100.0, "interval": 10, "min_ps": 0.0,
-            **changes,
-        }
-    )  # fmt: skip
+def settings(**changes):
+    return StabilitySettings(**{"temperatures": 300, "ps": 0.1, **changes})
 
 
 def replica(step, seed, check="calculator", temperature=300.0):
@@ -80,14 +75,14 @@ def test_a_failure_in_the_first_step_has_a_rate():
     assert subject.n_runs >= 1
     start = ethanol()
     start.calc = Springs(start)
-    found = find_blame(start, plan(), runs, [])
+    found = find_blame(start, settings(), runs, [])
     assert found.cause in ("timestep", "not settled", "model")
     json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_a_failure_at_the_start_needs_no_rerun():
-    assert find_blame(ethanol(), plan(), [replica(0, 5), replica(0, 6)], []).cause == "model"
-    found = find_blame(ethanol(), plan(), [replica(0, 5), replica(1, 6)], [])
+    assert find_blame(ethanol(), settings(), [replica(0, 5), replica(0, 6)], []).cause == "model"
+    found = find_blame(ethanol(), settings(), [replica(0, 5), replica(1, 6)], [])
     assert found.cause == "model"
     assert "has begun MD" in found.reason
 
@@ -168,9 +163,8 @@ def test_a_cell_that_blew_up_is_still_a_report(tmp_path):
     frame.cell[0, 0] = NAN
     run = Run(replica(7, 1), [frame])
     assert failing_frame([run]) is None
-    candidates = Candidates(tmp_path / "candidates.xyz")
-    candidates.add(run)
-    assert candidates.frames[0].info["label"] is False or not candidates.frames[0].info["label"]
+    write_candidates(tmp_path, [run])
+    assert not ase.io.read(tmp_path / "candidates.xyz").info["label"]
 
 
 @pytest.mark.parametrize("n", [1, 2])

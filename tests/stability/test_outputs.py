@@ -154,7 +154,7 @@ def full(monkeypatch):
 
 @pytest.mark.parametrize("option", ["--out", "--json"])
 def test_a_disk_that_is_full_at_the_end_loses_nothing(option, place, monkeypatch, capsys):
-    campaign = sys.modules["ase_ws.stability.check_stability"]
+    campaign = sys.modules["ase_ws.stability.trial"]
 
     real = campaign.assemble
 

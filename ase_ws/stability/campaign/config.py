@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -21,6 +19,7 @@ from pydantic import (
 from ase_ws.errors import UserError
 from ase_ws.files.mistakes import first_mistake
 from ase_ws.files.yaml import read_yaml
+from ase_ws.results.settings import StabilitySettings
 
 #: Names become names of folders.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -54,70 +53,37 @@ def _named(value: Any) -> Any:
 
 
 Files = Annotated[dict[str, str], BeforeValidator(_named), Field(min_length=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class CampaignConfig(BaseModel):
-    """What to run; the meaning and the defaults are those of `check_stability`.
+class CampaignConfig(StabilitySettings):
+    """What to run on what."""
 
-    Attributes
-    ----------
-    models : dict or list
-        Model files: `NAME: FILE`, or a list of files, which are then called by their stems.
-    structures : dict or list
-        Structure files, likewise. FILE stands for its last structure, FILE@3 for one of several
-        and FILE@: or FILE@0:10 for each of them, as NAME_0, NAME_1, ...
-    temperatures : list of float
-        In K.
-    heads : dict
-        Heads of multi-head models: `NAME: HEAD`. One file may stand under several names, each
-        with another head.
-    compare : str, optional
-        Name of the model that the others are compared with, run by run.
-    calibrate : str, optional
-        Training set for the thresholds, see `Calibration`.
-    chunk : int, optional
-        Replicas in one unit of work; default as suits the number of workers. The results do not
-        depend on it, but for rounding.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    models: Files
-    heads: dict[str, str] = {}
-    structures: Files
-    temperatures: Annotated[list[Positive], Field(min_length=1)]
-    ps: Positive
-    replicas: int = Field(default=1, ge=1)
-    timestep: Positive = 0.5
-    ensemble: Literal["nve", "nvt", "npt"] = "nvt"
-    seed: int = Field(default=0, ge=0)
-    pressure: float = Field(default=1.01325, allow_inf_nan=False)
-    thermostat_time: Positive = 100.0
-    interval: int = Field(default=10, ge=1)
-    relax_steps: int = Field(default=200, ge=0)
-    fmax: Positive = 0.05
-    min_ps: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    topology: Literal["fixed", "reactive"] = "fixed"
-    static: bool = True
-    blame: bool = True
-    largest_training_force: Positive | None = None
-    dtype: Literal["float32", "float64"] | None = None
-    calibrate: str | None = None
-    compare: str | None = None
-    chunk: int | None = Field(default=None, ge=1)
-
-    @field_validator("temperatures", mode="before")
-    @classmethod
-    def _one_temperature_is_a_list(cls, value: Any) -> Any:
-        return [value] if isinstance(value, int | float) else value
-
-    @field_validator("temperatures")
-    @classmethod
-    def _temperatures_differ(cls, value: list[float]) -> list[float]:
-        if len(set(value)) < len(value):
-            raise ValueError("a temperature is there twice: more runs of it are asked by replicas")
-        return value
+    models: Files = Field(
+        description="Model files: NAME: FILE, or a list of files, which are then called by their "
+        "stems."
+    )
+    heads: dict[str, str] = Field(
+        {},
+        description="Heads of multi-head models: NAME: HEAD. One file may stand under several "
+        "names, each with another head.",
+    )
+    structures: Files = Field(
+        description="Structure files, likewise. FILE stands for its last structure, FILE@3 for one "
+        "of several and FILE@: or FILE@0:10 for each of them, as NAME_0, NAME_1, ..."
+    )
+    compare: str | None = Field(
+        None, description="Name of the model that the others are compared with, run by run."
+    )
+    calibrate: str | None = Field(
+        None, description="Training set for the thresholds, see `Calibration`."
+    )
+    dtype: Literal["float32", "float64"] | None = Field(None, description="Default: as saved.")
+    chunk: int | None = Field(
+        None,
+        ge=1,
+        description="Replicas in one unit of work; default as suits the number of workers. The "
+        "results do not depend on it, but for rounding.",
+    )
 
     @field_validator("models", "structures")
     @classmethod

@@ -15,13 +15,14 @@ from ase_ws.calculators import PotentialCalculator
 from ase_ws.errors import UserError
 from ase_ws.frames import check_elements, frame_from_atoms, read_frames, read_structure
 from ase_ws.md.frames import KEPT_INFO
+from ase_ws.md.run import Progress
 from ase_ws.potentials.files import HeadError, largest_training_force, load_potential
+from ase_ws.results.settings import Job, StabilitySettings
 from ase_ws.stability.campaign.config import CampaignConfig, split_selection
 from ase_ws.stability.campaign.records import atoms_to_dict
-from ase_ws.stability.checks.base import Check
 from ase_ws.stability.checks.calibration import Calibration
 from ase_ws.stability.checks.watchers import watchers
-from ase_ws.stability.runs.plan import Job, Plan, make_plan
+from ase_ws.stability.trial import Trial
 
 #: (model, structure): how a pair is called in files and messages.
 PairKey = tuple[str, str]
@@ -60,7 +61,6 @@ class Pair:
     model: Model
     structure: str
     atoms: Atoms
-    plan: Plan
     config: CampaignConfig
     calibration: Calibration | None
     device: str
@@ -73,20 +73,33 @@ class Pair:
     @property
     def jobs(self) -> list[Job]:
         """All replicas."""
-        return self.plan.jobs()
+        return self.config.jobs()
 
     @property
     def is_batched(self) -> bool:
         """Whether the replica engine can run it; see `ase_ws.stability.runs.replicas.batched`."""
-        return self.plan.ensemble != "npt" and not self.atoms.constraints
+        return self.config.ensemble != "npt" and not self.atoms.constraints
 
-    def checks(self) -> list[Check]:
-        """Make the checks of the replicas."""
+    def trial(
+        self, calculator: PotentialCalculator | None = None, progress: Progress | None = None
+    ) -> Trial:
+        """Give the steps to take; without a calculator only the report."""
+        start = self.atoms.copy()
+        start.calc = calculator
         largest = self.config.largest_training_force or self.model.largest_force
-        return watchers(
-            topology=self.config.topology,
+        settings = StabilitySettings.model_validate(
+            {
+                **self.config.model_dump(include=set(StabilitySettings.model_fields)),
+                "largest_training_force": largest,
+            }
+        )
+        return Trial(
+            start,
+            settings,
+            watchers(settings, calibration=self.calibration),
             calibration=self.calibration,
-            largest_training_force=largest,
+            name=self.model.name,
+            progress=progress,
         )
 
     def calculator(self) -> PotentialCalculator:
@@ -142,18 +155,6 @@ def load_campaign(config: CampaignConfig, *, device: str = "cpu") -> Campaign:
         A file that is missing or unreadable, or a structure with an element that a model does
         not know.
     """
-    plan = make_plan(
-        temperature=config.temperatures,
-        ps=config.ps,
-        replicas=config.replicas,
-        timestep=config.timestep,
-        ensemble=config.ensemble,
-        seed=config.seed,
-        pressure=config.pressure,
-        thermostat_time=config.thermostat_time,
-        interval=config.interval,
-        min_ps=config.min_ps,
-    )
     models = [_model(name, path, config.heads.get(name)) for name, path in config.models.items()]
     models.sort(key=lambda model: model.name != config.compare)
     structures: dict[str, Atoms] = {}
@@ -170,7 +171,7 @@ def load_campaign(config: CampaignConfig, *, device: str = "cpu") -> Campaign:
         )
     calibration = None if config.calibrate is None else Calibration.from_file(config.calibrate)
     pairs = [
-        Pair(model, name, atoms, plan, config, calibration, device)
+        Pair(model, name, atoms, config, calibration, device)
         for model in models
         for name, atoms in structures.items()
     ]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ase_ws.errors import UserError
+from ase_ws.results.settings import Job
 from ase_ws.stability.campaign.records import run_from_dict, run_to_dict
-from ase_ws.stability.runs.plan import Job
 from ase_ws.stability.runs.replicas import Run
 
 try:

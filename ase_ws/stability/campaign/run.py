@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from ase_ws.stability.campaign.config import CampaignConfig, read_config
 from ase_ws.stability.campaign.executors import Ended, Event, Executor, Lost
 from ase_ws.stability.campaign.inputs import Campaign, Pair, PairKey, load_campaign
 from ase_ws.stability.campaign.local import InProcess, Processes, usable_cores
-from ase_ws.stability.campaign.pairs import compared, complete_report
 from ase_ws.stability.campaign.progress import Standing, Watch
+from ase_ws.stability.campaign.records import preparation_from_dict
 from ase_ws.stability.campaign.state import Folder
 from ase_ws.stability.campaign.summary import row_of, summarise
 from ase_ws.stability.campaign.units import Replica, Task, chunks
 from ase_ws.stability.runs.replicas import Run
+from ase_ws.stability.verdict.candidates import save
 
 #: A unit is given up when so many workers in a row have died on it with no replica finished.
 #: Machines that are taken away at any moment rarely hit the same unit that often.
@@ -297,10 +298,7 @@ class _Session:
         )
 
     def _find_blame(self, key: PairKey, pair: Pair) -> None:
-        lean = [
-            Run(replace(run.result, traces={}, bonds={}), [])
-            for run in self._journal.runs(*key, pair.jobs)
-        ]
+        lean = [Run(replace(run.result, traces={}, bonds={}), []) for run in self._runs(pair)]
         failed = any(run.result.failure is not None for run in lean)
         failed |= any(f["severity"] == "fail" for f in self._preparations[key]["findings"])
         if failed:
@@ -313,21 +311,30 @@ class _Session:
         comparison = None
         if compare is not None and compare != key[0]:
             other = self._campaign.pairs[compare, key[1]]
-            comparison = compared(
-                other,
-                self._preparations[other.key],
-                self._journal.runs(*other.key, other.jobs),
-            )
-        report = complete_report(
-            pair,
-            self._preparations[key],
-            self._journal.runs(*key, pair.jobs),
-            blame=blame,
-            comparison=comparison,
-            command=self._command,
-            out=self._folder.of(key),
-        )
+            comparison = self._put_together(other, self._runs(other)).for_comparison()
+        runs = self._runs(pair)
+        report = self._put_together(pair, runs, blame, comparison)
+        save(report, runs, self._folder.of(key))
         self._rows[key] = row_of(*key, report.to_dict())
         self.summary()
         if self._reported is not None:
             self._reported(key, report)
+
+    def _runs(self, pair: Pair) -> list[Run]:
+        return self._journal.runs(*pair.key, pair.jobs)
+
+    def _put_together(
+        self,
+        pair: Pair,
+        runs: Sequence[Run],
+        blame: Blame | None = None,
+        comparison: dict[str, Any] | None = None,
+    ) -> StabilityReport:
+        model = pair.model
+        return pair.trial().report(
+            preparation_from_dict(self._preparations[pair.key]),
+            runs,
+            blame=blame,
+            comparison=comparison,
+            notes={"command": self._command, "model": model.path, "model_sha256": model.digest},
+        )

@@ -6,16 +6,14 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ase_ws.files.folders import make_clear
-from ase_ws.results.report import StabilityReport, keeping
+from ase_ws.results.report import FILES, StabilityReport, keeping
 from ase_ws.stability.campaign.config import make_config
 from ase_ws.stability.campaign.progress import Watch
 from ase_ws.stability.campaign.run import run_campaign
-from ase_ws.stability.campaign.state import PAIR_FILES
 
 
 def check_stability_on_dask(
@@ -26,7 +24,6 @@ def check_stability_on_dask(
     compare: str | os.PathLike[str] | None = None,
     head: str | None = None,
     compare_head: str | None = None,
-    calibrate: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     device: str = "cpu",
     command: str = "",
@@ -37,12 +34,10 @@ def check_stability_on_dask(
 
     Parameters
     ----------
-    model, structure : path
-        The workers read the model at the same path: the file system must be shared.
+    model, structure, compare : path
+        The workers read the models at the same path: the file system must be shared.
     scheduler : str
         Address of the Dask scheduler.
-    compare, calibrate : path, optional
-        A second model; a training set. See `check_stability`.
     head, compare_head : str, optional
         Of multi-head models.
     out : path, optional
@@ -50,50 +45,44 @@ def check_stability_on_dask(
     device, command, watch
         See `run_campaign`.
     **settings
-        `temperatures`, `ps` and the other fields of `CampaignConfig`.
-
-    Returns
-    -------
-    StabilityReport
+        The other fields of `CampaignConfig`.
 
     Raises
     ------
     UserError
         As `run_campaign`.
     """
-    model = Path(model)
-    name = _name_of(model)
-    models: dict[str, str] = {name: str(model.absolute())}
-    heads = {name: head}
+    name = _name_of(Path(model))
+    models, heads = {name: str(Path(model).absolute())}, {name: head}
     if compare is not None:
         other = _name_of(Path(compare))
         other = f"{other}_compared" if other == name else other
-        models[other] = str(Path(compare).absolute())
-        heads[other] = compare_head
+        models[other], heads[other] = str(Path(compare).absolute()), compare_head
         settings["compare"] = other
-    if calibrate is not None:
-        settings["calibrate"] = str(Path(calibrate).absolute())
-    tree: Mapping[str, Any] = {
-        "models": models,
-        "heads": {name: head for name, head in heads.items() if head is not None},
-        "structures": {"structure": str(Path(structure).absolute())},
-        **settings,
-    }
+    config = make_config(
+        {
+            "models": models,
+            "heads": {name: head for name, head in heads.items() if head is not None},
+            "structures": {"structure": str(Path(structure).absolute())},
+            **settings,
+        },
+        source="stability",
+    )
     reports: dict[str, StabilityReport] = {}
     with tempfile.TemporaryDirectory(prefix="ase-ws-") as folder:
         run_campaign(
-            make_config(tree, source="stability"),
+            config,
             folder,
             scheduler=scheduler,
+            reported=lambda pair, report: reports.update({pair[0]: report}),
             device=device,
             command=command,
             watch=watch,
-            reported=lambda pair, report: reports.update({pair[0]: report}),
         )
         if out is not None:
             with keeping(reports[name]):
-                target = make_clear(Path(out), PAIR_FILES)
-                for file in ("stability.json", "candidates.xyz"):
+                target = make_clear(Path(out), FILES)
+                for file in FILES:
                     source = Path(folder) / name / "structure" / file
                     if source.is_file():
                         shutil.copyfile(source, target / file)

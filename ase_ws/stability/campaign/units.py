@@ -9,20 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 from uuid import uuid4
 
-from ase import Atoms
-
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.errors import UserError
 from ase_ws.results.blame import Blame
 from ase_ws.results.finding import Finding
+from ase_ws.results.settings import Job
 from ase_ws.stability.campaign.inputs import Pair
 from ase_ws.stability.campaign.journal import journal_line
 from ase_ws.stability.campaign.records import preparation_from_dict, preparation_to_dict
 from ase_ws.stability.judged.answers import MACHINE, MachineError, PotentialError
-from ase_ws.stability.runs.plan import Job
-from ase_ws.stability.runs.prepare import Preparation, prepare
-from ase_ws.stability.runs.replicas import BATCH_ATOMS, Run, rehearse, run_jobs
-from ase_ws.stability.verdict.blame import blame_for
+from ase_ws.stability.runs.prepare import Preparation
+from ase_ws.stability.runs.replicas import BATCH_ATOMS, Run, rehearse
+from ase_ws.stability.trial import Trial
 
 #: What is done first: nothing can start before it is prepared, and blame completes a report.
 PRIORITY = {"prepare": 2, "blame": 1, "replicas": 0}
@@ -130,77 +128,44 @@ def perform(task: Task, emit: Emit) -> dict[str, Any] | Blame | None:
     DeliveryError
         `emit` has failed; its cause says why.
     """
+    delivery = _Delivery(task, emit)
     with _calculators.of(task.pair) as calculator:
+        trial = task.pair.trial(calculator, delivery.progress)
         if task.kind == "prepare":
-            return _prepare(task.pair, calculator)
+            return preparation_to_dict(_prepared(trial, task.pair))
         assert task.preparation is not None
         preparation = preparation_from_dict(task.preparation)
         if preparation.begin is not None:
             preparation.begin.calc = calculator
         if task.kind == "blame":
-            return _blame(task, preparation, _Delivery(task, emit))
+            return trial.blame(preparation, task.runs)
         assert preparation.begin is not None
-        delivery = _Delivery(task, emit)
         try:
-            run_jobs(
-                preparation.begin,
-                task.pair.plan,
-                task.jobs,
-                task.pair.checks(),
-                finished=delivery.finished,
-                progress=delivery.progress,
-            )
+            trial.run(preparation.begin, task.jobs, delivery.finished)
         except MachineError as error:
             raise _given_up(task.pair, str(error)) from error
     return None
 
 
-def _prepare(pair: Pair, calculator: PotentialCalculator) -> dict[str, Any]:
-    start = _with(pair.atoms, calculator)
+def _prepared(trial: Trial, pair: Pair) -> Preparation:
     try:
-        rehearse(start, pair.plan)
+        rehearse(trial.given, trial.settings)
     except UserError as error:
         if isinstance(error.__cause__, PotentialError):
             # Its elements are known to the model: the other pairs of the campaign go on.
-            finding = Finding("calculator", "fail", str(error.__cause__))
-            return preparation_to_dict(Preparation(None, [], [finding], [], None, ""))
+            return Preparation(None, findings=[Finding("calculator", "fail", str(error.__cause__))])
         raise UserError(f"{pair.key[0]}, {pair.key[1]}: {error}") from error
-    config = pair.config
-    preparation = prepare(
-        start,
-        relax_steps=config.relax_steps,
-        fmax=config.fmax,
-        static=config.static,
-        conditions=pair.plan.conditions,
-    ).recalled()
+    preparation = trial.prepare().recalled()
     gone = [finding for finding in preparation.findings if finding.check == MACHINE]
     if gone:
         raise _given_up(pair, gone[0].message)
-    return preparation_to_dict(preparation)
+    return preparation
 
 
 def _given_up(pair: Pair, why: str) -> UserError:
     return UserError(
         f"{pair.key[0]}, {pair.key[1]}: {why}; what has finished is kept, go on with --resume"
     )
-
-
-def _blame(task: Task, preparation: Preparation, delivery: _Delivery) -> Blame | None:
-    pair = task.pair
-    return blame_for(
-        pair.plan,
-        preparation,
-        task.runs,
-        pair.checks(),
-        rerun=pair.config.blame,
-        progress=delivery.progress,
-    )
-
-
-def _with(atoms: Atoms, calculator: PotentialCalculator) -> Atoms:
-    start = atoms.copy()
-    start.calc = calculator
-    return start
 
 
 class _Delivery:

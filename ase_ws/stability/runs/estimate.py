@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from ase_ws.results.settings import StabilitySettings
 from ase_ws.stability.checks.base import Check
 from ase_ws.stability.judged.answers import Judged, PotentialError, unguarded
 from ase_ws.stability.judged.float64 import raised_precision
 from ase_ws.stability.judged.gas import Gas
-from ase_ws.stability.runs.plan import Plan
 from ase_ws.stability.runs.replicas import BATCH_ATOMS, batched, run_jobs
 from ase_ws.stability.static.probe import Probe
 
@@ -126,8 +126,10 @@ def spoken(seconds: float) -> str:
     return f"{seconds / _MINUTE**2:.3g} h"
 
 
-def measure(start: Atoms, plan: Plan, templates: Sequence[Check], *, static: bool = True) -> Speed:
-    """Time the evaluations and the steps that a plan is made of.
+def measure(
+    start: Atoms, settings: StabilitySettings, templates: Sequence[Check], *, static: bool = True
+) -> Speed:
+    """Time the evaluations and the steps that a run is made of.
 
     The first evaluation, which loads and compiles, was `rehearse`'s. Any calculator is asked
     twice more for MD, twice or three times for static checks, and a batch takes some steps.
@@ -136,7 +138,7 @@ def measure(start: Atoms, plan: Plan, templates: Sequence[Check], *, static: boo
     ----------
     start : Atoms
         With the calculator; not modified.
-    plan : Plan
+    settings : StabilitySettings
     templates : sequence of Check
         Of MD.
     static : bool
@@ -158,13 +160,13 @@ def measure(start: Atoms, plan: Plan, templates: Sequence[Check], *, static: boo
     with np.errstate(all="ignore"):
         evaluation = _evaluation(start)
         looked = _static(start) if static else 0.0
-        if not batched(start, plan):
-            return Speed(evaluation, looked, evaluation + _overhead(start, plan, templates))
-        jobs = plan.replicas * len(plan.temperatures)
+        if not batched(start, settings):
+            return Speed(evaluation, looked, evaluation + _overhead(start, settings, templates))
+        jobs = settings.replicas * len(settings.temperatures)
         most = max(1, BATCH_ATOMS // len(start))
         size = min(jobs, most)
-        number = min(_BATCH_STEPS, max(2, plan.steps // 100))
-        batch = _step(start, plan, templates, size, number)
+        number = min(_BATCH_STEPS, max(2, settings.steps // 100))
+        batch = _step(start, settings, templates, size, number)
     # It may have failed in its first step.
     batch = batch or size * evaluation
     return Speed(evaluation, looked, evaluation, batch, size, most)
@@ -207,21 +209,23 @@ def _static(start: Atoms) -> float:
     return _evaluation(looked, forces=False)
 
 
-def _overhead(start: Atoms, plan: Plan, templates: Sequence[Check]) -> float:
+def _overhead(start: Atoms, settings: StabilitySettings, templates: Sequence[Check]) -> float:
     """Time of a step without its evaluation: what integrator and checks take."""
     gas = start.copy()
     gas.calc = Gas()
-    return _step(gas, plan, templates, 1, _GAS_STEPS)
+    return _step(gas, settings, templates, 1, _GAS_STEPS)
 
 
-def _step(start: Atoms, plan: Plan, templates: Sequence[Check], jobs: int, steps: int) -> float:
+def _step(
+    start: Atoms, settings: StabilitySettings, templates: Sequence[Check], jobs: int, steps: int
+) -> float:
     """Time of a step of MD; 0 where none was completed."""
     times: list[float] = []
-    short = replace(plan, ps=steps * plan.timestep / 1000.0, interval=1)
+    short = settings.but(ps=steps * settings.timestep / 1000.0, interval=1)
     run_jobs(
         start,
         short,
-        plan.jobs()[:jobs],
+        settings.jobs()[:jobs],
         templates,
         finished=lambda run: None,
         progress=lambda done, planned, label: times.append(time.perf_counter()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from ase_ws.md.run import Progress
 from ase_ws.pairs import find_pairs, longest, radii_sum
 from ase_ws.results.check import CheckResult, Status
 from ase_ws.results.finding import Finding
+from ase_ws.results.settings import StabilitySettings
 from ase_ws.stability.judged.answers import STATE, Judged, MachineError, lost, unguarded
 from ase_ws.stability.runs.relax import Relaxation, relax
 from ase_ws.stability.static import Repeatable, StaticCheck, run_static
@@ -45,12 +46,16 @@ class Preparation:
     """
 
     begin: Atoms | None
-    checks: list[CheckResult]
-    findings: list[Finding]
-    static: list[dict[str, Any]]
-    relaxation: dict[str, Any] | None
-    overlap: str
+    checks: list[CheckResult] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    static: list[dict[str, Any]] = field(default_factory=list)
+    relaxation: dict[str, Any] | None = None
+    overlap: str = ""
     witness: Witness | None = None
+
+    def with_findings(self, findings: Sequence[Finding]) -> Preparation:
+        """Add what was found elsewhere."""
+        return replace(self, findings=[*self.findings, *findings])
 
     def recalled(self) -> Preparation:
         """Ask the witness again, as after MD, and add what it has found."""
@@ -71,11 +76,8 @@ class Preparation:
 
 def prepare(
     given: Atoms,
+    settings: StabilitySettings,
     *,
-    relax_steps: int = 200,
-    fmax: float = 0.05,
-    static: bool = True,
-    conditions: Conditions | None = None,
     static_checks: Sequence[StaticCheck] | None = None,
     progress: Progress | None = None,
 ) -> Preparation:
@@ -85,14 +87,9 @@ def prepare(
     ----------
     given : Atoms
         With a calculator; not modified.
-    relax_steps, fmax : int, float (eV/Å)
-        See `relax`; 0 steps leaves the structure as it is.
-    static : bool
-        Do the static checks.
-    conditions : Conditions, optional
-        The MD that they are to speak about, see `run_static`.
+    settings : StabilitySettings
     static_checks : sequence of StaticCheck, optional
-        Default: all.
+        Those that fit a budget. Default: all.
     progress : callable, optional
         Called as `progress(done, planned, label)`.
 
@@ -104,10 +101,12 @@ def prepare(
     findings = [Finding("structure", "warn", overlap)] if overlap else []
     try:
         relaxation = None
-        if relax_steps:
-            relaxation = relax(given, fmax=fmax, steps=relax_steps, progress=progress)
+        if settings.relax_steps:
+            relaxation = relax(
+                given, fmax=settings.fmax, steps=settings.relax_steps, progress=progress
+            )
     except MachineError as error:
-        return Preparation(None, [], [*findings, lost(error)], [], None, overlap)
+        return Preparation(None, findings=[*findings, lost(error)], overlap=overlap)
     findings += [] if relaxation is None else relaxation.findings
     checks = [_relaxation_check(relaxation)]
     looked: list[dict[str, Any]] = []
@@ -120,9 +119,10 @@ def prepare(
         try:
             _come_home(begin, relaxation)
         except MachineError as error:
-            return Preparation(None, checks, [*findings, lost(error)], [], None, overlap)
+            return Preparation(None, checks, [*findings, lost(error)], overlap=overlap)
         witness = Witness(begin)
-    if begin is not None and static:
+    if begin is not None and settings.static:
+        conditions = Conditions.of(settings)
         for result in run_static(begin, static_checks, conditions=conditions, progress=progress):
             findings += [item for item in result.findings if item not in findings]
             looked.append(result.to_dict())

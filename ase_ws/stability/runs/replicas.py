@@ -19,14 +19,15 @@ from ase_ws.md.observer import Observer
 from ase_ws.md.replicas import run_replicas
 from ase_ws.md.result import MDResult
 from ase_ws.md.run import Progress, run_md
+from ase_ws.md.velocities import degrees_of_freedom
 from ase_ws.results.check import CheckResult
 from ase_ws.results.finding import Finding
 from ase_ws.results.replica import ReplicaResult
+from ase_ws.results.settings import Job, StabilitySettings
 from ase_ws.stability.checks.base import Check
 from ase_ws.stability.checks.bonds import BondLengths
 from ase_ws.stability.judged.answers import Judged, PotentialError, require_answer, translated
 from ase_ws.stability.judged.gas import Gas
-from ase_ws.stability.runs.plan import Job, Plan, freedom
 
 #: Points of a trace that are kept for plots.
 TRACE_POINTS = 500
@@ -47,7 +48,7 @@ Finished = Callable[[Run], None]
 
 def run_jobs(
     start: Atoms,
-    plan: Plan,
+    settings: StabilitySettings,
     jobs: Sequence[Job],
     templates: Sequence[Check],
     *,
@@ -64,7 +65,7 @@ def run_jobs(
     ----------
     start : Atoms
         With a calculator; not modified.
-    plan : Plan
+    settings : StabilitySettings
         Ensemble, time step, length and so on.
     jobs : sequence of Job
         The replicas to run.
@@ -81,26 +82,26 @@ def run_jobs(
         The machine has failed, or a replica has left a calculator that nothing brings back;
         the replicas that ended before have been handed over.
     """
-    total = _Total(progress, plan.steps * len(jobs))
-    if not batched(start, plan):
-        _serially(start, plan, jobs, templates, finished, total)
+    total = _Total(progress, settings.steps * len(jobs))
+    if not batched(start, settings):
+        _serially(start, settings, jobs, templates, finished, total)
         return
     size = max(1, BATCH_ATOMS // len(start))
     for first in range(0, len(jobs), size):
-        _together(start, plan, jobs[first : first + size], templates, finished, total)
+        _together(start, settings, jobs[first : first + size], templates, finished, total)
 
 
-def batched(start: Atoms, plan: Plan) -> bool:
+def batched(start: Atoms, settings: StabilitySettings) -> bool:
     """Whether the replica engine can run this."""
     # Exactly this class: a subclass may do something else with the results.
     return (
         type(start.calc) is PotentialCalculator
-        and plan.ensemble != "npt"
+        and settings.ensemble != "npt"
         and (not start.constraints)
     )
 
 
-def rehearse(start: Atoms, plan: Plan) -> None:
+def rehearse(start: Atoms, settings: StabilitySettings) -> None:
     """Evaluate the start once, and find out what MD refuses before any work.
 
     Raises
@@ -109,15 +110,32 @@ def rehearse(start: Atoms, plan: Plan) -> None:
         Bad settings, or a calculator that cannot be evaluated at all.
     """
     freedom(start)
-    require_answer(start, stress=plan.ensemble == "npt")
+    require_answer(start, stress=settings.ensemble == "npt")
     # A run of no step: the potential is not asked more than once.
-    _md(start, Gas(), replace(plan, ps=0.0), plan.temperatures[0], seed=0)
+    _md(start, Gas(), settings.but(ps=0.0), settings.temperatures[0], seed=0)
+
+
+def freedom(atoms: Atoms, *, finished: bool = False) -> int:
+    """Degrees of freedom of a structure, see `degrees_of_freedom`, also for `finished`.
+
+    Raises
+    ------
+    UserError
+        There are none, or a constraint does not go with MD.
+    """
+    n_dof = degrees_of_freedom(atoms, finished=finished)
+    if n_dof < 1:
+        raise UserError(
+            f"the structure of {len(atoms)} atom(s) has no internal degree of freedom, and so no "
+            "temperature: build a supercell or free some atoms"
+        )
+    return n_dof
 
 
 def _md(
     start: Atoms,
     calculator: BaseCalculator,
-    plan: Plan,
+    settings: StabilitySettings,
     temperature: float,
     seed: int,
     observers: Sequence[Observer] = (),
@@ -126,15 +144,15 @@ def _md(
     return run_md(
         start,
         calculator,
-        ensemble=plan.ensemble,
+        ensemble=settings.ensemble,
         temperature=temperature,
-        steps=plan.steps,
-        timestep=plan.timestep,
+        steps=settings.steps,
+        timestep=settings.timestep,
         seed=seed,
-        thermostat_time=plan.thermostat_time,
-        pressure=plan.pressure,
+        thermostat_time=settings.thermostat_time,
+        pressure=settings.pressure,
         observers=observers,
-        interval=plan.interval,
+        interval=settings.interval,
         progress=progress,
     )
 
@@ -170,7 +188,7 @@ class _Eyes:
 
 def _serially(
     start: Atoms,
-    plan: Plan,
+    settings: StabilitySettings,
     jobs: Sequence[Job],
     templates: Sequence[Check],
     finished: Finished,
@@ -183,7 +201,7 @@ def _serially(
             result = _md(
                 start,
                 judged,
-                plan,
+                settings,
                 job.temperature,
                 job.seed,
                 eyes.all,
@@ -194,10 +212,10 @@ def _serially(
             # be evaluated before.
             if not isinstance(error.__cause__, PotentialError):
                 raise
-            run = _not_begun(plan, job, str(error.__cause__))
+            run = _not_begun(settings, job, str(error.__cause__))
         else:
-            run = _run(plan, job, result, eyes, judged.told)
-        total.done += plan.steps
+            run = _run(settings, job, result, eyes, judged.told)
+        total.done += settings.steps
         finished(run)
         if judged.home is not None and run.result.failure is not None:
             # What a failure leaves behind is not for the next replica to inherit.
@@ -206,7 +224,7 @@ def _serially(
 
 def _together(
     start: Atoms,
-    plan: Plan,
+    settings: StabilitySettings,
     jobs: Sequence[Job],
     templates: Sequence[Check],
     finished: Finished,
@@ -218,7 +236,7 @@ def _together(
 
     def hand_over(number: int, result: MDResult) -> None:
         ended.add(number)
-        finished(_run(plan, jobs[number], result, several[number]))
+        finished(_run(settings, jobs[number], result, several[number]))
 
     assert isinstance(start.calc, PotentialCalculator)
     try:
@@ -228,14 +246,14 @@ def _together(
                 start,
                 _translating(start.calc),
                 temperature=[job.temperature for job in jobs],
-                steps=plan.steps,
-                timestep=plan.timestep,
+                steps=settings.steps,
+                timestep=settings.timestep,
                 seeds=[job.seed for job in jobs],
-                ensemble="nve" if plan.ensemble == "nve" else "nvt",
+                ensemble="nve" if settings.ensemble == "nve" else "nvt",
                 thermostat="bussi",
-                thermostat_time=plan.thermostat_time,
+                thermostat_time=settings.thermostat_time,
                 observers=lambda: next(queue).all,
-                interval=plan.interval,
+                interval=settings.interval,
                 finished=hand_over,
                 progress=lambda step, steps, label: total.report(step * len(jobs), label),
             )
@@ -243,9 +261,9 @@ def _together(
         # One replica has upset the calculator, and a batch cannot tell which: those that have
         # not ended are run one by one, where the guilty one is named.
         rest = [job for number, job in enumerate(jobs) if number not in ended]
-        _serially(start, plan, rest, templates, finished, total)
+        _serially(start, settings, rest, templates, finished, total)
         return
-    total.done += plan.steps * len(jobs)
+    total.done += settings.steps * len(jobs)
 
 
 def _translating(calculator: PotentialCalculator) -> PotentialCalculator:
@@ -262,14 +280,14 @@ def _translating(calculator: PotentialCalculator) -> PotentialCalculator:
     return translating
 
 
-def _not_begun(plan: Plan, job: Job, message: str) -> Run:
+def _not_begun(settings: StabilitySettings, job: Job, message: str) -> Run:
     """Give a replica that has failed at its start."""
     failure = Finding("calculator", "fail", message, temperature=job.temperature)
     replica = ReplicaResult(
         temperature=job.temperature,
         replica=job.replica,
         seed=job.seed,
-        planned_ps=plan.steps * plan.timestep / 1000.0,
+        planned_ps=settings.steps * settings.timestep / 1000.0,
         simulated_ps=0.0,
         failure=job.label(failure),
         warnings=[],
@@ -281,7 +299,9 @@ def _not_begun(plan: Plan, job: Job, message: str) -> Run:
     return Run(replica, [])
 
 
-def _run(plan: Plan, job: Job, result: MDResult, eyes: _Eyes, told: str = "") -> Run:
+def _run(
+    settings: StabilitySettings, job: Job, result: MDResult, eyes: _Eyes, told: str = ""
+) -> Run:
     failure = result.stopped_by
     if failure is not None and failure.check == "calculator" and told:
         failure = replace(failure, message=told)
@@ -292,7 +312,7 @@ def _run(plan: Plan, job: Job, result: MDResult, eyes: _Eyes, told: str = "") ->
         temperature=job.temperature,
         replica=job.replica,
         seed=result.seed,
-        planned_ps=plan.steps * plan.timestep / 1000.0,
+        planned_ps=settings.steps * settings.timestep / 1000.0,
         simulated_ps=result.time_ps,
         failure=job.label(failure) if failure is not None else None,
         warnings=[job.label(finding) for finding in result.warnings],

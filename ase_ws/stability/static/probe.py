@@ -13,6 +13,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase_ws.md.evaluation import potential_energy
 from ase_ws.md.finite import label_atoms
 from ase_ws.md.observer import Ensemble
+from ase_ws.results.settings import StabilitySettings
 from ase_ws.stability.judged.answers import Judged, PotentialError, energy_tolerance
 from ase_ws.stability.static.counter import Counter
 
@@ -63,6 +64,11 @@ class Conditions:
 
     temperature: float = 300.0
     ensemble: Ensemble = "nvt"
+
+    @classmethod
+    def of(cls, settings: StabilitySettings) -> Conditions:
+        """Take the hottest of what is to be run."""
+        return cls(max(settings.temperatures), settings.ensemble)
 
     @property
     def thermal_energy(self) -> float:

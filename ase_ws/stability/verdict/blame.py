@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from ase import Atoms
 
@@ -11,10 +10,10 @@ from ase_ws.md.run import Progress
 from ase_ws.results.blame import Blame, Cause, Rerun
 from ase_ws.results.finding import Finding
 from ase_ws.results.replica import ReplicaResult
+from ase_ws.results.settings import StabilitySettings
 from ase_ws.stability.checks.base import Check
 from ase_ws.stability.judged.answers import MachineError
 from ase_ws.stability.judged.float64 import raised_precision
-from ase_ws.stability.runs.plan import Plan
 from ase_ws.stability.runs.prepare import Preparation
 from ase_ws.stability.runs.replicas import Run
 from ase_ws.stability.static import Repeatable
@@ -22,24 +21,22 @@ from ase_ws.stability.verdict.reruns import Subject
 
 
 def blame_for(
-    plan: Plan,
+    settings: StabilitySettings,
     preparation: Preparation,
     runs: Sequence[Run],
     templates: Sequence[Check],
     *,
-    rerun: bool = True,
     progress: Progress | None = None,
 ) -> Blame | None:
     """Say who is at fault; None where nothing failed.
 
     Parameters
     ----------
-    plan : Plan
+    settings : StabilitySettings
+        Without its `blame` only what failed before MD has someone to blame.
     preparation : Preparation
     runs : sequence of Run
     templates : sequence of Check
-    rerun : bool
-        Without reruns only what failed before MD has someone to blame.
     progress : callable, optional
 
     Returns
@@ -53,11 +50,11 @@ def blame_for(
         return Blame("starting structure", preparation.overlap)
     if preparation.failures:
         return _before_md(preparation.failures)
-    if failed and rerun:
+    if failed and settings.blame:
         assert preparation.begin is not None
         results = [run.result for run in runs]
         try:
-            return find_blame(preparation.begin, plan, results, templates, progress=progress)
+            return find_blame(preparation.begin, settings, results, templates, progress=progress)
         except MachineError as error:
             return Blame("not settled", f"the reruns had to be given up: {error}")
     return Blame("not settled", "no reruns were asked for")
@@ -65,7 +62,7 @@ def blame_for(
 
 def find_blame(
     start: Atoms,
-    plan: Plan,
+    settings: StabilitySettings,
     runs: Sequence[ReplicaResult],
     templates: Sequence[Check],
     *,
@@ -88,7 +85,7 @@ def find_blame(
     ----------
     start : Atoms
         Start of the runs, with the calculator.
-    plan : Plan
+    settings : StabilitySettings
     runs : sequence of ReplicaResult
         At least one has failed.
     templates : sequence of Check
@@ -107,7 +104,7 @@ def find_blame(
         begun = any(run.failure is None or run.failure.step > 0 for run in runs)
         return _refused(first, []) if begun else _at_once(first)
     subject = Subject.of(runs, budget)
-    more = subject.repeated(start, plan, templates, progress)
+    more = subject.repeated(start, settings, templates, progress)
     refused = [run.failure for run in more if run.failure is not None and run.failure.step == 0]
     if refused:
         return _refused(refused[0], [])
@@ -115,7 +112,7 @@ def find_blame(
         subject = Subject.of([*subject.failed, *subject.others, *more], budget)
     reruns: list[Rerun] = []
     outcomes: set[str] = set()
-    for cause, what, atoms, changed in _changes(start, plan):
+    for cause, what, atoms, changed in _changes(start, settings):
         rerun, outcome, told = subject.rerun(what, atoms, changed, templates, progress)
         reruns.append(rerun)
         if rerun.failure is not None and rerun.failure.step == 0:
@@ -132,7 +129,9 @@ def find_blame(
     return Blame("not settled", "failures are too rare to tell: run more replicas", reruns)
 
 
-def _changes(start: Atoms, plan: Plan) -> Iterator[tuple[Cause, str, Atoms, Plan]]:
+def _changes(
+    start: Atoms, settings: StabilitySettings
+) -> Iterator[tuple[Cause, str, Atoms, StabilitySettings]]:
     """Change one thing at a time.
 
     Float64 comes first: a long time step stays long in it, while noise of a low precision also
@@ -142,9 +141,9 @@ def _changes(start: Atoms, plan: Plan) -> Iterator[tuple[Cause, str, Atoms, Plan
     if raised is not None:
         exact = start.copy()
         exact.calc = raised
-        yield "precision", "float64", exact, plan
+        yield "precision", "float64", exact, settings
     for part, what in ((2, "half the timestep"), (4, "a quarter of the timestep")):
-        yield "timestep", what, start, replace(plan, timestep=plan.timestep / part)
+        yield "timestep", what, start, settings.but(timestep=settings.timestep / part)
 
 
 def _at_once(failure: Finding) -> Blame:

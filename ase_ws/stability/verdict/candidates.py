@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import ase.io
@@ -15,6 +13,7 @@ from ase_ws.files.writing import atomic_path
 from ase_ws.md.finite import label_atoms
 from ase_ws.pairs import find_pairs, longest, radii_sum
 from ase_ws.results.replica import ReplicaResult
+from ase_ws.results.report import StabilityReport
 from ase_ws.stability.runs.replicas import Run
 
 #: A frame with a contact below this part of the radii sum is not worth a reference calculation:
@@ -22,42 +21,30 @@ from ase_ws.stability.runs.replicas import Run
 CRUSHED = 0.4
 
 
-@dataclass
-class Candidates:
-    """Collects the frames of failed replicas and keeps the file up to date.
+def save(report: StabilityReport, runs: Sequence[Run], folder: Path) -> None:
+    """Write what a verdict leaves on disk: `candidates.xyz`, then `stability.json`."""
+    write_candidates(folder, runs)
+    # Last: where it is, all is.
+    report.write(folder)
+
+
+def write_candidates(folder: Path, runs: Sequence[Run]) -> None:
+    """Write `candidates.xyz`, the frames of failed replicas; nothing where there are none.
 
     Each frame says in `info`: `role` ("earlier", "before", "failing"), `label` (whether it is
     worth a reference calculation: finite, and no contact below `CRUSHED`), the check, its
     message, the atoms, temperature, replica and seed. The failing model's own energy is there as
     `model_energy`, never under a name that a training would read as a label.
-
-    Attributes
-    ----------
-    path : Path or None
-        File to write; None writes nothing.
     """
-
-    path: Path | None
-    frames: list[Atoms] = field(default_factory=list)
-
-    def add(self, run: Run) -> None:
-        """Take the frames of a replica, if it failed, and write the file anew."""
-        if run.result.failure is None or not run.frames:
-            return
-        self.frames += describe_frames(run.result, run.frames)
-        # After each failure, so that a campaign that is killed keeps what it found. A disk that is
-        # full now ends no run: it is tried again at the end.
-        with suppress(OSError):
-            self.write()
-
-    def write(self) -> None:
-        """Write the file, where there is one and anything to write."""
-        if self.path is not None and self.frames:
-            with atomic_path(self.path) as temporary:
-                ase.io.write(temporary, self.frames, format="extxyz")
+    failed = [run for run in runs if run.result.failure is not None and run.frames]
+    frames = [frame for run in failed for frame in _described(run.result, run.frames)]
+    if frames:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / "candidates.xyz") as temporary:
+            ase.io.write(temporary, frames, format="extxyz")
 
 
-def describe_frames(result: ReplicaResult, frames: Sequence[Atoms]) -> list[Atoms]:
+def _described(result: ReplicaResult, frames: Sequence[Atoms]) -> list[Atoms]:
     """Copy the frames, with what is to be known about them in `info`."""
     failure = result.failure
     assert failure is not None

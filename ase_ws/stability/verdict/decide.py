@@ -1,18 +1,28 @@
-"""From what the replicas did to a verdict."""
+"""From what was found to a verdict, and to the report of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
+from ase_ws._version import __version__
+from ase_ws.results.blame import Blame
 from ase_ws.results.check import STATUS_ORDER, CheckResult
 from ase_ws.results.finding import Finding
 from ase_ws.results.replica import ReplicaResult
-from ase_ws.results.report import Verdict
-from ase_ws.stability.judged.answers import MACHINE, STATE
+from ase_ws.results.report import StabilityReport, Verdict
+from ase_ws.stability.checks.bonds import histograms
+from ase_ws.stability.checks.calibration import Calibration
+from ase_ws.stability.judged.answers import MACHINE, STATE, Judged
+from ase_ws.stability.runs.prepare import Preparation
+from ase_ws.stability.runs.replicas import Run
 from ase_ws.stability.static import Repeatable
+from ase_ws.stability.verdict.failing_frame import failing_frame
 
 
 def decide(
@@ -40,6 +50,86 @@ def decide(
         return "inconclusive", gap
     total = sum(replica.simulated_ps for replica in replicas)
     return "stable", f"no failure in {len(replicas)} replica(s), {total:.3g} ps in all"
+
+
+def assemble(
+    given: Atoms,
+    settings: Mapping[str, Any],
+    preparation: Preparation,
+    runs: Sequence[Run],
+    *,
+    name: str = "",
+    blame: Blame | None = None,
+    comparison: dict[str, Any] | None = None,
+    calibration: Calibration | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> StabilityReport:
+    """Put together what was found.
+
+    Parameters
+    ----------
+    given : Atoms
+        The structure given, with its calculator.
+    settings : mapping
+        What was done, with `min_ps`.
+    preparation : Preparation
+    runs : sequence of Run
+    name : str
+        How the model is called; default: the class of the calculator.
+    blame, comparison, calibration
+        See `StabilityReport`.
+    notes : mapping, optional
+        More for `provenance`, such as the command.
+
+    Returns
+    -------
+    StabilityReport
+    """
+    replicas = [run.result for run in runs]
+    failures = preparation.failures
+    failures += [run.failure for run in replicas if run.failure is not None]
+    warnings = preparation.warnings + [item for run in replicas for item in run.warnings]
+    checks = merge_checks([preparation.checks, *(run.checks for run in replicas)])
+    verdict, reason = decide(
+        failures, warnings, checks, replicas, settings["min_ps"], preparation.static
+    )
+    kind = _kind_of(given.calc)
+    return StabilityReport(
+        verdict=verdict,
+        reason=reason,
+        failures=failures,
+        warnings=warnings,
+        checks=checks,
+        replicas=replicas,
+        settings={
+            **settings,
+            "formula": given.get_chemical_formula(),
+            "n_atoms": len(given),
+            "calculator": kind,
+        },
+        static=preparation.static,
+        blame=blame,
+        comparison=comparison,
+        bond_lengths=histograms(
+            [run.bonds for run in replicas], None if calibration is None else calibration.bonds
+        ),
+        failing_frame=failing_frame(runs),
+        calibration=None if calibration is None else calibration.to_dict(),
+        name=name or kind,
+        meaning=meaning(failures, replicas, preparation.static),
+        provenance={
+            "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+            "versions": {"ase_ws": __version__, **{p: version(p) for p in ("ase", "numpy")}},
+            **(notes or {}),
+        },
+    )
+
+
+def _kind_of(calculator: Any) -> str:
+    """Class of the calculator; a campaign reports without one, of model files."""
+    if isinstance(calculator, Judged):
+        calculator = calculator.calculator
+    return "PotentialCalculator" if calculator is None else type(calculator).__name__
 
 
 #: What it means that a look before MD decided, whichever it was; and that MD did not.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from ase import Atoms
@@ -12,8 +12,8 @@ from ase import Atoms
 from ase_ws.md.run import Progress
 from ase_ws.results.blame import Rerun
 from ase_ws.results.replica import ReplicaResult
+from ase_ws.results.settings import Job, StabilitySettings
 from ase_ws.stability.checks.base import Check
-from ase_ws.stability.runs.plan import Job, Plan
 from ase_ws.stability.runs.replicas import run_jobs
 
 #: What a change did: cured it, made it rarer, left it as it was, or cannot be told.
@@ -75,7 +75,11 @@ class Subject:
         return cls(worst, failed, others, ps, n_runs)
 
     def repeated(
-        self, start: Atoms, plan: Plan, templates: Sequence[Check], progress: Progress | None
+        self,
+        start: Atoms,
+        settings: StabilitySettings,
+        templates: Sequence[Check],
+        progress: Progress | None,
     ) -> list[ReplicaResult]:
         """Run the original with other seeds, where few have run, and all of them failed."""
         planned = self.failed[0].planned_ps
@@ -84,7 +88,7 @@ class Subject:
         return self._run(
             "other seeds",
             start,
-            replace(plan, ps=planned),
+            settings.but(ps=planned),
             ENOUGH - len(self.failed),
             templates,
             progress,
@@ -95,7 +99,7 @@ class Subject:
         self,
         what: str,
         start: Atoms,
-        plan: Plan,
+        settings: StabilitySettings,
         n_runs: int,
         templates: Sequence[Check],
         progress: Progress | None,
@@ -108,7 +112,7 @@ class Subject:
         found: list[ReplicaResult] = []
         run_jobs(
             start,
-            replace(plan, temperatures=(self.temperature,)),
+            settings.but(temperatures=(self.temperature,)),
             [Job(self.temperature, k, seed) for k, seed in enumerate(chosen)],
             templates,
             finished=lambda run: found.append(run.result),
@@ -122,17 +126,17 @@ class Subject:
         self,
         what: str,
         start: Atoms,
-        plan: Plan,
+        settings: StabilitySettings,
         templates: Sequence[Check],
         progress: Progress | None,
     ) -> tuple[Rerun, Outcome, str]:
         """Run again; give what came out, whether that is a cure, and what was seen in words."""
-        found = self._run(what, start, replace(plan, ps=self.ps), self.n_runs, templates, progress)
+        found = self._run(what, start, settings.but(ps=self.ps), self.n_runs, templates, progress)
         failures = [run.failure for run in found if run.failure is not None]
         before, again = _time([*self.failed, *self.others]), _time(found)
         rerun = Rerun(
             what=what,
-            timestep=plan.timestep,
+            timestep=settings.timestep,
             replicas=len(found),
             failed=len(failures),
             total_ps=again,

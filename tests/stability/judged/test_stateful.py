@@ -13,11 +13,11 @@ from ase_ws import PotentialCalculator
 from ase_ws.errors import UserError
 from ase_ws.potentials.files import save_potential
 from ase_ws.report import write_stability_report
+from ase_ws.results.settings import StabilitySettings
 from ase_ws.stability import check_stability, check_trajectory
 from ase_ws.stability.campaign import make_config, run_campaign
 from ase_ws.stability.campaign.inputs import Pair
 from ase_ws.stability.campaign.units import _calculators
-from ase_ws.stability.runs.plan import make_plan
 from ase_ws.stability.runs.replicas import Run, _translating
 from ase_ws.stability.static import Repeatable
 from ase_ws.stability.static.probe import Probe
@@ -272,13 +272,10 @@ def test_a_rerun_that_fails_at_its_start_blames_the_model():
     calculator = Turns("energy NaN", control.asked + 20)
     report = check_stability(start(), calculator, **settings, replicas=2)
     assert report.blame.cause == "model"
-    plan = make_plan(
-        temperature=30, ps=0.3, replicas=1, timestep=2.0, ensemble="nvt", seed=0, pressure=1.0,
-        thermostat_time=100.0, interval=10, min_ps=0.0,
-    )  # fmt: skip
+    again = StabilitySettings(temperatures=30, ps=0.3, timestep=2.0)
     begin = start()
     begin.calc = calculator
-    found = find_blame(begin, plan, [run.result for run in runs_of(report)], [])
+    found = find_blame(begin, again, [run.result for run in runs_of(report)], [])
     assert found.cause == "model"
     assert "has begun MD from this structure before" in found.reason
 

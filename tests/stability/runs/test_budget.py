@@ -19,11 +19,11 @@ from ase_ws.errors import UserError
 from ase_ws.potentials.files import save_potential
 from ase_ws.report import render_stability_report
 from ase_ws.results.finding import Finding
+from ase_ws.results.settings import BudgetedSettings
 from ase_ws.stability import check_stability
 from ase_ws.stability.runs import budget as budgets
 from ase_ws.stability.runs.budget import look_ahead
 from ase_ws.stability.runs.estimate import Estimate, Speed, spoken
-from ase_ws.stability.runs.plan import make_plan
 from ase_ws.stability.runs.relax import RELAXING
 from ase_ws.stability.static import default_static_checks, run_static
 from ase_ws.stability.static.cost import costs
@@ -44,13 +44,9 @@ def methanol(calculator=None):
     return atoms
 
 
-def plan(**changes):
-    settings = {
-        "temperature": [300.0, 500.0], "ps": 5.0, "replicas": 4, "timestep": 0.5,
-        "ensemble": "nvt", "seed": 0, "pressure": 1.0, "thermostat_time": 100.0, "interval": 10,
-        "min_ps": 1.0,
-    }  # fmt: skip
-    return make_plan(**{**settings, **changes})
+def settings(**changes):
+    asked = {"temperatures": [300.0, 500.0], "ps": 5.0, "replicas": 4, "relax_steps": 10}
+    return BudgetedSettings(**{**asked, **changes})
 
 
 # --- evaluations: known beforehand, and counted ----------------------------------------------
@@ -188,18 +184,16 @@ def second_each(monkeypatch):
 
 
 def outlook(minutes, **changes):
-    return look_ahead(
-        [methanol()], plan(**changes), [], static=True, relax_steps=10, budget=minutes
-    )
+    return look_ahead([methanol()], settings(budget=minutes, **changes), [])
 
 
 def test_nothing_is_left_out_where_all_fits(second_each):
     free = outlook(None)
-    assert free.plan == plan()
+    assert free.settings == settings()
     whole = free.estimate.total_s / 60.0
     roomy = outlook(whole + 0.01)
-    assert roomy.plan.left_out == ()
-    assert (roomy.plan.ps, roomy.plan.replicas) == (5.0, 4)
+    assert roomy.settings.left_out == ()
+    assert (roomy.settings.ps, roomy.settings.replicas) == (5.0, 4)
     assert roomy.estimate == free.estimate
     assert len(free.lines) == len(roomy.lines) == 1
 
@@ -207,30 +201,32 @@ def test_nothing_is_left_out_where_all_fits(second_each):
 def test_scans_go_first_then_replicas_then_length(second_each):
     free = outlook(None)
     scans = outlook((free.estimate.total_s - 1) / 60.0)
-    assert [line.split(":")[0] for line in scans.plan.left_out] == ["bond_scan and contact_scan"]
-    assert "all but 2 pairs of atoms" in scans.plan.left_out[0]
+    assert [line.split(":")[0] for line in scans.settings.left_out] == [
+        "bond_scan and contact_scan"
+    ]
+    assert "all but 2 pairs of atoms" in scans.settings.left_out[0]
     assert scans.estimate.static_evaluations < free.estimate.static_evaluations
-    assert (scans.plan.ps, scans.plan.replicas) == (5.0, 4)
+    assert (scans.settings.ps, scans.settings.replicas) == (5.0, 4)
 
     fewer = outlook((free.estimate.total_s - 30_000) / 60.0)
-    assert fewer.plan.left_out[1] == "replicas: 2 of 4 at each temperature"
-    assert len(fewer.plan.left_out) == 2
-    assert fewer.plan.ps == 5.0
+    assert fewer.settings.left_out[1] == "replicas: 2 of 4 at each temperature"
+    assert len(fewer.settings.left_out) == 2
+    assert fewer.settings.ps == 5.0
 
     least = 10 + fewer.estimate.static_evaluations
     shorter = outlook((least + 2 * 1000) / 60.0)
-    assert shorter.plan.replicas == 1
-    assert shorter.plan.ps == pytest.approx(0.5, abs=1e-3)
-    assert shorter.plan.left_out[2] == "length: 4.5 of 5 ps of each replica"
+    assert shorter.settings.replicas == 1
+    assert shorter.settings.ps == pytest.approx(0.5, abs=1e-3)
+    assert shorter.settings.left_out[2] == "length: 4.5 of 5 ps of each replica"
     for trimmed, minutes in ((scans, None), (fewer, None), (shorter, (least + 2000) / 60.0)):
-        assert trimmed.estimate.total_s <= 60.0 * (minutes or trimmed.plan.budget)
+        assert trimmed.estimate.total_s <= 60.0 * (minutes or trimmed.settings.budget)
         assert trimmed.lines[1].startswith("left out to fit ")
         assert len(trimmed.lines) == 2
 
 
 def test_a_budget_that_suffices_for_nothing_says_so(second_each):
     tiny = outlook(0.1)
-    assert (tiny.plan.replicas, tiny.plan.steps) == (1, 10)
+    assert (tiny.settings.replicas, tiny.settings.steps) == (1, 10)
     assert tiny.estimate.total_s > 6
     assert tiny.lines[2].startswith("0.1 min are too few: what is left takes ")
 
@@ -266,7 +262,7 @@ def test_without_a_budget_nothing_is_said_of_one():
 
 @pytest.mark.parametrize("minutes", [0, -1.0, float("nan"), float("inf")])
 def test_a_budget_is_a_positive_time(minutes):
-    with pytest.raises(UserError, match=r"budget is .*: it must be a positive number"):
+    with pytest.raises(UserError, match=r"budget: .* (greater than 0|a finite number) \("):
         check_stability(copper(), temperature=300.0, ps=0.02, budget=minutes)
 
 
@@ -283,8 +279,8 @@ def files(tmp_path_factory):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--budget", "0"], "--budget is 0.0: it must be a positive number"),
-        (["--budget", "nan"], "--budget is nan: it must be a positive number"),
+        (["--budget", "0"], "budget: Input should be greater than 0 (got 0.0)"),
+        (["--budget", "nan"], "budget: Input should be a finite number (got nan)"),
         (["--budget", "1", "--scheduler", "tcp://none:1"], "does not go with --scheduler"),
         (["--budget", "1", "--trajectory", "t.traj"], "does not go with --trajectory"),
     ],

@@ -13,6 +13,7 @@ from toys import CurlSprings, NaNSprings, Pairwise, Springs, argon, ethanol, pla
 from ase_ws import PotentialCalculator
 from ase_ws.errors import UserError
 from ase_ws.results.rates import failure_rate_interval, survival_curve
+from ase_ws.results.settings import StabilitySettings
 from ase_ws.stability import (
     BondCheck,
     Calibration,
@@ -21,7 +22,6 @@ from ase_ws.stability import (
     ForceCheck,
     check_stability,
 )
-from ase_ws.stability.runs.plan import make_plan
 from ase_ws.stability.runs.replicas import batched
 from ase_ws.testing import Morse, tiny_mace
 
@@ -142,15 +142,12 @@ def test_batched_and_one_by_one_are_the_same_campaign():
 
 
 def test_what_goes_through_the_engine():
-    plan = make_plan(
-        temperature=300, ps=1, replicas=1, timestep=1, ensemble="nvt", seed=0, pressure=1,
-        thermostat_time=100, interval=10, min_ps=1,
-    )  # fmt: skip
+    settings = StabilitySettings(temperatures=300, ps=1, timestep=1)
     water = molecule("H2O")
     water.calc = EMT()
-    assert not batched(water, plan)
+    assert not batched(water, settings)
     water.calc = PotentialCalculator(Morse())
-    assert batched(water, plan)
+    assert batched(water, settings)
 
 
 # ---------------------------------------------------------------- rates and survival
