@@ -106,18 +106,15 @@ def test_a_killed_worker_is_no_endless_wait(runner):
 
 def test_a_run_that_fails_ends_the_benchmark_and_what_was_done_is_kept(runner, monkeypatch):
     monkeypatch.setattr(runner.os, "sched_getaffinity", lambda _: {0})
-    start = time.monotonic()
     with pytest.raises(ZeroDivisionError):
         runner.run_cases("toy", _divide, [{"x": 1}, {"x": 0}, {"x": -1}])
-    assert time.monotonic() - start < 60
     assert [r["case"]["x"] for r in runner.read_results("toy").values()] == [1]
 
 
 def test_when_its_time_is_over_a_benchmark_gives_up_what_is_running(runner):
-    start = time.monotonic()
-    found = runner.run_cases("toy", _divide, [{"x": -1}], until=start + 2)
+    # The case sleeps for good: that this ends at all is the test.
+    found = runner.run_cases("toy", _divide, [{"x": -1}], until=time.monotonic() + 2)
     assert found == []
-    assert time.monotonic() - start < 60
 
 
 def _double(case):

@@ -29,6 +29,7 @@ def python(code):
     return found.stdout
 
 
+@pytest.mark.wall_clock
 def test_importing_is_quick():
     def seconds(code):
         start = time.perf_counter()

@@ -545,6 +545,7 @@ def test_pairs_agree_with_brute_force(atoms):
     assert np.allclose(np.linalg.norm(vectors, axis=1), pairs.distance)
 
 
+@pytest.mark.wall_clock
 def test_an_atom_far_out_does_not_stall_the_search():
     started = time.perf_counter()
     assert len(find_pairs(thrown_out(), 3.0).first) > 0
