@@ -4,86 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import torch
-from matscipy.neighbours import neighbour_list
 from torch import Tensor
 
 from ase_ws.errors import UserError
+from ase_ws.pairs import check_periodicity, edges, images_of
 from ase_ws.typing import GraphBatch, Labels
 
 #: float32 has steps of 3e-5 Å there (Å); measured, two molecules 520 Å apart have forces that are
 #: 0.3 meV/Å off, 3,500 Å apart 2 meV/Å.
 FAR = 500.0
-#: Bins of a neighbour list from which on it is told nothing of vacuum.
-MOST_BINS = 1e5
-#: A lattice vector shorter than this (Å) is none.
-SHORTEST_VECTOR = 1e-3
-#: More pairs than this in one structure are a mistake in its cell (2 GiB for the list alone).
-MOST_EDGES = 5e7
-
-
-def edges(
-    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs closer than `cutoff`, periodic images included.
-
-    Directions without periodicity get a tight box round the atoms, so that the cost of the
-    cell list does not grow with the vacuum or with the distance from the origin.
-
-    Parameters
-    ----------
-    positions : ndarray, (n_atoms, 3), Å
-    cell : ndarray, (3, 3), Å
-    pbc : ndarray, (3,), bool
-    cutoff : float, Å
-
-    Returns
-    -------
-    edge_index : ndarray, (2, n_edges), int64
-        Row 0 centres, row 1 neighbours.
-    shifts : ndarray, (n_edges, 3), float64
-        Whole cell vectors crossed; zero along non-periodic directions.
-    """
-    check_periodicity(cell, pbc)
-    if not np.any(pbc):
-        return _pairs(positions, cell, pbc, cutoff)
-    images = _images(positions, cell, pbc)
-    edge_index, shifts = _pairs(positions - images @ cell, cell, pbc, cutoff)
-    return edge_index, shifts + images[edge_index[0]] - images[edge_index[1]]
-
-
-def _pairs(
-    inside: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of atoms that are inside the cell."""
-    box, origin = _tight_box(inside, cell, pbc)
-    _require_room(len(inside), box, pbc, cutoff)
-    # With much vacuum it warns that it may be slow, which is seconds at worst.
-    vacuum = abs(np.linalg.det(box)) > MOST_BINS * cutoff**3
-    with warnings.catch_warnings() if vacuum else nullcontext():
-        if vacuum:
-            warnings.filterwarnings("ignore", message="Ratio of simulation cell")
-        i, j, shifts = neighbour_list(
-            "ijS", cutoff=cutoff, positions=inside, cell=box, pbc=pbc, cell_origin=origin
-        )
-    return np.stack([i, j]).astype(np.int64), shifts.astype(np.float64)
-
-
-def _images(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """Whole lattice vectors from the home cell to each atom, (n_atoms, 3); 0 where not periodic.
-
-    MD does not wrap positions, and a neighbour list takes the longer the farther out they are.
-    """
-    if not np.any(pbc):
-        return np.zeros_like(positions)
-    box = np.array(cell, dtype=float)
-    box[~pbc] = _orthonormal_complement(box[pbc])
-    return np.where(pbc, np.floor(np.linalg.solve(box.T, positions.T).T), 0.0)
 
 
 def near_origin(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
@@ -92,7 +26,7 @@ def near_origin(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.
     The same structure to a potential. float32 has steps of 8e-6 Å at 100 Å from the origin: what
     is to be rounded goes through here before.
     """
-    inside = positions - _images(positions, cell, pbc) @ cell
+    inside = positions - images_of(positions, cell, pbc) @ cell
     return inside - inside.mean(axis=0)
 
 
@@ -104,63 +38,6 @@ def tell_far() -> None:
         "them to 3e-5 Å and forces are off by meV/Å: use float64",
         stacklevel=3,
     )
-
-
-def _require_room(n_atoms: int, box: np.ndarray, pbc: np.ndarray, cutoff: float) -> None:
-    """Refuse cells that are so small that the list of pairs would not fit into memory."""
-    if n_atoms**2 <= MOST_EDGES and not np.any(pbc):
-        return
-    volume = abs(float(np.linalg.det(box)))
-    if n_atoms**2 * 4.2 * cutoff**3 <= MOST_EDGES * volume:
-        return
-    area = np.linalg.norm(np.cross(np.roll(box, -1, axis=0), np.roll(box, -2, axis=0)), axis=1)
-    # Images in reach along each periodic direction; distances between the faces of the cell.
-    reach = np.where(pbc, 1 + 2 * cutoff * area / max(volume, 1e-300), 1.0)
-    # Written so that NaN is refused.
-    if not n_atoms**2 * float(np.prod(reach)) <= MOST_EDGES:
-        raise UserError(
-            f"{n_atoms} atoms in a cell of {volume:.3g} Å³ have too many neighbours within "
-            f"{cutoff:g} Å; expected lattice vectors in Å"
-        )
-
-
-def check_periodicity(cell: np.ndarray, pbc: np.ndarray) -> None:
-    """Raise a `UserError` where a periodic direction has no lattice vector of its own."""
-    periodic = np.asarray(cell)[pbc]
-    short = not (np.linalg.norm(periodic, axis=1) > SHORTEST_VECTOR).all()
-    if short or np.linalg.matrix_rank(periodic) < len(periodic):
-        raise UserError(
-            f"periodic (pbc {np.asarray(pbc).tolist()}) along a lattice vector that is zero or "
-            "depends on the others; set the cell, or pbc to False"
-        )
-
-
-def _tight_box(
-    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Replace the lattice vectors of non-periodic directions by ones that just hold the atoms."""
-    if np.all(pbc):
-        return np.asarray(cell, dtype=float), np.zeros(3)
-    box = np.array(cell, dtype=float)
-    free = np.flatnonzero(~pbc)
-    box[free] = _orthonormal_complement(box[pbc])
-    fractional = np.linalg.solve(box.T, positions.T).T
-    low = fractional.min(axis=0)
-    # A margin keeps the outermost atoms strictly inside; a flat direction still has a thickness.
-    extent = np.maximum(np.ptp(fractional, axis=0), 1.0) + 0.2
-    origin = np.zeros(3)
-    for k in free:
-        origin += (low[k] - 0.1) * box[k]
-    box[free] *= extent[free, None]
-    return box, origin
-
-
-def _orthonormal_complement(periodic: np.ndarray) -> np.ndarray:
-    """Complete the given lattice vectors to a frame by unit vectors normal to them."""
-    if len(periodic) == 0:
-        return np.eye(3)
-    _, _, v = np.linalg.svd(periodic)
-    return v[len(periodic) :]
 
 
 def graph(

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ase_ws.frames import Frame, LabelKeys, read_frames
-from ase_ws.graphs import collate, edge_vectors, edges, graph, rebuilt, sum_by_graph
+from ase_ws.graphs import collate, edge_vectors, graph, rebuilt, sum_by_graph
 from ase_ws.losses import (
     Displacements,
     EnergyLoss,
@@ -35,6 +35,7 @@ from ase_ws.losses import (
     StressLoss,
     TaylorLabelLoss,
 )
+from ase_ws.pairs import edges
 from ase_ws.potentials.mace.direct import DirectPotential
 from ase_ws.testing import Morse, Toy, tiny_mace
 from ase_ws.typing import Prediction

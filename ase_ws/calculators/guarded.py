@@ -15,10 +15,9 @@ from ase.calculators.calculator import (
     CalculatorSetupError,
     all_changes,
 )
-from ase.data import covalent_radii
-from ase.neighborlist import neighbor_list
 
 from ase_ws.calculators.strict import StrictCalculator
+from ase_ws.pairs import closest_contact
 
 OnViolation = Literal["raise", "warn", "record"]
 #: A check of one's own: None where all is well, else a `Violation`.
@@ -227,15 +226,8 @@ def _limit(
 
 def _contact(atoms: Atoms, limit: float | None) -> Violation | None:
     """Find the closest pair in units of the sum of covalent radii, periodic images included."""
-    if limit is None or len(atoms) == 0:
+    contact = None if limit is None else closest_contact(atoms, limit)
+    if contact is None:
         return None
-    radii = covalent_radii[atoms.numbers]
-    i, j, d = neighbor_list("ijd", atoms, 2 * limit * float(radii.max()))
-    ratio = d / (radii[i] + radii[j])
-    if len(ratio) == 0 or ratio.min() >= limit:
-        return None
-    k = int(ratio.argmin())
-    a, b = int(i[k]), int(j[k])
-    names = f"{atoms.symbols[a]}{a} and {atoms.symbols[b]}{b}"
-    message = f"{names} are {d[k]:.2f} Å apart, {ratio[k]:.2f} of their radii, below {limit:g}"
-    return Violation("contact", message, float(ratio[k]), limit, (a, b))
+    message = f"{contact.told(atoms)}, {contact.ratio:.2f} of their radii, below {limit:g}"
+    return Violation("contact", message, contact.ratio, limit, (contact.first, contact.second))

@@ -13,7 +13,8 @@ from ase.data import chemical_symbols
 from ase.formula import Formula
 
 from ase_ws.errors import UserError
-from ase_ws.graphs import closest_pair, edges, graph
+from ase_ws.graphs import closest_pair, graph
+from ase_ws.pairs import edges
 from ase_ws.typing import GraphBatch, Labels
 
 #: Two atoms closer than this (Å) are one atom written twice: networks answer NaN, or nonsense.

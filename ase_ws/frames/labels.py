@@ -16,7 +16,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from ase_ws.errors import UserError
 from ase_ws.frames.frame import Frame
-from ase_ws.graphs import check_periodicity
+from ase_ws.pairs import check_periodicity
 
 #: The names under which ASE knows labels; every other name was chosen by someone.
 STANDARD = ("energy", "free_energy", "forces", "stress")

@@ -1,44 +1,45 @@
 """Is this potential safe for MD? Checks during MD, and a verdict with its uncertainty.
 
-| file | holds |
+| room or file | holds |
 | --- | --- |
-| `campaign.py` | `check_stability`: prepare, run the replicas, find who is at fault, report |
-| `trajectory.py`, `moves.py` | `check_trajectory`: the same checks on frames that exist |
-| `answers.py` | the calculator at arm's length: what counts as an answer, and whose fault is none |
-| `estimate.py`, `budget.py`, `stages.py` | how long it takes, what is left out, how far it is |
-| `plan.py`, `prepare.py`, `runs.py`, `blame.py` (with `reruns.py`), `assemble.py` | its steps |
+| `check_stability.py` | `check_stability`: a structure and a calculator in, a report out |
+| `check_trajectory.py`, `trajectory.py` | the same checks on frames that exist |
+| `trial.py` | the steps from a structure to a verdict: prepare, run, blame, report |
+| `checks/` | what watches a run of MD, and limits from a training set |
 | `static/` | checks that need no MD |
-| `observers.py` | the list of checks in `energetics.py`, `geometry.py`, `drift.py`, ... |
-| `check.py`, `pairs.py` | what all checks have in common |
-| `calibrate.py` | thresholds from a training set |
-| `relax.py` | the starting structure |
-| `rates.py`, `verdict.py` | failure rate, survival, and the rule that gives the verdict |
-| `replica.py`, `result.py` | what comes out |
-| `bonds.py`, `picture.py`, `candidates.py` | bond lengths, failing frame, frames worth a label |
+| `judged/` | the calculator at arm's length: its answers, its state, its precision |
+| `runs/` | budget, preparation and replicas of one trial |
+| `verdict/` | the rule that gives the verdict, who is at fault, what is left on disk |
+| `campaign/` | many models and structures, on many processes or machines |
+
+What comes out is in `ase_ws.results`, and so are the settings.
 """
 
 from ase_ws.results.check import CheckResult
 from ase_ws.results.rates import failure_rate, failure_rate_upper
 from ase_ws.results.replica import ReplicaResult
 from ase_ws.results.report import StabilityReport
+from ase_ws.results.settings import StabilitySettings
 from ase_ws.stability.check_stability import check_stability
 from ase_ws.stability.check_trajectory import check_trajectory
 from ase_ws.stability.checks.base import Check
 from ase_ws.stability.checks.calibration import Calibration
-from ase_ws.stability.checks.defaults import (
-    BondCheck,
+from ase_ws.stability.checks.defaults import default_checks
+from ase_ws.stability.checks.drift import DriftCheck
+from ase_ws.stability.checks.energetics import (
     CellCheck,
-    ContactCheck,
-    DetachedHydrogenCheck,
-    DriftCheck,
     EnergyCheck,
     FiniteCheck,
-    FluctuationCheck,
     ForceCheck,
     FrozenCheck,
-    IsolatedAtomCheck,
     TemperatureCheck,
-    default_checks,
+)
+from ase_ws.stability.checks.fluctuation import FluctuationCheck
+from ase_ws.stability.checks.geometry import (
+    BondCheck,
+    ContactCheck,
+    DetachedHydrogenCheck,
+    IsolatedAtomCheck,
 )
 from ase_ws.stability.checks.rdf import RDFCheck, RDFReference
 
@@ -61,6 +62,7 @@ __all__ = [
     "RDFReference",
     "ReplicaResult",
     "StabilityReport",
+    "StabilitySettings",
     "TemperatureCheck",
     "check_stability",
     "check_trajectory",

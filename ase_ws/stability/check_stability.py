@@ -21,9 +21,9 @@ from ase_ws.results.report import FILES, StabilityReport, keeping, require_plain
 from ase_ws.results.settings import BudgetedSettings
 from ase_ws.stability.checks.base import Check
 from ase_ws.stability.checks.calibration import Calibration
+from ase_ws.stability.checks.defaults import checks_for
 from ase_ws.stability.checks.geometry import Topology
 from ase_ws.stability.checks.rdf import RDFReference
-from ase_ws.stability.checks.watchers import watchers
 from ase_ws.stability.judged.home import as_found
 from ase_ws.stability.runs.budget import look_ahead
 from ase_ws.stability.runs.replicas import Run, rehearse
@@ -138,7 +138,7 @@ fmax, min_ps, topology, static, blame, largest_training_force, budget
         budget=budget,
     )
     require_plain(notes)
-    watching = watchers(settings, checks, calibration=calibration, rdf=rdf)
+    watching = checks_for(settings, checks, calibration=calibration, rdf=rdf)
     starts = [_with_calculator(atoms, calculator)]
     if compare is not None:
         starts.append(_with_calculator(atoms, compare))

@@ -24,6 +24,7 @@ from ase_ws.results.settings import Job, StabilitySettings
 from ase_ws.stability.checks.base import Check
 from ase_ws.stability.checks.bonds import BondLengths
 from ase_ws.stability.checks.calibration import Calibration
+from ase_ws.stability.checks.defaults import checks_for
 from ase_ws.stability.checks.drift import DriftCheck
 from ase_ws.stability.checks.energetics import (
     EnergyCheck,
@@ -34,7 +35,6 @@ from ase_ws.stability.checks.energetics import (
 from ase_ws.stability.checks.fluctuation import FluctuationCheck
 from ase_ws.stability.checks.geometry import Topology
 from ase_ws.stability.checks.rdf import RDFReference
-from ase_ws.stability.checks.watchers import watchers
 from ase_ws.stability.judged.answers import MachineError, PotentialError, lost, require_answer
 from ase_ws.stability.runs.prepare import Preparation, Witness
 from ase_ws.stability.runs.replicas import Run
@@ -136,7 +136,7 @@ def check_trajectory(
         steps=steps,
         n_dof=moves.freedom(),
     )
-    wanted = copy.deepcopy(watchers(settings, checks, calibration=calibration, rdf=rdf))
+    wanted = copy.deepcopy(checks_for(settings, checks, calibration=calibration, rdf=rdf))
     held, left_out = _applicable(wanted, moves.held, ensemble)
     bonds = BondLengths()
     for observer in (*held, bonds):

@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 
 from ase_ws.errors import UserError
 from ase_ws.frames import Frame, composition, elements_of, fit_reference_energies
-from ase_ws.graphs import edges
+from ase_ws.pairs import edges
 from ase_ws.potentials.architecture import MACEArchitecture
 from ase_ws.potentials.mace.direct import DirectPotential, ReadoutSettings
 from ase_ws.potentials.mace.model import MACEPotential, build_mace

@@ -20,7 +20,8 @@ from ase_ws.data import BASE_MODEL
 from ase_ws.errors import UserError
 from ase_ws.files.writing import write_text
 from ase_ws.frames import read_frames
-from ase_ws.graphs import edges, tell_far
+from ase_ws.graphs import tell_far
+from ase_ws.pairs import edges
 from ase_ws.potentials.files import load_potential, read_header
 from ase_ws.testing import Morse, tiny_mace
 from ase_ws.training.evaluate import evaluate_potential

@@ -6,7 +6,8 @@ import torch
 from ase import Atoms
 from ase.build import molecule
 
-from ase_ws.graphs import edge_vectors, edges
+from ase_ws.graphs import edge_vectors
+from ase_ws.pairs import edges
 from ase_ws.potentials.mace.direct import DirectPotential
 from ase_ws.testing import (
     Harmonic,

@@ -21,7 +21,7 @@ from ase_ws.results.settings import Job, StabilitySettings
 from ase_ws.stability.campaign.config import CampaignConfig, split_selection
 from ase_ws.stability.campaign.records import atoms_to_dict
 from ase_ws.stability.checks.calibration import Calibration
-from ase_ws.stability.checks.watchers import watchers
+from ase_ws.stability.checks.defaults import checks_for
 from ase_ws.stability.trial import Trial
 
 #: (model, structure): how a pair is called in files and messages.
@@ -96,7 +96,7 @@ class Pair:
         return Trial(
             start,
             settings,
-            watchers(settings, calibration=self.calibration),
+            checks_for(settings, calibration=self.calibration),
             calibration=self.calibration,
             name=self.model.name,
             progress=progress,

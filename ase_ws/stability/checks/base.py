@@ -10,8 +10,16 @@ import numpy as np
 from ase import Atoms
 
 from ase_ws.md.observer import RunContext, Snapshot
+from ase_ws.pairs import Pairs, find_pairs, longest
 from ase_ws.results.check import CheckResult, Status
 from ase_ws.results.finding import Finding, Severity
+
+
+def close_pairs(snapshot: Snapshot) -> Pairs:
+    """Pairs within the longest distance any check asks for, computed once per snapshot."""
+    if "close_pairs" not in snapshot.shared:
+        snapshot.shared["close_pairs"] = find_pairs(snapshot.atoms, longest(snapshot.atoms))
+    return snapshot.shared["close_pairs"]
 
 
 @dataclass
@@ -32,6 +40,7 @@ class Check:
     interval: int = 10
 
     name: ClassVar[str]
+    #: What is measured and where the limits are: a template, which takes the fields by name.
     definition: ClassVar[str]
     unit: ClassVar[str] = ""
     #: True where smaller values are worse.
@@ -118,8 +127,8 @@ class Check:
         )
 
     def defined(self) -> str:
-        """`definition`, with the limits as they are where something may have set them."""
-        return self.definition
+        """`definition`, with the numbers of this very check."""
+        return self.definition.format(**vars(self))
 
     def result(self) -> CheckResult:
         """How the run went, so far."""

@@ -12,8 +12,9 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from ase_ws.md.observer import RunContext, Snapshot
-from ase_ws.pairs import Pairs, close_pairs, find_pairs, longest, radii_sum
+from ase_ws.pairs import Pairs, find_pairs, longest, radii_sum
 from ase_ws.results.finding import Finding
+from ase_ws.stability.checks.base import close_pairs
 
 #: Bonded means closer than this times the sum of the covalent radii, as in `BondCheck`.
 BONDED = 1.3

@@ -1,4 +1,4 @@
-"""The list of checks that watch a run, see section "stability" of the documentation.
+"""Which checks watch a run of MD.
 
 | check | file |
 | --- | --- |
@@ -9,7 +9,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ase_ws.results.settings import StabilitySettings
 from ase_ws.stability.checks.base import Check
+from ase_ws.stability.checks.calibration import Calibration
 from ase_ws.stability.checks.drift import DriftCheck
 from ase_ws.stability.checks.energetics import (
     CellCheck,
@@ -27,6 +31,7 @@ from ase_ws.stability.checks.geometry import (
     IsolatedAtomCheck,
     Topology,
 )
+from ase_ws.stability.checks.rdf import RDFCheck, RDFReference
 
 
 def default_checks(
@@ -59,19 +64,20 @@ def default_checks(
     ]
 
 
-__all__ = [
-    "BondCheck",
-    "CellCheck",
-    "Check",
-    "ContactCheck",
-    "DetachedHydrogenCheck",
-    "DriftCheck",
-    "EnergyCheck",
-    "FiniteCheck",
-    "FluctuationCheck",
-    "ForceCheck",
-    "FrozenCheck",
-    "IsolatedAtomCheck",
-    "TemperatureCheck",
-    "default_checks",
-]
+def checks_for(
+    settings: StabilitySettings,
+    checks: Sequence[Check] | None = None,
+    *,
+    calibration: Calibration | None = None,
+    rdf: RDFReference | None = None,
+) -> list[Check]:
+    """Give the user's own checks, or the default ones with these settings; and that of g(r)."""
+    if checks is not None:
+        wanted = list(checks)
+    else:
+        wanted = default_checks(
+            largest_training_force=settings.largest_training_force, topology=settings.topology
+        )
+        if calibration is not None:
+            calibration.apply(wanted)
+    return wanted if rdf is None else [*wanted, RDFCheck(reference=rdf)]

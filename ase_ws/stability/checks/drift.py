@@ -106,8 +106,7 @@ class DriftCheck(Check):
     ----------
     warn_at, fail_at : float
         In meV/atom/ps. Defaults 0.1 and 1: at 1 meV/atom/ps a microcanonical run heats by 4 K per
-        ps in a solid (3 k_B per atom), which nobody would call conserved (design table, section
-        7).
+        ps in a solid (3 k_B per atom): 100 K in 25 ps, which no average over NVE survives.
     skip : float
         Left out at the start, in fs. Default 200: the kinetic energy of a relaxed structure first
         spreads into the potential, and Verlet's own energy error changes with it.
@@ -127,8 +126,8 @@ class DriftCheck(Check):
 
     name: ClassVar[str] = "drift"
     definition: ClassVar[str] = (
-        "slope of the conserved quantity per atom; beyond a limit when the 99.9 % confidence "
-        "interval is; warns above 0.1, fails above 1 meV/atom/ps"
+        "slope of the conserved quantity per atom; beyond a limit when the {confidence:.1%} "
+        "confidence interval is; warns above {warn_at:g}, fails above {fail_at:g} meV/atom/ps"
     )
     unit: ClassVar[str] = "meV/atom/ps"
 

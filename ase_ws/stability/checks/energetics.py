@@ -54,7 +54,7 @@ class TemperatureCheck(Check):
     ----------
     explosion : float
         Fails at once above set + this, in K. Default 10,000 K: k_B T is then 0.86 eV, and no
-        bond holds (design table, section 7).
+        bond holds for long. Chosen: no MD of condensed matter or molecules is meant to go there.
     repeat : float
         Fails when hot for this long, in fs. Default 20: two periods of an X–H stretch, so that a
         single swing of a small molecule does not count. Hot is above
@@ -67,8 +67,8 @@ class TemperatureCheck(Check):
 
     name: ClassVar[str] = "temperature"
     definition: ClassVar[str] = (
-        "T = 2K/(n_dof k_B); fails above set + 10,000 K, or above max(3, 1 + 10 sqrt(2/n_dof)) x "
-        "set for 20 fs"
+        "T = 2K/(n_dof k_B); fails above set + {explosion:,.0f} K, or above max(3, 1 + 10 "
+        "√(2/n_dof)) × set for {repeat:g} fs"
     )
     unit: ClassVar[str] = "K"
 
@@ -115,7 +115,7 @@ class FrozenCheck(Check):
     window: float = 500.0
 
     name: ClassVar[str] = "frozen"
-    definition: ClassVar[str] = "mean T of 500 fs over the set T; warns below 0.1"
+    definition: ClassVar[str] = "mean T of {window:g} fs over the set T; warns below {warn_at:g}"
     unit: ClassVar[str] = "T/T_set"
     lower_is_worse: ClassVar[bool] = True
 
@@ -156,7 +156,8 @@ class ForceCheck(Check):
     ----------
     warn_at : float
         In eV/Å. Default 30: a C–C bond breaks under a steady pull of 3 to 4 eV/Å, and the
-        swing of an X–H stretch at 1,000 K reaches about 10 (design table, section 7).
+        swing of an X–H stretch at 1,000 K reaches about 10: five times √(k k_B T), 2 eV/Å with
+        k = 50 eV/Å².
     fail_at : float
         In eV/Å. Default 50.
     largest_training_force : float or None
@@ -170,7 +171,8 @@ class ForceCheck(Check):
 
     name: ClassVar[str] = "force"
     definition: ClassVar[str] = (
-        "max |F_i|; warns above 30 eV/Å, fails above max(50 eV/Å, 10 x the training set's largest)"
+        "max |F_i|; warns above {warn_at:g} eV/Å, fails above max({fail_at:g} eV/Å, 10 × the "
+        "training set's largest)"
     )
     unit: ClassVar[str] = "eV/Å"
 
@@ -197,7 +199,8 @@ class EnergyCheck(Check):
     above : float
         Fails when more than 4.5 k_B T + this above the start, in eV/atom. Default 0.5; the
         classical mean is 1.5 k_B T for a harmonic solid, so three times that and a reserve for
-        anharmonic and reacting systems (design table, section 7).
+        anharmonic and reacting systems. Chosen: no good potential of the labelled cases comes near
+        (`python tests/benchmarks/stability_cases.py`).
     below : float
         Warns when more than this below the start, in eV/atom. Default 0.1: a relaxed structure
         that finds something much deeper has rearranged, or has fallen into a hole.
@@ -221,8 +224,8 @@ class EnergyCheck(Check):
 
     name: ClassVar[str] = "energy"
     definition: ClassVar[str] = (
-        "E_pot per atom from the relaxed start; fails above 4.5 k_B T + 0.5 eV; warns below "
-        "-0.1 eV, where a molecule that is 1 eV below in all fails"
+        "E_pot per atom from the relaxed start; fails above 4.5 k_B T + {above:g} eV; warns "
+        "below −{below:g} eV, where a molecule that is {deeper:g} eV below in all fails"
     )
     unit: ClassVar[str] = "eV/atom"
 
@@ -291,7 +294,7 @@ class CellCheck(Check):
     ----------
     shrink, grow : float
         Limits of V/V₀. Defaults 0.5 and 2: a solid or liquid at moderate pressure changes by some
-        per cent; a vapour does not belong in this check (design table, section 7).
+        per cent; a vapour does not belong in this check. Chosen.
     angle : float
         Limit of the cell angles, in degrees: no less than this, no more than 180° − this.
         Default 20.
@@ -303,8 +306,8 @@ class CellCheck(Check):
 
     name: ClassVar[str] = "cell"
     definition: ClassVar[str] = (
-        "NPT: part of the range V/V₀ = 0.5 to 2 or of cell angles 20 to 160 degrees that is used; "
-        "fails above 1"
+        "NPT: part of the range V/V₀ = {shrink:g} to {grow:g}, or of cell angles {angle:g}° "
+        "from 0° and 180°, that is used; fails above 1"
     )
     unit: ClassVar[str] = "range"
 

@@ -49,7 +49,7 @@ class FluctuationCheck(Check):
     name: ClassVar[str] = "fluctuation"
     definition: ClassVar[str] = (
         "standard deviation of the conserved quantity, less its trend, over that of the kinetic "
-        "energy; warns above 0.1, fails above 0.2"
+        "energy; warns above {warn_at:g}, fails above {fail_at:g}"
     )
     unit: ClassVar[str] = "sigma_K"
 

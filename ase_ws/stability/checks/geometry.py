@@ -12,14 +12,13 @@ from ase_ws.md.finite import label_atoms
 from ase_ws.md.observer import RunContext, Snapshot
 from ase_ws.pairs import (
     Pairs,
-    close_pairs,
     find_pairs,
     isolation_distance,
     longest,
     radii_sum,
 )
 from ase_ws.results.finding import Finding
-from ase_ws.stability.checks.base import Check
+from ase_ws.stability.checks.base import Check, close_pairs
 
 #: Whether the bonds of the start must hold.
 Topology = Literal["fixed", "reactive"]
@@ -37,7 +36,8 @@ class ContactCheck(Check):
     ----------
     warn_at, fail_at : float
         Defaults 0.6 and 0.5. The shortest bond in these units, that of N2, lies at 0.77; at half
-        the sum of the radii the repulsion is tens of eV (design table, section 7).
+        the sum of the radii the universal repulsion of Ziegler, Biersack and Littmark (The Stopping
+        and Range of Ions in Matter, 1985) is 16 eV for H–H, 37 for C–C, 41 for Cu–Cu.
     """
 
     warn_at: float = 0.6
@@ -45,15 +45,10 @@ class ContactCheck(Check):
 
     name: ClassVar[str] = "contact"
     definition: ClassVar[str] = (
-        "min r_ij/(R_i + R_j), minimum image; warns below 0.6, fails below 0.5"
+        "min r_ij/(R_i + R_j), minimum image; warns below {warn_at:.3g}, fails below {fail_at:.3g}"
     )
     unit: ClassVar[str] = "(R_i + R_j)"
     lower_is_worse: ClassVar[bool] = True
-
-    def defined(self) -> str:
-        """With the limits as a training set may have set them."""
-        what = self.definition.partition(";")[0]
-        return f"{what}; warns below {self.warn_at:.3g}, fails below {self.fail_at:.3g}"
 
     def start(self, atoms: Atoms, context: RunContext) -> None:
         """Forget any earlier run."""
@@ -72,7 +67,7 @@ class ContactCheck(Check):
         atoms = int(pairs.first[item]), int(pairs.second[item])
         names = label_atoms(snapshot.atoms, atoms)
         distance = float(pairs.distance[item])
-        return f"{names} are {distance:.2f} A apart, {value:.2f} of their radii sum", atoms
+        return f"{names} are {distance:.2f} Å apart, {value:.2f} of their radii sum", atoms
 
 
 @dataclass
@@ -106,10 +101,10 @@ class BondCheck(Check):
 
     name: ClassVar[str] = "bond"
     definition: ClassVar[str] = (
-        "max |r - r_ref| of the non-metal bonds of the start; fails above "
-        "0.5 A x max(1, sqrt(T/1000 K)) twice, 10 fs apart"
+        "max |r - r_ref| of the non-metal bonds of the start; fails above {fail_at:g} Å × "
+        "max(1, √(T/1000 K)) twice, {repeat:g} fs apart"
     )
-    unit: ClassVar[str] = "A"
+    unit: ClassVar[str] = "Å"
 
     _bonds: Pairs = field(init=False, repr=False)
 
@@ -144,7 +139,7 @@ class BondCheck(Check):
         atoms = int(self._bonds.first[item]), int(self._bonds.second[item])
         length, reference = self._lengths(snapshot.atoms)[item], self._bonds.distance[item]
         names = label_atoms(snapshot.atoms, atoms).replace(", ", "-")
-        return f"bond {names} is {length:.2f} A long, {reference:.2f} A at the start", atoms
+        return f"bond {names} is {length:.2f} Å long, {reference:.2f} Å at the start", atoms
 
     def failed(self, snapshot: Snapshot, values: np.ndarray, held: np.ndarray) -> list[Finding]:
         """Set proton transfers apart from broken bonds."""
@@ -242,9 +237,9 @@ class DetachedHydrogenCheck(Check):
 
     name: ClassVar[str] = "detached_h"
     definition: ClassVar[str] = (
-        "distance of H from its nearest heavy atom; fails above 2.5 A, 20 fs"
+        "distance of H from its nearest heavy atom; fails above {fail_at:g} Å for {repeat:g} fs"
     )
-    unit: ClassVar[str] = "A"
+    unit: ClassVar[str] = "Å"
 
     _watched: np.ndarray = field(init=False, repr=False)
 
@@ -269,7 +264,7 @@ class DetachedHydrogenCheck(Check):
         """Name the hydrogen."""
         atom = int(self._watched[item])
         name = label_atoms(snapshot.atoms, [atom])
-        return f"{name} is farther than {self.fail_at:g} A from every heavy atom", (atom,)
+        return f"{name} is farther than {self.fail_at:g} Å from every heavy atom", (atom,)
 
 
 @dataclass
@@ -292,9 +287,10 @@ class IsolatedAtomCheck(Check):
 
     name: ClassVar[str] = "isolated_atom"
     definition: ClassVar[str] = (
-        "min over j of r_ij/max(2.5 A, 1.5 (R_i + R_j)) for each atom; fails above 1 for 20 fs"
+        "min over j of r_ij/max(2.5 Å, 1.5 (R_i + R_j)) for each atom; fails above {fail_at:g} "
+        "for {repeat:g} fs"
     )
-    unit: ClassVar[str] = "max(2.5 A, 1.5 (R_i + R_j))"
+    unit: ClassVar[str] = "max(2.5 Å, 1.5 (R_i + R_j))"
 
     _watched: np.ndarray = field(init=False, repr=False)
 

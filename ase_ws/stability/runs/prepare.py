@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 
 from ase_ws.md.run import Progress
-from ase_ws.pairs import find_pairs, longest, radii_sum
+from ase_ws.pairs import closest_contact
 from ase_ws.results.check import CheckResult, Status
 from ase_ws.results.finding import Finding
 from ase_ws.results.settings import StabilitySettings
@@ -178,14 +177,8 @@ class Witness:
 
 
 def _overlap(given: Atoms) -> str:
-    first, second, distance, _ = find_pairs(given, longest(given))
-    ratios = distance / radii_sum(given.numbers, first, second)
-    if len(ratios) == 0 or not ratios.min() < OVERLAP:
-        return ""
-    pair = int(np.argmin(ratios))
-    i, j = int(first[pair]), int(second[pair])
-    names = f"{given.symbols[i]}{i} and {given.symbols[j]}{j}"
-    return f"{names} are {distance[pair]:.2f} Å apart in the structure given"
+    contact = closest_contact(given, OVERLAP)
+    return "" if contact is None else f"{contact.told(given)} in the structure given"
 
 
 def _relaxation_check(relaxation: Relaxation | None) -> CheckResult:

@@ -67,8 +67,9 @@ class Invariances(StaticCheck):
 
     name: ClassVar[str] = "invariances"
     definition: ClassVar[str] = (
-        "change of energy per atom over 1e-3 eV, or of a force over 0.05 eV/Å, by rotation, "
-        "reflection, translation (warns above 0.01, fails above 1) or permutation (warns)"
+        "change of energy per atom over {energy_limit:g} eV, or of a force over {force_limit:g} "
+        "eV/Å, by rotation, reflection, translation (warns above {warn_at:g}, fails above 1) or "
+        "permutation (warns)"
     )
     unit: ClassVar[str] = "limit"
 
@@ -166,7 +167,8 @@ class Extensivity(StaticCheck):
     Attributes
     ----------
     warn_at : float
-        In eV per copy. Default 1e-3 (design, section 7). At least ten times the noise.
+        In eV per copy. Default 1e-3, the accuracy usually asked of energies. At least ten times
+        the noise.
     cell_fail_at : float
         In eV per atom. Default 5e-3, the jump that `VolumeCurve` does not bear.
     distance : float
@@ -189,8 +191,8 @@ class Extensivity(StaticCheck):
 
     name: ClassVar[str] = "extensivity"
     definition: ClassVar[str] = (
-        "E(two copies)/2 - E(one): molecules 100 Å apart, or a doubled cell; warns above 1 meV, a "
-        "cell fails above 5 meV/atom"
+        "E(two copies)/2 - E(one): molecules {distance:g} Å apart, or a doubled cell; warns "
+        "above {warn_at:g} eV, a cell fails above {cell_fail_at:g} eV/atom"
     )
     unit: ClassVar[str] = "eV"
 

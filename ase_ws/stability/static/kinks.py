@@ -40,8 +40,9 @@ class Kinks(StaticCheck):
 
     name: ClassVar[str] = "kinks"
     definition: ClassVar[str] = (
-        "change of the force constants of single atoms between steps of 0.003 and 0.03 Å, over the "
-        "largest; warns above 0.1: vibrations depend on the step"
+        "change of the force constants of single atoms between steps of {steps[0]:g} and "
+        "{steps[1]:g} Å, over the largest; warns above {warn_at:g}: vibrations depend on the "
+        "step"
     )
 
     def applies(self, probe: Probe) -> str | None:

@@ -23,8 +23,8 @@ class Precision(StaticCheck):
     Attributes
     ----------
     warn_at : float
-        In eV/Å. Default 1e-3, what the design allows a force against the energy (section 7);
-        float32 loses about 1e-5.
+        In eV/Å. Default 1e-3, as `Work` allows a force against the energy; float32 loses about
+        1e-5.
     fail_at : float
         In eV/Å. Default 1e-2: 1 % of a thermal force. A random error ε of that size heats a
         component of an atom of mass m at the rate ε²Δt/2m: 0.02 meV/ps for carbon at 0.5 fs, 0.24
@@ -39,8 +39,8 @@ class Precision(StaticCheck):
 
     name: ClassVar[str] = "precision"
     definition: ClassVar[str] = (
-        "largest difference of a force to that of the same potential in float64; warns above 1e-3, "
-        "fails above 1e-2 eV/Å"
+        "largest difference of a force to that of the same potential in float64; warns above "
+        "{warn_at:g}, fails above {fail_at:g} eV/Å"
     )
     unit: ClassVar[str] = "eV/Å"
 

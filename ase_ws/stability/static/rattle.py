@@ -55,8 +55,9 @@ class RattleLadder(LineCheck):
 
     name: ClassVar[str] = "rattle_ladder"
     definition: ClassVar[str] = (
-        "depth of the energy below the relaxed start in random displacements up to 0.3 Å; warns "
-        "above 1 meV/atom, fails above 10 meV/atom, or at a jump of more than 5 meV"
+        "depth of the energy below the relaxed start in random displacements up to {largest:g} "
+        "Å; warns above {warn_at:g}, fails above {fail_at:g} eV/atom, or at a jump of more than "
+        "{jump_fail:g} eV"
     )
     unit: ClassVar[str] = "eV/atom"
 

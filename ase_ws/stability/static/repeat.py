@@ -102,8 +102,8 @@ class Repeatable(StaticCheck):
 
     name: ClassVar[str] = "repeatable"
     definition: ClassVar[str] = (
-        "change of the energy over 1 meV, or of a force over 10 meV/Å, when the same structures "
-        "are asked for again; fails above 1"
+        "change of the energy over {energy_limit:g} eV, or of a force over {force_limit:g} "
+        "eV/Å, when the same structures are asked for again; fails above 1"
     )
     unit: ClassVar[str] = "limit"
 

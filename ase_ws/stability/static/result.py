@@ -45,6 +45,7 @@ class StaticCheck:
     """
 
     name: ClassVar[str]
+    #: What is measured and where the limits are: a template, which takes the fields by name.
     definition: ClassVar[str]
     unit: ClassVar[str] = ""
 
@@ -67,6 +68,10 @@ class StaticCheck:
         except MachineError as error:
             unjudged = self.without_value("not judged", str(error))
             return replace(unjudged, findings=[lost(error)])
+
+    def defined(self) -> str:
+        """`definition`, with the numbers of this very check."""
+        return self.definition.format(**vars(self))
 
     def applies(self, probe: Probe) -> str | None:
         """Say why the check does not apply here; None where it does."""
@@ -104,7 +109,7 @@ class StaticCheck:
             status = "failed" if "fail" in severities else "warned"
         check = CheckResult(
             name=self.name,
-            definition=self.definition,
+            definition=self.defined(),
             unit=self.unit,
             warn_at=warn_at,
             fail_at=fail_at,
@@ -117,5 +122,5 @@ class StaticCheck:
     def without_value(self, status: Status, note: str) -> StaticResult:
         """Say that there is nothing to judge."""
         return StaticResult(
-            CheckResult(self.name, self.definition, self.unit, status=status, note=note)
+            CheckResult(self.name, self.defined(), self.unit, status=status, note=note)
         )

@@ -74,7 +74,7 @@ class LineCheck(StaticCheck):
     jump_warn, jump_fail : float
         In eV. Defaults 1e-3 and 5e-3. Each crossing changes the conserved energy by the jump; at
         ten crossings per ps, 1 meV random steps reach the 1 meV/atom/ps at which the drift of MD
-        fails (design, section 7) in a molecule of three atoms.
+        fails (`DriftCheck`) in a molecule of three atoms.
     kink : float
         In eV/Å. A larger step of the force warns. Default 0.1: a Verlet step that crosses it
         with 0.02 Å/fs errs by 1 meV.
@@ -270,9 +270,10 @@ class BondScan(LineCheck):
 
     name: ClassVar[str] = "bond_scan"
     definition: ClassVar[str] = (
-        "energy of a bond from 0.5 (or 0.4 of its radii sum) to 1.4 of its length: largest jump "
-        "(warns above 1 meV, fails above 5 meV); fails at a hole that MD can reach, behind less "
-        "than 5 eV or 40 k_B T; warns at a second minimum"
+        "energy of a bond from {shortest:g} (or {closest:g} of its radii sum) to {longest:g} of "
+        "its length: largest jump (warns above {jump_warn:g} eV, fails above {jump_fail:g} eV); "
+        "fails at a hole that MD can reach, behind less than {wall:g} eV or {thermal:g} k_B T; "
+        "warns at a second minimum"
     )
 
     def judge(self, probe: Probe) -> StaticResult:
@@ -369,8 +370,9 @@ class ContactScan(LineCheck):
 
     name: ClassVar[str] = "contact_scan"
     definition: ClassVar[str] = (
-        "energy of a close pair pushed to 0.4 of its radii sum: largest jump (warns above 1 meV, "
-        "fails above 5 meV); fails at a hole that MD can reach, behind less than 5 eV or 40 k_B T"
+        "energy of a close pair pushed to {closest:g} of its radii sum: largest jump (warns "
+        "above {jump_warn:g} eV, fails above {jump_fail:g} eV); fails at a hole that MD can "
+        "reach, behind less than {wall:g} eV or {thermal:g} k_B T"
     )
 
     def judge(self, probe: Probe) -> StaticResult:

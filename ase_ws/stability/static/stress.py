@@ -43,8 +43,9 @@ class StressWork(StaticCheck):
 
     name: ClassVar[str] = "stress_work"
     definition: ClassVar[str] = (
-        "largest error of the stress, by the work that it does along strains of 1 % against the "
-        "differences of the energy; above 1e-4 eV/Å³ fails in NPT, warns elsewhere"
+        "largest error of the stress, by the work that it does along strains of {strain:.0%} "
+        "against the differences of the energy; above {limit:g} eV/Å³ fails in NPT, warns "
+        "elsewhere"
     )
     unit: ClassVar[str] = "eV/Å³"
 

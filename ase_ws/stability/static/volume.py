@@ -27,8 +27,9 @@ class VolumeCurve(StaticCheck):
     smallest, largest, spacing : float
         Of V/V₀. Defaults 0.75 and 1.3, 20 GPa to some −10 GPa for most solids, and 0.025: the
         curves are so smooth that a step of `jump_warn` stands out. Fails with more than one
-        minimum in it (design, section 7), warns with none. Fails where the calculator gives no
-        answer less than `LIKELY` k_B T per atom over the start, warns behind that.
+        minimum in it (a solid has one volume at rest), warns with none. Fails where the
+        calculator gives no answer less than `LIKELY` k_B T per atom over the start, warns behind
+        that.
     turn : float
         In eV/atom. Minima less deep are overlooked. Default 5e-3.
     jump_warn, jump_fail : float
@@ -45,8 +46,9 @@ class VolumeCurve(StaticCheck):
 
     name: ClassVar[str] = "volume_curve"
     definition: ClassVar[str] = (
-        "minima of the energy for V/V₀ from 0.75 to 1.3, fails with more than one, warns with "
-        "none; fails at a jump above 5 meV/atom; in MD other than NPT it warns only"
+        "minima of the energy for V/V₀ from {smallest:g} to {largest:g}, fails with more than "
+        "one, warns with none; fails at a jump above {jump_fail:g} eV/atom; in MD other than "
+        "NPT it warns only"
     )
     unit: ClassVar[str] = "minima"
 

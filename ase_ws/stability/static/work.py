@@ -105,8 +105,9 @@ class Work(StaticCheck):
 
     name: ClassVar[str] = "work"
     definition: ClassVar[str] = (
-        "error of the forces, by the work that they do along paths of 0.05 Å per atom against the "
-        "differences of the energy; warns above 1e-3, fails above 1e-2 eV/Å (direct forces: warns)"
+        "error of the forces, by the work that they do along paths of {length:g} Å per atom "
+        "against the differences of the energy; warns above {warn_at:g}, fails above "
+        "{fail_at:g} eV/Å (direct forces: warns)"
     )
     unit: ClassVar[str] = "eV/Å"
 
