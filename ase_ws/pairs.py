@@ -117,6 +117,8 @@ def _require_room(n_atoms: int, box: np.ndarray, pbc: np.ndarray, cutoff: float)
 def check_periodicity(cell: np.ndarray, pbc: np.ndarray) -> None:
     """Raise a `UserError` where a periodic direction has no lattice vector of its own."""
     periodic = np.asarray(cell)[pbc]
+    if not len(periodic):
+        return
     short = not (np.linalg.norm(periodic, axis=1) > SHORTEST_VECTOR).all()
     if short or np.linalg.matrix_rank(periodic) < len(periodic):
         raise UserError(
