@@ -40,22 +40,19 @@ def demo(
 
 def _print_demo(results: dict[str, Any], out: Path) -> None:
     table = Table(title=f"Errors on the test set: {results['data']['test']}", title_justify="left")
-    for name in ("model", "energy RMSE, meV/atom", "forces RMSE, meV/Å", *_temperatures(results)):
+    kelvins = " and ".join(f"{t:g} K" for t in results["settings"]["temperatures"])
+    for name in ("model", "energy RMSE, meV/atom", "forces RMSE, meV/Å", f"MD at {kelvins}"):
         table.add_column(name, justify="left" if name == "model" else "right")
     for model in results["models"]:
         errors = model["errors"]
-        verdicts = [report["verdict"] for report in model["stability"]]
+        verdicts = ", ".join(report["verdict"] for report in model["stability"])
         table.add_row(
             model["name"],
             number(errors["energy_rmse_mev_per_atom"]),
             number(errors["forces_rmse_mev_per_angstrom"]),
-            *verdicts,
+            verdicts,
         )
     out_console.print(table)
     for sentence in results["findings"]:
         out_console.print(f"• {sentence}", markup=False)
     say_path("report", out / "report.html")
-
-
-def _temperatures(results: dict[str, Any]) -> list[str]:
-    return [f"MD at {t:g} K" for t in results["settings"]["temperatures"]]

@@ -39,10 +39,10 @@ def report(
     """Show one or several stability runs on one page, side by side."""
     from ase_ws.report.stability.collect import collect_runs
     from ase_ws.report.stability.page import render_stability_report
-    from ase_ws.results.stability import StabilityResults
+    from ase_ws.results.report import StabilityReport
 
     if schema:
-        typer.echo(json.dumps(StabilityResults.model_json_schema(), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(StabilityReport.schema(), indent=2, ensure_ascii=False))
         return
     if not runs or out is None:
         raise UserError(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ase import Atoms
+from ase.build import molecule
 
 from ase_ws._version import __version__
 from ase_ws.calculators import PotentialCalculator
@@ -245,26 +245,19 @@ def _entry(
 def _stability(
     potential: PotentialModule, name: str, settings: DemoSettings, stage: Stage
 ) -> list[dict[str, Any]]:
-    reports = []
-    for temperature in settings.temperatures:
-        with stage(f"{name}: MD at {temperature:g} K") as report:
-            verdict = check_stability(
-                _methanol(),
-                PotentialCalculator(potential),
-                temperature=temperature,
-                ps=settings.ps,
-                replicas=settings.replicas,
-                seed=settings.seed,
-                progress=lambda done, total, text, report=report: report(done, total, ""),
-            )
-        reports.append(verdict.to_dict())
-    return reports
-
-
-def _methanol() -> Atoms:
-    from ase.build import molecule
-
-    return molecule("CH3OH")
+    kelvins = " and ".join(f"{temperature:g} K" for temperature in settings.temperatures)
+    with stage(f"{name}: MD at {kelvins}") as report:
+        verdict = check_stability(
+            molecule("CH3OH"),
+            PotentialCalculator(potential),
+            temperature=settings.temperatures,
+            ps=settings.ps,
+            replicas=settings.replicas,
+            seed=settings.seed,
+            name=name,
+            progress=lambda done, total, text: report(done, total, ""),
+        )
+    return [verdict.to_dict()]
 
 
 def _plain(results: Any) -> Any:

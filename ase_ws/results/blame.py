@@ -2,66 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import math
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic.dataclasses import dataclass
 
 from ase_ws.results.finding import Finding
-
-
-@dataclass(frozen=True)
-class Rerun:
-    """The failing conditions with one thing changed.
-
-    Attributes
-    ----------
-    what : str
-        "float64", "half the timestep" or "a quarter of the timestep".
-    timestep : float
-        In fs.
-    replicas, failed : int
-    total_ps : float
-        Simulated in all.
-    by_chance : float
-        Probability that no rerun fails although the rate is that of the original.
-    failure : Finding or None
-        The first.
-    """
-
-    what: str
-    timestep: float
-    replicas: int
-    failed: int
-    total_ps: float
-    by_chance: float
-    failure: Finding | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary that JSON can hold."""
-        failure = None if self.failure is None else self.failure.to_dict()
-        return {**vars(self), "failure": failure}
-
+from ase_ws.results.record import CONFIG, NoneIsEmpty, Number, Record, Text, about
 
 Cause = Literal["model", "timestep", "precision", "starting structure", "not settled"]
+_CAUSES = ["model", "timestep", "precision", "starting structure", "not settled"]
 
 
-@dataclass(frozen=True)
-class Blame:
-    """What is at fault.
+@dataclass(frozen=True, config=CONFIG)
+class Rerun(Record):
+    """The failing runs once more, with one thing changed."""
 
-    Attributes
-    ----------
-    cause : {"model", "timestep", "precision", "starting structure", "not settled"}
-    reason : str
-        In one line.
-    reruns : list of Rerun
-        What was tried to find out.
-    """
+    what: Annotated[Text, about("What was changed, such as 'half the timestep', 'float64'.")] = ""
+    timestep: Annotated[Number, about("Time step in fs.")] = math.nan
+    replicas: Annotated[int | None, about("How many runs were repeated.")] = None
+    failed: Annotated[int | None, about("How many of them failed again.")] = None
+    total_ps: Annotated[Number, about("Simulated time in ps, of all together.")] = math.nan
+    by_chance: Annotated[
+        Number,
+        about("Probability that none of them fails although the rate is that of the original."),
+    ] = math.nan
+    failure: Annotated[Finding | None, about("The first failure among them.")] = None
 
-    cause: Cause
-    reason: str
-    reruns: list[Rerun] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary that JSON can hold."""
-        reruns = [rerun.to_dict() for rerun in self.reruns]
-        return {"cause": self.cause, "reason": self.reason, "reruns": reruns}
+@dataclass(frozen=True, config=CONFIG)
+class Blame(Record):
+    """Why it failed, as the reruns tell."""
+
+    cause: Annotated[Text, about("What is to blame.", enum=_CAUSES)] = ""
+    reason: Annotated[Text, about("How the reruns tell, in one line.")] = ""
+    reruns: Annotated[list[Rerun], NoneIsEmpty, about("What was run once more.")] = field(
+        default_factory=list
+    )

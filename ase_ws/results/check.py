@@ -2,92 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import field
+from typing import Annotated, Literal
 
-from ase_ws.results.finding import finite_or_none
+from pydantic import AliasChoices, Field
+from pydantic.dataclasses import dataclass
+
+from ase_ws.results.record import CONFIG, NoneIsEmpty, Numbers, Record, Text, about
 
 Status = Literal["passed", "warned", "failed", "not judged", "does not apply"]
 
-
 #: From best to worst; a summary of several runs takes the worst.
-STATUS_ORDER: tuple[Status, ...] = ("does not apply", "not judged", "passed", "warned", "failed")
+STATUS_ORDER: tuple[str, ...] = ("does not apply", "not judged", "passed", "warned", "failed")
 
 
-@dataclass(frozen=True)
-class CheckResult:
-    """How one check ended.
+@dataclass(frozen=True, config=CONFIG)
+class CheckResult(Record):
+    """How one check ended: in one run, or the worst of all runs."""
 
-    Attributes
-    ----------
-    name, definition, unit : str
-        What was measured.
-    warn_at, fail_at : float or None
-        Limits in `unit`.
-    worst : float or None
-        Worst value met.
-    worst_time : float or None
-        Its time in fs.
-    status : str
-        "passed", "warned", "failed", "not judged" (too little data) or "does not apply".
-    note : str
-        Anything a reader needs to judge the numbers.
-    """
-
-    name: str
-    definition: str
-    unit: str = ""
-    warn_at: float | None = None
-    fail_at: float | None = None
-    worst: float | None = None
-    worst_time: float | None = None
-    status: Status = "not judged"
-    note: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary that JSON can hold: non-finite numbers become None."""
-        record = asdict(self)
-        record["worst_time_fs"] = record.pop("worst_time")
-        for key in ("warn_at", "fail_at", "worst", "worst_time_fs"):
-            record[key] = finite_or_none(record[key])
-        return record
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> CheckResult:
-        """Read what `to_dict` wrote."""
-        fields = {**record, "worst_time": record["worst_time_fs"]}
-        del fields["worst_time_fs"]
-        return cls(**fields)
+    name: Annotated[Text, about("Name of the check.")] = ""
+    definition: Annotated[Text, about("What is measured, as an equation or in words.")] = ""
+    unit: Annotated[Text, about("Unit of the limits and of the worst value.")] = ""
+    warn_at: Annotated[float | None, about("Beyond this the check warns.")] = None
+    fail_at: Annotated[float | None, about("Beyond this the check fails.")] = None
+    worst: Annotated[float | None, about("Worst value that was met.")] = None
+    worst_time: Annotated[
+        float | None,
+        Field(
+            description="When, in fs since the start of the run.",
+            validation_alias=AliasChoices("worst_time_fs", "worst_time"),
+            serialization_alias="worst_time_fs",
+        ),
+    ] = None
+    status: Annotated[Text, about("How it ended.", enum=list(STATUS_ORDER))] = "not judged"
+    note: Annotated[Text, about("What a reader needs beside the numbers.")] = ""
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A curve for a plot.
+@dataclass(frozen=True, config=CONFIG)
+class Curve(Record):
+    """A curve of a static check: a scan, a ladder of rattled structures, an equation of state."""
 
-    Attributes
-    ----------
-    title, xlabel, ylabel : str
-    x, y : list of float
-        Of the same length.
-    marks : list of float
-        Values of x where something is wrong.
-    """
+    title: Annotated[Text, about("What was varied, such as 'C0-O1 stretch'.")] = ""
+    xlabel: Annotated[Text, about("Quantity and unit of x.")] = ""
+    ylabel: Annotated[Text, about("Quantity and unit of y.")] = ""
+    x: Annotated[Numbers, about("Points along the curve.")] = field(default_factory=list)
+    y: Annotated[Numbers, about("Values; null where the model gave none.")] = field(
+        default_factory=list
+    )
+    marks: Annotated[Numbers, about("The x at which something is wrong.")] = field(
+        default_factory=list
+    )
 
-    title: str
-    xlabel: str
-    ylabel: str
-    x: list[float]
-    y: list[float]
-    marks: list[float] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary that JSON can hold: non-finite numbers become None."""
-        return {
-            "title": self.title,
-            "xlabel": self.xlabel,
-            "ylabel": self.ylabel,
-            "x": [finite_or_none(value) for value in self.x],
-            "y": [finite_or_none(value) for value in self.y],
-            "marks": [finite_or_none(value) for value in self.marks],
-        }
+@dataclass(frozen=True, config=CONFIG)
+class StaticCheckResult(CheckResult):
+    """A check that needs no MD, with the curves that it looked at."""
+
+    curves: Annotated[list[Curve], NoneIsEmpty, about("What was scanned; often nothing.")] = field(
+        default_factory=list
+    )

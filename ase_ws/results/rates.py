@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import field
+from typing import Annotated
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 from scipy.stats import chi2, norm
+
+from ase_ws.results.record import CONFIG, Numbers, Record, about
 
 
 def failure_rate(failures: int, total_ps: float) -> float | None:
@@ -48,21 +52,18 @@ def failure_rate_interval(
     return float(low), float(high)
 
 
-class Survival(NamedTuple):
-    """A step function: from `time_ps[k]` on the fraction is `fraction[k]`.
+@dataclass(frozen=True, config=CONFIG)
+class Survival(Record):
+    """Kaplan-Meier estimate of the fraction that has not failed, a step function, with its band."""
 
-    Attributes
-    ----------
-    time_ps : list of float
-        0, the times of failures, and the end.
-    fraction, low, high : list of float
-        Share of replicas that still run, and its 95 % interval.
-    """
-
-    time_ps: list[float]
-    fraction: list[float]
-    low: list[float]
-    high: list[float]
+    time_ps: Annotated[Numbers, about("Times in ps at which the steps are.")] = field(
+        default_factory=list
+    )
+    fraction: Annotated[Numbers, about("Fraction without a failure from this time on.")] = field(
+        default_factory=list
+    )
+    low: Annotated[Numbers, about("Lower edge of the 95 % band.")] = field(default_factory=list)
+    high: Annotated[Numbers, about("Upper edge of the 95 % band.")] = field(default_factory=list)
 
 
 def survival_curve(
@@ -74,8 +75,9 @@ def survival_curve(
 
     with d_k failures at t_k among n_k replicas at risk; runs that ended without a failure count
     until their end (J. Am. Stat. Assoc. 53, 457, 1958). The interval is that of Wilson for
-    S n out of n, n being the effective number at risk, which stays inside [0, 1] and does not
-    shrink to nothing where no replica or every replica failed.
+    S n out of n, n being the number of replicas whose fate at t is known (they failed before, or
+    still ran), which stays inside [0, 1] and does not shrink to nothing where no replica or every
+    replica failed.
 
     Parameters
     ----------
@@ -92,7 +94,7 @@ def survival_curve(
     """
     ends, failures = np.asarray(times, dtype=float), np.asarray(failed, dtype=bool)
     if len(ends) == 0:
-        return Survival([], [], [], [])
+        return Survival()
     points, share = [0.0], [1.0]
     for time in np.unique(ends[failures]):
         at_risk = int((ends >= time).sum())
@@ -102,8 +104,9 @@ def survival_curve(
     if ends.max() > points[-1]:
         points.append(float(ends.max()))
         share.append(share[-1])
-    low, high = zip(*(_wilson(s, len(ends), confidence) for s in share), strict=True)
-    return Survival(points, share, list(low), list(high))
+    known = [int((failures | (ends >= time)).sum()) for time in points]
+    bands = [_wilson(s, n, confidence) for s, n in zip(share, known, strict=True)]
+    return Survival(points, share, [low for low, _ in bands], [high for _, high in bands])
 
 
 def _wilson(share: float, n: int, confidence: float) -> tuple[float, float]:

@@ -2,87 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from dataclasses import field
+from typing import Annotated
+
+from pydantic import computed_field
+from pydantic.dataclasses import dataclass
 
 from ase_ws.results.check import CheckResult
-from ase_ws.results.finding import Finding, finite_or_none
+from ase_ws.results.finding import Finding
+from ase_ws.results.record import (
+    CONFIG,
+    NoneIsEmpty,
+    NullIsNoTable,
+    NullIsZero,
+    Number,
+    Numbers,
+    Record,
+    about,
+)
 
 
-@dataclass(frozen=True)
-class ReplicaResult:
-    """One run at one temperature.
+@dataclass(frozen=True, config=CONFIG)
+class Traces(Record):
+    """Quantities along one run, thinned for plots; all lists have one length."""
 
-    Attributes
-    ----------
-    temperature : float
-        Set temperature in K.
-    replica : int
-        Number of the replica at this temperature, from 0.
-    seed : int
-        Seed for `run_md`, which repeats the run.
-    planned_ps, simulated_ps : float
-        Wanted, and reached before a failure or the end.
-    failure : Finding or None
-        What stopped it.
-    warnings : list of Finding
-        What did not stop it.
-    checks : list of CheckResult
-        One for each check.
-    traces : dict of lists
-        Thinned traces for plots; keys as in `MDResult.traces`.
-    mean_temperature : float or None
-        Mean kinetic temperature of the second half, in K.
-    ns_per_day : float
-        Speed; of replicas in one batch: of each.
-    bonds : dict
-        How often each length of a bonded pair was seen, see `BondLengths`.
-    """
+    step: Annotated[Numbers, about("MD step.")] = field(default_factory=list)
+    time_fs: Annotated[Numbers, about("Time in fs.")] = field(default_factory=list)
+    potential_ev_per_atom: Annotated[Numbers, about("Potential energy, eV/atom.")] = field(
+        default_factory=list
+    )
+    kinetic_ev_per_atom: Annotated[Numbers, about("Kinetic energy, eV/atom.")] = field(
+        default_factory=list
+    )
+    conserved_ev_per_atom: Annotated[
+        Numbers, about("Conserved quantity of the integrator, eV/atom.")
+    ] = field(default_factory=list)
+    temperature_k: Annotated[Numbers, about("Kinetic temperature, K.")] = field(
+        default_factory=list
+    )
+    volume_a3: Annotated[Numbers, about("Volume of the cell, Å³.")] = field(default_factory=list)
 
-    temperature: float
-    replica: int
-    seed: int
-    planned_ps: float
-    simulated_ps: float
-    failure: Finding | None
-    warnings: list[Finding]
-    checks: list[CheckResult]
-    traces: dict[str, list[float | None]]
-    mean_temperature: float | None
-    ns_per_day: float
-    bonds: dict[str, dict[str, int]] = field(default_factory=dict)
 
+@dataclass(frozen=True, config=CONFIG)
+class ReplicaResult(Record):
+    """One run at one temperature."""
+
+    temperature: Annotated[Number, about("Set temperature in K.")] = math.nan
+    replica: Annotated[int, NullIsZero, about("Number of the run at this temperature, from 0.")] = 0
+    seed: Annotated[int, NullIsZero, about("Seed that repeats the run (`ase-ws md --seed`).")] = 0
+    planned_ps: Annotated[Number, about("Wanted length in ps.")] = math.nan
+    simulated_ps: Annotated[Number, about("Length until a failure or the end, in ps.")] = math.nan
+    failure: Annotated[Finding | None, about("What stopped it.")] = None
+    warnings: Annotated[list[Finding], NoneIsEmpty, about("What did not stop it.")] = field(
+        default_factory=list
+    )
+    checks: Annotated[list[CheckResult], NoneIsEmpty, about("How each check ended.")] = field(
+        default_factory=list
+    )
+    traces: Annotated[Traces | None, about("Absent in a comparison.")] = None
+    mean_temperature: Annotated[
+        float | None, about("Mean kinetic temperature of the second half, K.")
+    ] = None
+    ns_per_day: Annotated[
+        Number, about("Speed in ns per day; of replicas in one batch: of each.")
+    ] = math.nan
+    bonds: Annotated[
+        dict[str, dict[str, int]],
+        NullIsNoTable,
+        about(
+            "How often each length of a bond was seen: by pair of elements and by number of the "
+            "bin of 0.02 Å. Empty in a comparison."
+        ),
+    ] = field(default_factory=dict)
+
+    @computed_field(description="When it failed, in ps; null where it did not.")
     @property
     def time_to_failure_ps(self) -> float | None:
         """When it failed, in ps; None where it did not."""
-        return self.failure.time / 1000.0 if self.failure is not None else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary that JSON can hold."""
-        return {
-            "temperature": self.temperature,
-            "replica": self.replica,
-            "seed": self.seed,
-            "planned_ps": self.planned_ps,
-            "simulated_ps": self.simulated_ps,
-            "time_to_failure_ps": self.time_to_failure_ps,
-            "failure": self.failure.to_dict() if self.failure is not None else None,
-            "warnings": [finding.to_dict() for finding in self.warnings],
-            "checks": [check.to_dict() for check in self.checks],
-            "mean_temperature": finite_or_none(self.mean_temperature),
-            "ns_per_day": finite_or_none(self.ns_per_day),
-            "bonds": self.bonds,
-            "traces": self.traces,
-        }
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> ReplicaResult:
-        """Read what `to_dict` wrote."""
-        fields = {**record}
-        del fields["time_to_failure_ps"]
-        failure = fields["failure"]
-        fields["failure"] = None if failure is None else Finding.from_dict(failure)
-        fields["warnings"] = [Finding.from_dict(item) for item in fields["warnings"]]
-        fields["checks"] = [CheckResult.from_dict(item) for item in fields["checks"]]
-        return cls(**fields)
+        return None if self.failure is None else self.failure.time / 1000.0

@@ -17,6 +17,7 @@ from ase_ws.errors import UserError
 from ase_ws.files.folders import make_clear, require_writable
 from ase_ws.md.observer import Ensemble
 from ase_ws.md.run import Progress
+from ase_ws.results.outcome import Outcome
 from ase_ws.results.report import FILES, StabilityReport, keeping, require_plain
 from ase_ws.results.settings import BudgetedSettings
 from ase_ws.stability.checks.base import Check
@@ -161,7 +162,7 @@ fmax, min_ps, topology, static, blame, largest_training_force, budget
             with suppress(OSError):
                 write_candidates(folder, runs)
 
-    def compared() -> dict[str, Any]:
+    def compared() -> Outcome:
         settings = outlook.settings.but(static=False, blame=False)
         other = Trial(starts[1], settings, watching, name=compare_name, progress=progress)
         return other.judge().for_comparison()

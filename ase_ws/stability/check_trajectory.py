@@ -17,8 +17,9 @@ from ase_ws.md.observer import Ensemble, RunContext, Snapshot
 from ase_ws.md.watch import Watch, with_guard
 from ase_ws.results.blame import Blame
 from ase_ws.results.check import CheckResult
-from ase_ws.results.finding import Finding, finite_or_none
-from ase_ws.results.replica import ReplicaResult
+from ase_ws.results.finding import Finding
+from ase_ws.results.record import finite_or_none
+from ase_ws.results.replica import ReplicaResult, Traces
 from ase_ws.results.report import FILES, StabilityReport, keeping, require_plain
 from ase_ws.results.settings import Job, StabilitySettings
 from ase_ws.stability.checks.base import Check
@@ -154,7 +155,7 @@ def check_trajectory(
         failure=None if watch.failure is None else job.label(watch.failure),
         warnings=[job.label(item) for item in watch.warnings],
         checks=[check.result() for check in held] + left_out,
-        traces=traces,
+        traces=Traces(**traces),
         mean_temperature=None,
         ns_per_day=float("nan"),
         bonds=bonds.to_dict(),

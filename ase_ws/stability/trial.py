@@ -10,6 +10,7 @@ from ase import Atoms
 
 from ase_ws.md.run import Progress
 from ase_ws.results.blame import Blame
+from ase_ws.results.outcome import Outcome
 from ase_ws.results.report import StabilityReport
 from ase_ws.results.settings import Job, StabilitySettings
 from ase_ws.stability.checks.base import Check
@@ -76,7 +77,7 @@ class Trial:
         runs: Sequence[Run],
         *,
         blame: Blame | None,
-        comparison: dict[str, Any] | None = None,
+        comparison: Outcome | None = None,
         notes: Mapping[str, Any] | None = None,
     ) -> StabilityReport:
         """Put together what was found, see `assemble`."""
@@ -98,7 +99,7 @@ class Trial:
         outlook: Outlook | None = None,
         *,
         finished: Callable[[Run], None] = lambda run: None,
-        comparison: Callable[[], dict[str, Any]] | None = None,
+        comparison: Callable[[], Outcome] | None = None,
         notes: Mapping[str, Any] | None = None,
         clock: Clock | None = None,
     ) -> StabilityReport:

@@ -22,10 +22,11 @@ from pages import (
     paths,
     replace_numbers,
 )
+from stability_results import make_run
 
 from ase_ws.errors import UserError
 from ase_ws.report import read_results, render_demo_report, write_demo_report
-from ase_ws.report.drawing.text import failure_sentence, number
+from ase_ws.report.drawing.text import number
 
 
 def _history(rng, start, end):
@@ -54,69 +55,10 @@ def _parity(rng, energy_error, force_error):
     }
 
 
-def _check(name, definition, threshold, worst, status):
-    return {
-        "name": name,
-        "definition": definition,
-        "threshold": threshold,
-        "worst": worst,
-        "status": status,
-    }
-
-
-def _stability(rng, temperature, *, fails_at=None):
-    times = np.arange(0, 1.5, 0.005)
-    traces = []
-    for replica in range(4):
-        time = times[times <= fails_at] if fails_at and replica == 2 else times
-        heat = temperature * (
-            1 + 0.28 * np.sin(time * 40 + replica) + rng.normal(0, 0.1, len(time))
-        )
-        drift = np.cumsum(rng.normal(0, 0.05, len(time)))
-        if fails_at and replica == 2:
-            blown = np.exp(np.maximum(0, time - fails_at + 0.06) * 120)
-            drift, heat = drift + blown - 1, heat + 2 * blown
-        traces.append(
-            {
-                "replica": replica,
-                "time_ps": time.tolist(),
-                "energy_drift_mev_per_atom": drift.tolist(),
-                "temperature_K": heat.tolist(),
-            }
-        )
-    message = "O–H bond of atoms 1 and 5 is 1.62 Å, 0.66 Å from its reference"
-    failures = [{"check": "bond", "message": message, "time_ps": fails_at, "replica": 2}]
-    return {
-        "temperature_K": temperature,
-        "verdict": "unstable" if fails_at else "stable",
-        "failures": failures if fails_at else [],
-        "warnings": [{"check": "contact", "message": "H–H at 0.58 of the radii", "time_ps": 0.4}],
-        "total_ps": 6.0 if not fails_at else 5.1,
-        "failure_rate_per_ps": 0.2 if fails_at else 0.0,
-        "failure_rate_95_upper_per_ps": 1.1 if fails_at else 0.5,
-        "checks": [
-            _check(
-                "finite", "no energy, force, position or momentum is NaN or infinite", 0, 0, "pass"
-            ),
-            _check(
-                "bond",
-                "|r − r_ref| of bonds between non-metals, twice, 10 fs apart (Fu et al. 2023)",
-                "0.5 Å × max(1, √(T/1000 K))",
-                0.66 if fails_at else 0.21,
-                "fail" if fails_at else "pass",
-            ),
-            _check(
-                "contact",
-                "smallest r_ij/(R_i + R_j), minimum image",
-                {"warn": 0.6, "fail": 0.5},
-                0.58,
-                "warn",
-            ),
-            _check("drift", "slope of the conserved quantity", "1 meV/atom/ps", 0.21, "pass"),
-            _check("cell", "volume and angles", "0.5 to 2 V₀", None, "not run"),
-        ],
-        "traces": traces,
-    }
+def _stability(name, *failing):
+    """What MD at 300 and 500 K came to, of three runs each."""
+    run = make_run(name, failing, temperatures=(300.0, 500.0), replicas=3, points=60)
+    return [{**run, "name": name}]
 
 
 def make_results() -> dict:
@@ -164,7 +106,7 @@ def make_results() -> dict:
                 (6.71, 231.0),
                 0.03,
                 0.23,
-                [_stability(rng, 300), _stability(rng, 500, fails_at=0.85)],
+                _stability("supervised only", 0, 2),
             ),
             model(
                 "weak losses (PITC + PISC)",
@@ -173,7 +115,7 @@ def make_results() -> dict:
                 (5.42, 168.0),
                 0.02,
                 0.16,
-                [_stability(rng, 300), _stability(rng, 500)],
+                _stability("weak losses (PITC + PISC)", 0, 0),
             ),
         ],
         "findings": [
@@ -202,15 +144,14 @@ def page(html):
 def test_page_says_what_matters(page):
     for words in (
         "Methanol at coupled-cluster level from 50 energies",
-        "500 K: unstable",
-        "no failure in 6 ps: failure rate below 0.5 /ps with 95 % confidence",
-        "Do not trust it for MD at 500 K",
+        "500 K: 2 of 3 replicas failed",
+        "none of 3 replicas failed in 3 ps; failure rate below 1 /ps (95 % limit)",
+        "What failed first, and why",
         "the force error falls from 231 to 168 meV/Å",
         "ase-ws demo --seed 0",
         "The validation data have no forces",
         "×0.73",
-        "smallest r_ij/(R_i + R_j)",
-        "O–H bond of atoms 1 and 5",
+        "bond C0-H5 is 2.21 Å long",
     ):
         assert words in page.text
 
@@ -237,7 +178,8 @@ def test_every_image_has_words(page):
     drawn = page.named("svg")
     assert all(svg.get("aria-label") or svg.get("aria-hidden") == "true" for svg in drawn)
     figures = [svg["aria-label"] for svg in drawn if svg.get("role") == "img"]
-    assert len(figures) == 2 + 6 + 4  # learning, parity, two temperatures
+    # Learning, parity, the failing frame, three for each temperature, static curves.
+    assert len(figures) == 2 + 6 + 1 + 2 * 3 + 4
     assert len(set(figures)) == len(figures)
     assert any("RMSE 168 meV/Å" in words for words in figures)
 
@@ -281,9 +223,12 @@ def test_missing_numbers_are_let_pass(results, replacement):
 
 def test_every_field_may_be_absent(results, monkeypatch):
     # Drawing is tested above; without it the several hundred pages take a moment.
-    for name in ("learning_curve", "parity", "energy_drift", "temperature"):
+    for name in ("learning_curve", "parity"):
         monkeypatch.setattr(f"ase_ws.report.demo.plots.{name}", lambda *_, **__: None)
-    monkeypatch.setattr("ase_ws.report.demo.figures.inline_svg", lambda *_: "")
+    results = copy.deepcopy(results)
+    for model in results["models"]:
+        model["stability"] = []  # its fields are those of the page of stability runs
+    monkeypatch.setattr("ase_ws.report.drawing.panels.inline_svg", lambda *_: "")
     for path in paths(results):
         if path[-1] in ("name", "schema_version"):
             continue
@@ -306,19 +251,18 @@ def test_empty_results_are_said_in_words():
         "No findings were written",
         "No model was measured",
         "No learning curve was recorded",
-        "nothing is known about stability",
         "No check was run",
     ):
         assert words in page.text
 
 
-def test_a_model_without_stability_is_not_checked(results):
+def test_a_model_without_md_has_no_verdict(results):
     bare = copy.deepcopy(results)
     for model in bare["models"]:
         model["stability"] = []
     page = Page(render_demo_report(bare))
-    assert page.text.count("Not checked") == 2
-    assert "No molecular dynamics was run with this model" in page.text
+    assert "there is no verdict" in page.text
+    assert not page.named("article")
 
 
 @pytest.mark.parametrize("verdict", ["", None, "fine", "STABLE?"])
@@ -373,25 +317,13 @@ def test_numbers_are_written_for_people(value, written):
     assert number(value) == written
 
 
-def _run(**fields):
-    return read_results({"models": [{"name": "m", "stability": [fields]}]}).models[0].stability[0]
-
-
-def test_failure_sentence_without_a_bound_uses_the_rule_of_three():
-    told = failure_sentence(_run(total_ps=6.0))
-    assert told == "no failure in 6 ps: failure rate below 0.5 /ps with 95 % confidence"
-    assert "not known" in failure_sentence(_run())
-    told = failure_sentence(_run(total_ps=4.0, failures=[{}, {}]))
-    assert told == "2 failures in 4 ps: 0.5 failures per ps"
-
-
 ALONE = """
 import sys
 import matplotlib
 before = matplotlib.rcParams.copy()
 import ase_ws.report
 
-rooms = {"report", "atomic", "errors", "_version"}
+rooms = {"report", "results", "files", "errors", "_version"}
 points = {"energy_ref": [1, 2], "energy_pred": [1, 2]}
 ase_ws.report.render_demo_report({"models": [{"name": "a", "parity": points}]})
 loaded = [name.split(".") for name in sys.modules]
@@ -403,52 +335,15 @@ assert all(now[key] == before[key] for key in before if key != "backend")  # rea
 """
 
 
-def _finding(temperature, **more):
-    return {"check": "bond", "message": "broken", "temperature": temperature, **more}
-
-
-def _campaign(*temperatures, failing=()):
-    """Build what `StabilityReport.to_dict()` gives."""
-    traces = {
-        "time_fs": [0.0, 5.0, 10.0],
-        "conserved_ev_per_atom": [-3.0, None, -2.998],
-        "temperature_k": [300.0, 310.0, 320.0],
-    }
-    check = {"name": "bond", "unit": "Å", "warn_at": None, "fail_at": 0.5, "worst": 0.2}
-    return {
-        "verdict": "unstable" if failing else "stable",
-        "reason": "as the findings say",
-        "failures": [_finding(t, time_fs=850.0, replica=0) for t in failing],
-        "warnings": [],
-        "total_ps": 2.0 * len(temperatures),
-        "failed_replicas": len(failing),
-        "temperatures": [
-            {"temperature": t, "failed": int(t in failing), "total_ps": 2.0} for t in temperatures
-        ],
-        "checks": [{**check, "status": "failed" if failing else "passed", "note": "a remark"}],
-        "replicas": [{"temperature": t, "replica": 0, "traces": traces} for t in temperatures],
-    }
-
-
-def test_a_campaign_of_one_temperature_is_read_as_it_is():
-    training = {"steps": 10}
-    model = {"name": "m", "training": training, "stability": [_campaign(300.0, failing=[300.0])]}
-    run = read_results({"models": [model]}).models[0].stability[0]
-    assert (run.temperature_K, run.verdict, run.failures[0].time_ps) == (300.0, "unstable", 0.85)
-    assert run.traces[0].time_ps == [0.0, 0.005, 0.01]
-    assert run.traces[0].energy_drift_mev_per_atom == pytest.approx([0.0, None, 2.0])
-    text = Page(render_demo_report({"models": [model]})).text
-    for words in ("fail 0.5 Å", "0.2 Å", "a remark", "at 0.85 ps, replica 0"):
-        assert words in text
-
-
-def test_a_campaign_of_several_temperatures_is_split():
-    model = {"name": "m", "stability": [_campaign(300.0, 500.0, failing=[500.0])]}
-    runs = read_results({"models": [model]}).models[0].stability
-    assert [run.temperature_K for run in runs] == [300.0, 500.0]
-    # One verdict for both: it cannot say that 300 K is stable.
-    assert [run.verdict for run in runs] == ["inconclusive", "unstable"]
-    assert [run.n_failures for run in runs] == [0, 1]
+def test_results_of_earlier_versions_with_a_report_for_each_temperature_are_shown(results):
+    old = copy.deepcopy(results)
+    old["models"][1]["stability"] = [
+        make_run("a", (n,), temperatures=(kelvin,), replicas=2, points=20)
+        for kelvin, n in ((300.0, 0), (500.0, 1))
+    ]
+    text = Page(render_demo_report(old)).text
+    assert "supervised only, 300 K" in text
+    assert "supervised only, 500 K" in text
 
 
 def test_the_room_imports_no_other_room():
@@ -461,6 +356,6 @@ def test_a_browser_shows_the_page(html, tmp_path, width):
     seen = look(html, tmp_path, width)
     assert len(seen["images"]) == 6  # the clouds of points
     assert all(image > 100 for image in seen["images"])
-    assert len(seen["figures"]) == 12
+    assert len(seen["figures"]) == 19
     assert all(w > 250 and h > 150 for w, h in seen["figures"])
     assert seen["wide"] <= 0, "the page is wider than the window"

@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 from ase_ws.cli import app
 from ase_ws.errors import UserError
 from ase_ws.report import (
-    StabilityResults,
+    StabilityReport,
     read_stability,
     render_stability_report,
     write_stability_report,
@@ -40,7 +40,9 @@ from ase_ws.report.drawing.view import MAX_ATOMS, best_view, nearest_atoms
 from ase_ws.report.stability.collect import collect_runs
 from ase_ws.report.stability.plots import WRONG, band_of
 from ase_ws.report.stability.sentences import blame_sentence, rate_text
-from ase_ws.results.stability import Blame, Rate
+from ase_ws.results.blame import Blame
+from ase_ws.results.outcome import AtTemperature
+from ase_ws.results.rates import Survival
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +206,7 @@ def test_every_field_may_be_absent(monkeypatch):
     for name in ("survival", "energy_trace", "temperature_trace", "distribution", "scan"):
         monkeypatch.setattr(f"ase_ws.report.stability.plots.{name}", lambda *_, **__: None)
     monkeypatch.setattr("ase_ws.report.drawing.structure.structure", lambda picture: (None, 6))
-    monkeypatch.setattr("ase_ws.report.demo.figures.inline_svg", lambda *_: "")
+    monkeypatch.setattr("ase_ws.report.drawing.panels.inline_svg", lambda *_: "")
     small = make_run("small", (1,), temperatures=(300.0,), replicas=2, points=4, compare="base")
     small["failures"][0]["replica"] = 0
     for path in paths(small):
@@ -251,7 +253,7 @@ def test_a_file_of_version_1_is_shown(tmp_path):
 
 
 def test_the_schema_documents_every_field():
-    schema = StabilityResults.model_json_schema()
+    schema = StabilityReport.schema()
     parts = [schema, *schema["$defs"].values()]
     fields = [field for part in parts for field in part["properties"].values()]
     assert len(fields) > 80
@@ -271,20 +273,19 @@ def test_bad_files_are_a_user_error(run):
     [
         (0, 4.0, "below 0.75 /ps"),
         (2, 4.0, "0.5 /ps"),
-        (None, None, "not known"),
         (0, 0.0, "not measured"),
     ],
 )
 def test_rates_in_words(failed, total, told):
-    rate = Rate(total_ps=total, failure_rate_95_upper_per_ps=None)
-    assert rate_text(rate, failed) == told
+    rate = AtTemperature(300.0, 2, failed, total, Survival())
+    assert rate_text(rate) == told
 
 
 def test_blame_that_is_not_settled_says_so():
     told = blame_sentence(Blame(cause="not settled"))
     assert told == "What is to blame is not settled."
     step = {"what": "half the timestep", "replicas": 4, "failed": 0}
-    told = blame_sentence(Blame.model_validate({"cause": "timestep", "reruns": [step]}))
+    told = blame_sentence(Blame.from_dict({"cause": "timestep", "reruns": [step]}))
     assert told == "The time step is to blame: no run fails with half the time step."
 
 
@@ -398,7 +399,7 @@ def test_command_writes_page_and_data(tmp_path):
 
 def test_command_prints_the_schema():
     done = CliRunner().invoke(app, ["report", "--schema"], catch_exceptions=False)
-    assert json.loads(done.output) == StabilityResults.model_json_schema()
+    assert json.loads(done.output) == StabilityReport.schema()
 
 
 @pytest.mark.parametrize(
@@ -409,7 +410,7 @@ def test_command_prints_the_schema():
         ("[1]", r"stability\.json: holds no stability run"),
         ('{"models": []}', r"stability\.json: holds no stability run"),
         ('{"verdict": "stable", "schema_version": 3}', r"schema_version is 3, expected at most 2"),
-        ('{"verdict": "stable", "total_ps": "x"}', r"stability\.json: field 'total_ps'"),
+        ('{"verdict": "stable", "blame": "x"}', r"stability\.json: field 'blame'"),
         ("\udcff", r"is no JSON"),
     ],
 )

@@ -51,7 +51,7 @@ def test_copper_is_stable_at_several_temperatures():
         timestep=2.5,
     )  # fmt: skip
     assert report.verdict == "stable", report.summary()
-    assert [row["temperature"] for row in report.by_temperature()] == [300, 900]
+    assert [row.temperature for row in report.temperatures] == [300, 900]
     assert len({replica.seed for replica in report.replicas}) == 4
     assert report.total_ps == pytest.approx(2.0)
 
@@ -280,9 +280,9 @@ def test_traces_are_thinned():
         ethanol(), Springs(ethanol()), temperature=300, ps=0.6, timestep=1, interval=1
     )
     traces = report.replicas[0].traces
-    assert {len(trace) for trace in traces.values()} == {500}
-    assert traces["time_fs"][0] == 0
-    assert traces["time_fs"][-1] == 600
+    assert {len(trace) for trace in vars(traces).values()} == {500}
+    assert traces.time_fs[0] == 0
+    assert traces.time_fs[-1] == 600
 
 
 def test_seed_repeats_and_the_replica_can_be_run_again():

@@ -60,7 +60,7 @@ def test_a_broken_bond_is_found_with_its_atoms_and_time(run):
     assert failure.check == "bond"
     assert 8 in failure.atoms
     assert 500 + 5 * 25 <= failure.time <= 500 + 5 * 60
-    assert report.failing_frame["marked"] == list(failure.atoms)
+    assert report.failing_frame.marked == failure.atoms
 
 
 @pytest.mark.parametrize("what", ["positions", "energy", "forces", "momenta"])

@@ -15,8 +15,6 @@ from ase.io import write
 from toys import Springs, ethanol
 
 from ase_ws.errors import UserError
-from ase_ws.results import stability as stability_schema
-from ase_ws.results.blame import Rerun
 from ase_ws.results.finding import Finding
 from ase_ws.results.rates import failure_rate_interval, survival_curve
 from ase_ws.results.replica import ReplicaResult
@@ -64,7 +62,7 @@ def test_survival_of_runs_that_fail_at_once():
     curve = survival_curve([0.0, 0.0], [True, True])
     assert curve.fraction[-1] == 0.0
     assert np.isfinite([curve.low, curve.high, curve.time_ps]).all()
-    assert survival_curve([], []) == ([], [], [], [])
+    assert not survival_curve([], []).time_ps
 
 
 def test_a_failure_in_the_first_step_has_a_rate():
@@ -280,20 +278,6 @@ class Doubled(EMT):
     def calculate(self, *args, **kwargs):
         super().calculate(*args, **kwargs)
         self.results["forces"][0] *= 2.0
-
-
-# ---------------------------------------------------------------- what is written is documented
-
-
-def test_every_key_that_is_written_is_in_the_schema():
-    rerun = Rerun("float64", 0.5, 1, 0, 1.0, 0.5, None)
-    assert set(rerun.to_dict()) <= set(stability_schema.Rerun.model_fields)
-    assert set(replica(1, 5).to_dict()) <= set(stability_schema.Replica.model_fields)
-    report = check_stability(ethanol(), Springs(ethanol()), temperature=300, ps=0.02, static=False)
-    record = report.to_dict()
-    assert record["replicas"][0]["bonds"]
-    shown = stability_schema.read_stability(record, "here").replicas[0]
-    assert shown.bonds == record["replicas"][0]["bonds"]
 
 
 def test_a_calibrated_check_says_its_own_limits():

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from ase_ws.report.demo import plots
-from ase_ws.report.drawing.lines import Failure, Line, finite_line
+from ase_ws.report.drawing.lines import Line, finite_line
 from ase_ws.report.drawing.looks import Look
-from ase_ws.report.drawing.svg import inline_svg
-from ase_ws.report.drawing.text import count, joined, kelvin, number
-from ase_ws.results.demo import HistoryEntry, Model, Parity, Stability
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One drawn figure, or the words that stand where there is nothing to draw."""
-
-    title: str
-    svg: Markup | None
-    empty: str = ""
-
-
-@dataclass
-class Drawer:
-    """Draws figures with names that are unique on one page."""
-
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
-
-    def panel(self, title: str, figure: Figure, alt: str) -> Panel:
-        """Draw one figure."""
-        return Panel(title, inline_svg(figure, alt, f"fig{next(self._numbers)}"))
+from ase_ws.report.drawing.panels import Drawer, Panel
+from ase_ws.report.drawing.text import number
+from ase_ws.results.demo import HistoryEntry, Model, Parity
 
 
 @dataclass(frozen=True)
@@ -46,17 +23,6 @@ class ParityRow:
     look: Look
     energy: Panel
     forces: Panel
-
-
-@dataclass(frozen=True)
-class StabilityRow:
-    """The panels of all models at one temperature."""
-
-    temperature: str
-    runs: tuple[tuple[Model, Look, Stability], ...]
-    drift: Panel
-    heat: Panel
-    any_failure: bool
 
 
 def learning_panels(
@@ -218,68 +184,3 @@ def _parity_panels(
         )
         panels.append(drawer.panel(title, figure, alt))
     return panels
-
-
-def stability_rows(
-    models: Sequence[Model], styles: Sequence[Look], drawer: Drawer
-) -> tuple[StabilityRow, ...]:
-    """Draw energy drift and temperature of all models, one row for each temperature."""
-    by_temperature: dict[float | None, list[tuple[Model, Look, Stability]]] = {}
-    for model, look in zip(models, styles, strict=True):
-        for run in model.stability:
-            by_temperature.setdefault(run.temperature_K, []).append((model, look, run))
-    ordered = sorted(by_temperature.items(), key=lambda item: item[0] or 0.0)
-    return tuple(_stability_row(target, runs, drawer) for target, runs in ordered)
-
-
-def _stability_row(
-    target: float | None, runs: Sequence[tuple[Model, Look, Stability]], drawer: Drawer
-) -> StabilityRow:
-    marks = [
-        Failure(event.time_ps, look)
-        for _, look, run in runs
-        for event in run.failures
-        if event.time_ps is not None and np.isfinite(event.time_ps)
-    ]
-    drift, drift_told = _trace_lines(runs, "energy_drift_mev_per_atom", "meV/atom")
-    heat, heat_told = _trace_lines(runs, "temperature_K", "K")
-    where = f"at {kelvin(target)}"
-    empty = "No trace was recorded."
-    return StabilityRow(
-        kelvin(target),
-        tuple(runs),
-        drawer.panel(
-            "Energy drift",
-            plots.energy_drift(drift, marks),
-            f"Energy drift {where} against time, one line a replica. {drift_told}",
-        )
-        if drift
-        else Panel("Energy drift", None, empty),
-        drawer.panel(
-            "Temperature",
-            plots.temperature(heat, marks, target),
-            f"Temperature {where} against time, one line a replica. {heat_told}",
-        )
-        if heat
-        else Panel("Temperature", None, empty),
-        bool(marks),
-    )
-
-
-def _trace_lines(
-    runs: Sequence[tuple[Model, Look, Stability]], name: str, unit: str
-) -> tuple[list[Line], str]:
-    """Give the lines of one quantity, and their range in words."""
-    lines: list[Line] = []
-    told: list[str] = []
-    for model, look, run in runs:
-        own = [finite_line(trace.time_ps, getattr(trace, name), look) for trace in run.traces]
-        own = [line for line in own if len(line.x)]
-        if own:
-            values = np.concatenate([line.y for line in own])
-            told.append(
-                f"{model.name}: {number(values.min())} to {number(values.max())} {unit}, "
-                f"{count(run.n_failures, 'failure')}"
-            )
-        lines += own
-    return lines, f"{joined(told)}."

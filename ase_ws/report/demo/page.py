@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ase_ws.files.writing import write_text
-from ase_ws.report.demo import figures, tables, verdicts
-from ase_ws.report.drawing.looks import looks
+from ase_ws.report.demo import figures, tables
+from ase_ws.report.drawing.looks import Look, looks
+from ase_ws.report.drawing.panels import Drawer
+from ase_ws.report.drawing.settings import pairs
 from ase_ws.report.drawing.templates import render
-from ase_ws.results.demo import DemoResults, read_results
+from ase_ws.report.drawing.text import joined, kelvin
+from ase_ws.report.stability.entries import Entry
+from ase_ws.report.stability.page import parts
+from ase_ws.results.demo import DemoResults, Model, read_results
 
+_SECTIONS = {
+    "verdict": "Verdict",
+    "findings": "Findings",
+    "errors": "Errors",
+    "learning": "Learning",
+    "parity": "Parity",
+    "failure": "First failure",
+    "md": "Dynamics",
+    "static": "Static checks",
+    "checks": "Checks",
+    "reproduce": "Reproduce",
+}
 _TITLE = "Fine-tuned potential: can it be trusted for MD?"
 
 
@@ -44,37 +61,54 @@ def write_demo_report(results: Mapping[str, Any], target: str | os.PathLike[str]
 def render_demo_report(results: Mapping[str, Any]) -> str:
     """Render the report of a demo run as HTML, with figures and style inside."""
     parsed = read_results(results)
-    return render("demo.html.j2", _context(parsed))
+    return render("demo/page.html.j2", _context(parsed))
 
 
 def _context(results: DemoResults) -> dict[str, Any]:
     models = results.models
-    styles = looks(models)
+    styles = looks([model.key for model in models])
     both = list(zip(models, styles, strict=True))
-    trained = [(model, look) for model, look in both if model.training is not None]
-    checked = tables.checked_models(models, styles)
-    drawer = figures.Drawer()
-    return {
+    trained = [Trained(model, look) for model, look in both if model.training is not None]
+    drawer = Drawer()
+    context = {
+        **parts(_entries(both), drawer),
         "results": results,
         "title": results.title or _TITLE,
-        # The question is about the fine-tuned models; the others are there to compare with.
-        "cards": [
-            (model, look, verdicts.card(model))
-            for model, look in sorted(both, key=lambda pair: pair[0].training is None)
-            if model.training is not None or model.stability
-        ],
-        "both": both,
         "trained": trained,
         "with_curves": [(m, look) for m, look in both if m.training and m.training.history],
         "error_columns": tables.ERROR_COLUMNS,
         "error_rows": tables.error_rows(models, styles),
         "learning": figures.learning_panels(models, styles, drawer),
         "parity": figures.parity_rows(models, styles, drawer),
-        "stability": figures.stability_rows(models, styles, drawer),
-        "checked": checked,
-        "check_rows": tables.check_rows([model for model, _ in checked]),
-        "setting_rows": tables.setting_rows([model for model, _ in trained]),
-        "data": tables.pairs(results.data),
-        "system": tables.pairs(results.system),
-        "versions": tables.pairs(results.versions),
+        "setting_rows": tables.training_rows([item.model for item in trained]),
+        "data": pairs(results.data),
+        "system": pairs(results.system),
+        "versions": pairs(results.versions),
     }
+    present = {"failure": context["failures"], "md": context["traces"]}
+    present["static"] = context["static_rows"]
+    sections = [(anchor, name) for anchor, name in _SECTIONS.items() if present.get(anchor, True)]
+    return {**context, "sections": sections}
+
+
+class Trained(NamedTuple):
+    """A column of the table of training settings."""
+
+    model: Model
+    look: Look
+
+    @property
+    def name(self) -> str:
+        """How the model is called."""
+        return self.model.name
+
+
+def _entries(both: Sequence[tuple[Model, Look]]) -> list[Entry]:
+    """Give each run of MD its row; several runs of one model are told apart by temperature."""
+    entries = []
+    for model, look in both:
+        for report in model.stability:
+            kelvins = joined([kelvin(row.temperature) for row in report.temperatures])
+            name = model.name if len(model.stability) == 1 else f"{model.name}, {kelvins}"
+            entries.append(Entry(name, look, report, report))
+    return entries

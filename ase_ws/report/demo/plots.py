@@ -7,7 +7,6 @@ lack a glyph. Nothing here touches `pyplot` or the global settings of Matplotlib
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,18 +15,12 @@ from ase_ws.report.drawing.axes import (
     CURVE,
     LABEL_SIZE,
     SQUARE,
-    TRACE,
     log_scale,
-    log_where_needed,
     panel,
-    symmetric_log_where_needed,
 )
-from ase_ws.report.drawing.lines import Failure, Line, draw_traces, running_mean
+from ase_ws.report.drawing.lines import Line
 from ase_ws.report.drawing.looks import Look
 from ase_ws.report.drawing.svg import GRID, INK, SOFT_INK
-
-_MEAN_PS = 0.1
-"""Window of the running mean of the temperature: several vibrations of light atoms."""
 
 
 def learning_curve(lines: Sequence[Line], ylabel: str) -> Figure:
@@ -135,28 +128,6 @@ def parity_limits(reference: np.ndarray, predictions: Sequence[np.ndarray]) -> t
     low, high = max(float(every.min()), low - span), min(float(every.max()), high + span)
     margin = 0.06 * span
     return (low - margin, high + margin)
-
-
-def energy_drift(lines: Sequence[Line], failures: Sequence[Failure]) -> Figure:
-    """Draw the change of the conserved energy of every replica against time."""
-    figure, axes = panel(TRACE)
-    axes.axhline(0.0, color=SOFT_INK, linewidth=0.8)
-    draw_traces(axes, lines, failures)
-    scale = symmetric_log_where_needed(axes, lines)
-    axes.set_ylabel(f"energy drift (meV/atom){scale}")
-    return figure
-
-
-def temperature(lines: Sequence[Line], failures: Sequence[Failure], target: float | None) -> Figure:
-    """Draw the temperature of every replica against time, with the set temperature."""
-    figure, axes = panel(TRACE)
-    if target is not None:
-        axes.axhline(target, color=INK, linewidth=1.1, linestyle=(0, (2, 2)), zorder=3)
-    draw_traces(axes, [replace(line, secondary=True) for line in lines], [])
-    draw_traces(axes, [running_mean(line, _MEAN_PS) for line in lines], failures)
-    scale = log_where_needed(axes, lines, target)
-    axes.set_ylabel(f"temperature (K){scale}")
-    return figure
 
 
 def _mark_every(n: int) -> int:

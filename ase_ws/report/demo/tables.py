@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from ase_ws.report.demo.verdicts import status_kind
 from ase_ws.report.drawing.looks import Look
-from ase_ws.report.drawing.text import kelvin, number, seconds, value
-from ase_ws.results.demo import Check, Errors, Model
+from ase_ws.report.drawing.settings import SettingRow, flatten, setting_rows
+from ase_ws.report.drawing.text import number, seconds, value
+from ase_ws.results.demo import Errors, Model
 
 ERROR_COLUMNS = (
     ("energy_rmse_mev_per_atom", "Energy RMSE", "meV/atom"),
@@ -88,103 +87,9 @@ def _two_decimals(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 10 else number(ratio)
 
 
-@dataclass(frozen=True)
-class CheckResult:
-    """The worst value of one check in one run."""
-
-    temperature: str
-    worst: str
-    status: str
-    kind: str
-    note: str
-
-
-@dataclass(frozen=True)
-class CheckRow:
-    """One check over all models and temperatures."""
-
-    name: str
-    definition: str
-    thresholds: tuple[tuple[str, str], ...]
-    """(temperature or "" where it is the same for all, threshold)."""
-    results: tuple[tuple[CheckResult, ...], ...]
-    """For each model of the table, one result for each temperature."""
-
-
-def checked_models(models: Sequence[Model], styles: Sequence[Look]) -> list[tuple[Model, Look]]:
-    """Give the models that have any check to show, the columns of the table."""
-    return [
-        (model, look)
-        for model, look in zip(models, styles, strict=True)
-        if any(run.checks for run in model.stability)
-    ]
-
-
-def check_rows(models: Sequence[Model]) -> tuple[CheckRow, ...]:
-    """Build the table of checks, in the order in which they first appear."""
-    names = dict.fromkeys(
-        check.name for model in models for run in model.stability for check in run.checks
-    )
-    return tuple(_check_row(name, models) for name in names)
-
-
-def _check_row(name: str, models: Sequence[Model]) -> CheckRow:
-    found = [
-        (i, kelvin(run.temperature_K), check)
-        for i, model in enumerate(models)
-        for run in sorted(model.stability, key=lambda run: run.temperature_K or 0.0)
-        for check in run.checks
-        if check.name == name
-    ]
-    thresholds = dict.fromkeys(
-        (temperature, _with_unit(check.threshold, check)) for _, temperature, check in found
-    )
-    texts = {text for _, text in thresholds}
-    return CheckRow(
-        name,
-        next((check.definition for _, _, check in found if check.definition), ""),
-        (("", texts.pop()),) if len(texts) == 1 else tuple(thresholds),
-        tuple(
-            tuple(_check_result(where, check) for j, where, check in found if i == j)
-            for i in range(len(models))
-        ),
-    )
-
-
-def _check_result(temperature: str, check: Check) -> CheckResult:
-    return CheckResult(
-        temperature,
-        _with_unit(check.worst, check),
-        check.status or "no status",
-        status_kind(check.status),
-        check.note,
-    )
-
-
-def _with_unit(anything: Any, check: Check) -> str:
-    text = value(anything)
-    bare = isinstance(anything, (int, float, Mapping)) and not isinstance(anything, bool)
-    return f"{text} {check.unit}".strip() if bare else text
-
-
-@dataclass(frozen=True)
-class SettingRow:
-    """One setting over all trained models."""
-
-    name: str
-    values: tuple[str, ...]
-    differs: bool
-
-
-def setting_rows(trained: Sequence[Model]) -> tuple[SettingRow, ...]:
-    """Build the table of training settings; rows that differ between models come first."""
-    flat = [_training_table(model) for model in trained]
-    names = dict.fromkeys(name for table in flat for name in table)
-    rows = []
-    for name in names:
-        values = tuple(table.get(name, "–") for table in flat)
-        rows.append(SettingRow(name, values, len(set(values)) > 1))
-    return tuple(sorted(rows, key=lambda row: not row.differs))
+def training_rows(trained: Sequence[Model]) -> list[SettingRow]:
+    """Build the table of training settings."""
+    return setting_rows([_training_table(model) for model in trained])
 
 
 def _training_table(model: Model) -> dict[str, str]:
@@ -197,19 +102,3 @@ def _training_table(model: Model) -> dict[str, str]:
         "training time": seconds(training.seconds),
         **{name: value(item) for name, item in flatten(training.settings).items()},
     }
-
-
-def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested tables into one with dotted names."""
-    flat: dict[str, Any] = {}
-    for key, item in table.items():
-        if isinstance(item, Mapping) and item:
-            flat |= flatten(item, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = item
-    return flat
-
-
-def pairs(table: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Give a table as (name, text) for a definition list."""
-    return [(name.replace("_", " "), value(item)) for name, item in flatten(table).items()]

@@ -23,8 +23,6 @@ from ase_ws.report.drawing.text import number
 
 CURVE = (3.9, 2.7)
 """Width and height in inches of a panel over steps, three of them in a row."""
-TRACE = (4.7, 3.0)
-"""Width and height in inches of a panel over time."""
 SQUARE = (3.7, 3.6)
 """Width and height in inches of a parity panel."""
 LABEL_SIZE = 9.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -47,21 +47,6 @@ def finite_line(
     points = points.reshape(-1, 2)
     points = points[np.isfinite(points).all(axis=1)]
     return Line(points[:, 0], points[:, 1], look, secondary)
-
-
-def running_mean(line: Line, width: float) -> Line:
-    """Average a line over windows of `width` in x, centred and cut off at the ends.
-
-    Evenly spaced points are taken for granted.
-    """
-    if len(line.x) < 3:
-        return line
-    half = int(width / 2 * (len(line.x) - 1) / max(float(np.ptp(line.x)), 1e-12))
-    half = min(half, len(line.x) - 1)
-    sums = np.concatenate([[0.0], np.cumsum(line.y)])
-    at = np.arange(len(line.x))
-    first, last = np.maximum(at - half, 0), np.minimum(at + half + 1, len(line.x))
-    return replace(line, y=(sums[last] - sums[first]) / (last - first))
 
 
 def draw_traces(

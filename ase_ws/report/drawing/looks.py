@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any
 
-from ase_ws.results.demo import Model
-
 
 @dataclass(frozen=True)
 class Look:
@@ -40,17 +38,10 @@ _OTHERS = (
 _BY_KEY = {"base": GREY, "supervised": _BLUE, "weak": _VERMILION}
 
 
-def looks(models: Sequence[Model]) -> list[Look]:
-    """Give each model its look, in the order of `models`.
-
-    The well-known keys have their own; others take what is left.
-    """
-    spare = cycle([*_OTHERS, *(look for key, look in _BY_KEY.items() if key not in _keys(models))])
-    return [_BY_KEY.get(model.key) or next(spare) for model in models]
-
-
-def _keys(models: Sequence[Model]) -> set[str]:
-    return {model.key for model in models}
+def looks(keys: Sequence[str]) -> list[Look]:
+    """Give each model its look: the well-known keys have their own, others take what is left."""
+    spare = cycle([*_OTHERS, *(look for key, look in _BY_KEY.items() if key not in keys)])
+    return [_BY_KEY.get(key) or next(spare) for key in keys]
 
 
 def series(n: int) -> list[Look]:

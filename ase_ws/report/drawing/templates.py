@@ -8,7 +8,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ase_ws.report.demo import verdicts
 from ase_ws.report.drawing import text
 
 
@@ -30,8 +29,5 @@ def _environment() -> Environment:
         "number": text.number,
         "seconds": text.seconds,
         "kelvin": text.kelvin,
-        "event": text.event_sentence,
-        "failure_sentence": text.failure_sentence,
-        "run_verdict": verdicts.of_run,
     }
     return environment

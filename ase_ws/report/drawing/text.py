@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ase_ws.results.demo import Event, Stability
-
 ABSENT = "–"
 """Stands where there is no value."""
 
@@ -72,7 +70,8 @@ def value(anything: Any) -> str:
 
 def kelvin(temperature: float | None) -> str:
     """Write a temperature, or say that it is not known."""
-    return "unknown temperature" if temperature is None else f"{number(temperature)} K"
+    unknown = temperature is None or math.isnan(temperature)
+    return "unknown temperature" if unknown else f"{number(temperature)} K"
 
 
 def seconds(duration: float | None) -> str:
@@ -93,35 +92,3 @@ def count(n: int, thing: str) -> str:
 def joined(words: Sequence[str]) -> str:
     """Join words as a sentence does: "a, b and c"."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
-
-
-def failure_sentence(run: Stability) -> str:
-    """Say how many failures there were in how many picoseconds, and what rate that bounds.
-
-    Without a bound in the results and without a failure the rule of three gives it:
-    3 / (total time).
-    """
-    failures = run.n_failures
-    if run.total_ps is None or not math.isfinite(run.total_ps):
-        return f"{count(failures, 'failure')}; the simulated time is not known"
-    if run.total_ps <= 0:
-        return f"{count(failures, 'failure')}; no molecular dynamics was run"
-    start = f"{count(failures, 'failure')} in {number(run.total_ps)} ps"
-    upper = run.failure_rate_95_upper_per_ps
-    if upper is None and not failures:
-        upper = 3 / run.total_ps
-    bound = "" if upper is None else f"below {number(upper, 2)} /ps with 95 % confidence"
-    if not failures:
-        return f"{start}: failure rate {bound}"
-    rate = run.failure_rate_per_ps
-    rate = failures / run.total_ps if rate is None else rate
-    return f"{start}: {number(rate, 2)} failures per ps" + (f", {bound}" if bound else "")
-
-
-def event_sentence(event: Event) -> str:
-    """Say what happened and when."""
-    when = "" if event.time_ps is None else f" (at {number(event.time_ps)} ps"
-    if event.replica is not None:
-        when += f"{', ' if when else ' ('}replica {number(event.replica)}"
-    what = event.message or "no details were given"
-    return f"{what}{when}{')' if when else ''}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,8 @@ from ase_ws.report.stability.sentences import (
     rate_text,
 )
 from ase_ws.report.stability.tables import speed_text
-from ase_ws.results.stability import AtTemperature, Finding, Rate
+from ase_ws.results.finding import Finding
+from ase_ws.results.outcome import AtTemperature
 
 _MAX_EVENTS = 8
 
@@ -67,7 +69,7 @@ class Event:
 def card(entry: Entry) -> Card:
     """Build the verdict card of one run."""
     run = entry.run
-    rows = sorted(entry.outcome.temperatures, key=lambda row: row.temperature or 0.0)
+    rows = sorted(entry.outcome.temperatures, key=lambda row: row.temperature)
     blame = run.blame if run is not None else None
     return Card(
         entry,
@@ -128,23 +130,19 @@ def _left_out(entry: Entry) -> str:
 
 def _tiles(entry: Entry) -> list[Tile]:
     outcome, first = entry.outcome, entry.first_failure
-    planned = [run.planned_ps for run in outcome.replicas if run.planned_ps is not None]
+    planned = [run.planned_ps for run in outcome.replicas if not math.isnan(run.planned_ps)]
     tiles = []
-    if _is_known(outcome):
-        failed = outcome.failed_replicas
-        rate = rate_text(outcome, failed)
-        tiles.append(Tile("Failure rate", rate, interval_text(outcome, failed)))
-    if outcome.failed_replicas is not None:
+    if outcome.replicas:
+        tiles.append(Tile("Failure rate", rate_text(outcome), interval_text(outcome)))
         of_all = f" of {len(outcome.replicas)}" if outcome.replicas else ""
         where = [kelvin(row.temperature) for row in outcome.temperatures if row.failed]
         where = where or [kelvin(row.temperature) for row in outcome.temperatures]
         more = f"at {joined(where)}" if 0 < len(where) <= 4 else ""
         tiles.append(Tile("Failed runs", f"{outcome.failed_replicas}{of_all}", more))
-    if outcome.total_ps is not None:
-        more = f"of {number(sum(planned))} ps planned" if planned else ""
+        more = f"of {number(sum(planned))} ps planned"
         tiles.append(Tile("Simulated", f"{number(outcome.total_ps)} ps", more))
     if first is not None:
-        when = "" if first.time_fs is None else f"at {picoseconds(first.time_fs)}"
+        when = "" if math.isnan(first.time) else f"at {picoseconds(first.time)}"
         when = "before MD" if entry.decided_before_md else when
         tiles.append(Tile("First failure", first.check or "unnamed check", when))
     blame = entry.run.blame if entry.run is not None else None
@@ -152,19 +150,15 @@ def _tiles(entry: Entry) -> list[Tile]:
         tiles.append(
             Tile("To blame", blame.cause or "not known", count(len(blame.reruns), "rerun"))
         )
-    if any(run.ns_per_day is not None for run in outcome.replicas):
+    if any(not math.isnan(run.ns_per_day) for run in outcome.replicas):
         tiles.append(Tile("Speed", f"{speed_text(outcome.replicas)} ns/day"))
     return tiles
 
 
-def _is_known(rate: Rate) -> bool:
-    return rate.failure_rate_per_ps is not None or rate.total_ps is not None
-
-
 def _line(row: AtTemperature) -> TemperatureLine:
-    kind = "none" if row.failed is None else "bad" if row.failed else "good"
-    interval = interval_text(row, row.failed)
-    rate = f"{rate_text(row, row.failed)}{f' ({interval})' if interval else ''}"
+    kind = "bad" if row.failed else "good"
+    interval = interval_text(row)
+    rate = f"{rate_text(row)}{f' ({interval})' if interval else ''}"
     text = f"{counted(row.failed, row.replicas, row.total_ps)}; failure rate {rate}"
     return TemperatureLine(kind, kelvin(row.temperature), text)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ase_ws.errors import UserError
 from ase_ws.report.stability.entries import unique_names
-from ase_ws.results.stability import read_stability
+from ase_ws.results.report import read_stability
 
 FILE = "stability.json"
 _HINT = f"expected a {FILE}, or a folder that holds some (`ase-ws stability --out DIR` writes one)"

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ase_ws.report.demo.verdicts import INCONCLUSIVE, STABLE, UNSTABLE, Verdict
 from ase_ws.report.drawing.looks import GREY, Look, series
-from ase_ws.results.stability import (
-    AtTemperature,
-    Finding,
-    Outcome,
-    Replica,
-    StabilityResults,
-)
-
-_VERDICTS = {"stable": STABLE, "unstable": UNSTABLE, "inconclusive": INCONCLUSIVE}
+from ase_ws.report.drawing.verdicts import Verdict, verdict_of
+from ase_ws.results.finding import Finding
+from ase_ws.results.outcome import AtTemperature, Outcome
+from ase_ws.results.replica import ReplicaResult
+from ase_ws.results.report import StabilityReport
 
 
 @dataclass(frozen=True)
@@ -30,7 +25,7 @@ class Entry:
         Colour, dash and marker.
     outcome : Outcome
         Verdict, rates, replicas.
-    run : StabilityResults or None
+    run : StabilityReport or None
         All about it; None for a second model that only ran for comparison.
     beside : str
         Name of the run whose seeds a second model took; empty for a run of its own.
@@ -39,13 +34,13 @@ class Entry:
     name: str
     look: Look
     outcome: Outcome
-    run: StabilityResults | None
+    run: StabilityReport | None
     beside: str = ""
 
     @property
     def verdict(self) -> Verdict:
         """Anything but a known verdict is "not enough evidence"."""
-        return _VERDICTS.get(self.outcome.verdict.strip().lower(), INCONCLUSIVE)
+        return verdict_of(self.outcome.verdict)
 
     @property
     def decided_before_md(self) -> bool:
@@ -60,24 +55,20 @@ class Entry:
 
     @property
     def first_failure(self) -> Finding | None:
-        """The earliest failure in time, as the file says or as its runs do."""
-        if self.run is not None and self.run.first_failure is not None:
-            return self.run.first_failure
-        found = list(self.run.failures) if self.run is not None else []
-        found = found or [run.failure for run in self.outcome.replicas if run.failure is not None]
-        return min(found, key=_time, default=None)
+        """What failed first, before MD or in its course."""
+        return self.outcome.first_failure
 
     def at(self, temperature: float) -> AtTemperature | None:
         """Give what happened at one temperature; None where it was not simulated."""
         rows = [row for row in self.outcome.temperatures if row.temperature == temperature]
         return rows[0] if rows else None
 
-    def replicas_at(self, temperature: float) -> list[Replica]:
+    def replicas_at(self, temperature: float) -> list[ReplicaResult]:
         """Give the runs at one temperature."""
         return [run for run in self.outcome.replicas if run.temperature == temperature]
 
 
-def entries_of(runs: Sequence[StabilityResults]) -> list[Entry]:
+def entries_of(runs: Sequence[StabilityReport]) -> list[Entry]:
     """Give each run and each second model its row: runs first, in their order.
 
     A second model that several runs were compared with, to the same result, gets one row.
@@ -106,8 +97,7 @@ def entries_of(runs: Sequence[StabilityResults]) -> list[Entry]:
 def temperatures_of(entries: Sequence[Entry]) -> list[float]:
     """Give all temperatures that were simulated, coldest first."""
     rows = [row.temperature for entry in entries for row in entry.outcome.temperatures]
-    rows += [run.temperature for entry in entries for run in entry.outcome.replicas]
-    return sorted({temperature for temperature in rows if temperature is not None})
+    return sorted(set(rows))
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
@@ -124,7 +114,7 @@ def unique_names(names: Sequence[str]) -> list[str]:
     return unique
 
 
-def _calculator(run: StabilityResults) -> str:
+def _calculator(run: StabilityReport) -> str:
     calculator = run.settings.get("calculator")
     return calculator if isinstance(calculator, str) and calculator else "model"
 
@@ -132,7 +122,3 @@ def _calculator(run: StabilityResults) -> str:
 def _summary(outcome: Outcome) -> tuple[object, ...]:
     rows = [(row.temperature, row.failed, row.total_ps) for row in outcome.temperatures]
     return (outcome.name, outcome.verdict, outcome.failed_replicas, tuple(rows))
-
-
-def _time(finding: Finding) -> float:
-    return float("inf") if finding.time_fs is None else finding.time_fs

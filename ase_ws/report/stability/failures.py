@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ase_ws.report.demo.figures import Drawer, Panel
 from ase_ws.report.drawing import structure as frame_plot
+from ase_ws.report.drawing.panels import Drawer, Panel
 from ase_ws.report.drawing.text import joined, number
 from ase_ws.report.stability.entries import Entry
 from ase_ws.report.stability.sentences import atom_names, blame_sentence, finding_where, frame_alt
 from ase_ws.report.stability.tables import RerunRow, rerun_rows
-from ase_ws.results.stability import Blame, FailingFrame, Finding
+from ase_ws.results.blame import Blame
+from ase_ws.results.finding import Finding
+from ase_ws.results.pictures import FailingFrame
 
 _SYMBOL = re.compile(r"[A-Z][a-z]?")
 _USUAL_RADIUS = 0.8
@@ -72,7 +75,7 @@ def _finding_of(frame: FailingFrame | None) -> Finding:
         check=frame.check,
         message=frame.message,
         atoms=frame.marked,
-        time_fs=None if frame.time_ps is None else 1000 * frame.time_ps,
+        time=math.nan if frame.time_ps is None else 1000 * frame.time_ps,
         temperature=frame.temperature,
         replica=frame.replica,
     )

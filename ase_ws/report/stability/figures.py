@@ -7,14 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ase_ws.report.demo.figures import Drawer, Panel
 from ase_ws.report.drawing.lines import Failure, Line, finite_line
 from ase_ws.report.drawing.looks import Look
+from ase_ws.report.drawing.panels import Drawer, Panel
 from ase_ws.report.drawing.text import joined, kelvin, number
 from ase_ws.report.stability import plots
 from ase_ws.report.stability.entries import Entry
 from ase_ws.report.stability.sentences import counted
-from ase_ws.results.stability import BondLengths, Curve, Replica, Survival
+from ase_ws.results.check import Curve
+from ase_ws.results.pictures import BondLengths
+from ase_ws.results.rates import Survival
+from ase_ws.results.replica import ReplicaResult
 
 MAX_LINES = 12
 """More runs of one model than this are drawn as a band."""
@@ -150,7 +153,7 @@ def _bundle(
     return plots.Bundle(lines, bands, failures), told
 
 
-def _failed(drawn: Sequence[tuple[Replica, Line]]) -> list[tuple[float, Line]]:
+def _failed(drawn: Sequence[tuple[ReplicaResult, Line]]) -> list[tuple[float, Line]]:
     """Give the runs that failed with the times at which they did, the earliest first."""
     found = [
         (run.time_to_failure_ps, line) for run, line in drawn if run.time_to_failure_ps is not None
@@ -158,7 +161,7 @@ def _failed(drawn: Sequence[tuple[Replica, Line]]) -> list[tuple[float, Line]]:
     return sorted(found, key=lambda item: item[0])
 
 
-def _trace(run: Replica, name: str, look: Look) -> Line:
+def _trace(run: ReplicaResult, name: str, look: Look) -> Line:
     """Give one quantity of one run: ps, and K or the change since the start in meV/atom."""
     if run.traces is None:
         return finite_line((), (), look)

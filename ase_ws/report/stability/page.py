@@ -10,13 +10,13 @@ from typing import Any
 
 from ase_ws._version import __version__
 from ase_ws.files.writing import write_text
-from ase_ws.report.demo.figures import Drawer, Panel
+from ase_ws.report.drawing.panels import Drawer, Panel
 from ase_ws.report.drawing.templates import render
 from ase_ws.report.drawing.text import seconds
 from ase_ws.report.stability import cards, figures, tables
 from ase_ws.report.stability.entries import Entry, entries_of, temperatures_of
 from ase_ws.report.stability.failures import first_failures
-from ase_ws.results.stability import StabilityResults, read_stability
+from ase_ws.results.report import StabilityReport, read_stability
 
 _SECTIONS = {
     "verdict": "Verdict",
@@ -40,7 +40,7 @@ def write_stability_report(
     ----------
     runs : sequence of mapping
         Each the content of a `stability.json` (or `StabilityReport.to_dict()`), of schema version
-        1 or 2; see `ase_ws.results.stability.StabilityResults`.
+        1 or 2; see `ase_ws.results.stability.StabilityReport`.
     target : path
         The HTML file to write, whole or not at all. Its folder must exist.
     title : str
@@ -64,7 +64,7 @@ def write_stability_report(
 def render_stability_report(runs: Sequence[Mapping[str, Any]], *, title: str = "") -> str:
     """Render the report of one or several stability runs as HTML; see `write_stability_report`."""
     parsed = [read_stability(run, f"run {i + 1}") for i, run in enumerate(runs)]
-    return render("stability.html.j2", _context(parsed, title))
+    return render("stability/page.html.j2", _context(parsed, title))
 
 
 @dataclass(frozen=True)
@@ -89,49 +89,61 @@ class _Events:
     events: list[cards.Event]
 
 
-def _context(runs: Sequence[StabilityResults], title: str) -> dict[str, Any]:
+def _context(runs: Sequence[StabilityReport], title: str) -> dict[str, Any]:
     entries = entries_of(runs)
     own = entries[: len(runs)]
     temperatures = temperatures_of(entries)
     drawer = Drawer()
     bonds, bonds_more = figures.bond_panels(own, drawer)
-    static = [entry for entry in own if entry.run is not None and entry.run.static]
-    checked = [entry for entry in own if entry.run is not None and entry.run.checks]
     context = {
+        **parts(own, drawer),
         "title": title or _title(own),
         "meta": _meta(runs),
         "entries": entries,
         "run_entries": own,
         "entry_looks": _looks(entries),
         "temperatures": temperatures,
-        "cards": [cards.card(entry) for entry in own],
         "model_rows": tables.model_rows(entries, temperatures),
-        "failures": first_failures(own, drawer),
         "survival": figures.survival_panels(entries, temperatures, drawer),
-        "traces": _traces(own, temperatures, drawer),
         "bonds": bonds,
         "bonds_more": bonds_more,
         "bond_looks": _looks([e for e in own if e.run is not None and e.run.bond_lengths]),
         "any_training": any(item.training for run in runs for item in run.bond_lengths),
+        "replicas": _replicas(entries),
+        "commands": list(dict.fromkeys(filter(None, map(_command, runs)))),
+        "setting_rows": tables.run_rows(runs) if len(runs) > 1 else [],
+        "fact_columns": tables.fact_columns(runs[0]) if len(runs) == 1 else [],
+        "version": __version__,
+        "schema_version": max((run.schema_version for run in runs), default=0),
+    }
+    return {**context, "sections": _sections(context)}
+
+
+def parts(own: Sequence[Entry], drawer: Drawer) -> dict[str, Any]:
+    """Give what the sections show that other pages embed: verdict, failure, dynamics, checks."""
+    static = [entry for entry in own if entry.run is not None and entry.run.static]
+    checked = [entry for entry in own if entry.run is not None and entry.run.checks]
+    return {
+        "cards": [cards.card(entry) for entry in own],
+        "failures": first_failures(own, drawer),
+        "traces": _traces(own, temperatures_of(own), drawer),
         "static_entries": static,
         "static_looks": _looks(static),
         "static_rows": tables.check_rows(_runs(static), lambda run: run.static),
         "scans": figures.scan_rows(static, drawer),
         "checked": checked,
         "check_rows": tables.check_rows(_runs(checked), lambda run: run.checks),
-        "events": [_Events(e, cards.events(e)) for e in own if cards.events(e)],
-        "replicas": [
-            _Runs(entry, len(entry.outcome.replicas), tables.replica_rows(entry))
-            for entry in entries
-            if entry.outcome.replicas
-        ],
-        "commands": list(dict.fromkeys(filter(None, map(_command, runs)))),
-        "setting_rows": tables.setting_rows(runs) if len(runs) > 1 else [],
-        "fact_columns": tables.fact_columns(runs[0]) if len(runs) == 1 else [],
-        "version": __version__,
-        "schema_version": max((run.schema_version for run in runs), default=0),
+        "events": [_Events(entry, cards.events(entry)) for entry in own if cards.events(entry)],
+        "replicas": _replicas(own),
     }
-    return {**context, "sections": _sections(context)}
+
+
+def _replicas(entries: Sequence[Entry]) -> list[_Runs]:
+    return [
+        _Runs(entry, len(entry.outcome.replicas), tables.replica_rows(entry))
+        for entry in entries
+        if entry.outcome.replicas
+    ]
 
 
 def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -158,7 +170,7 @@ def _looks(entries: Sequence[Entry]) -> tuple[tuple[Entry, Any], ...]:
     return tuple((entry, entry.look) for entry in entries)
 
 
-def _runs(entries: Sequence[Entry]) -> list[StabilityResults]:
+def _runs(entries: Sequence[Entry]) -> list[StabilityReport]:
     return [entry.run for entry in entries if entry.run is not None]
 
 
@@ -168,7 +180,7 @@ def _title(own: Sequence[Entry]) -> str:
     return f"Stability in MD: {len(own)} runs compared" if own else "Stability in MD"
 
 
-def _meta(runs: Sequence[StabilityResults]) -> list[str]:
+def _meta(runs: Sequence[StabilityReport]) -> list[str]:
     """Say when it was run and how long it took, where there is one run."""
     if len(runs) != 1:
         return [f"{len(runs)} runs"]
@@ -181,6 +193,6 @@ def _meta(runs: Sequence[StabilityResults]) -> list[str]:
     return [fact for fact in facts if isinstance(fact, str) and fact] or ["stability report"]
 
 
-def _command(run: StabilityResults) -> str:
+def _command(run: StabilityReport) -> str:
     command = run.provenance.get("command")
     return command if isinstance(command, str) else ""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ase_ws.report.drawing.text import count, joined, kelvin, number
-from ase_ws.results.stability import Blame, FailingFrame, Finding, Rate, Rerun
+from ase_ws.results.blame import Blame, Rerun
+from ase_ws.results.finding import Finding
+from ase_ws.results.outcome import Rates
+from ase_ws.results.pictures import FailingFrame
 
 _CAUSES = {
     "model": "The model is to blame",
@@ -21,48 +25,31 @@ _CHANGES = {
 }
 
 
-def rate_text(rate: Rate, failed: int | None) -> str:
+def rate_text(rate: Rates) -> str:
     """Say the failure rate: a number where something failed, a limit where nothing did."""
-    if rate.total_ps is not None and rate.total_ps <= 0:
+    failed, total_ps = rate.counted()
+    if not total_ps > 0:
         return "not measured"
-    if failed == 0:
-        upper = _upper(rate)
-        return "not known" if upper is None else f"below {number(upper, 2)} /ps"
-    value = rate.failure_rate_per_ps
-    if value is None and failed is not None and rate.total_ps:
-        value = failed / rate.total_ps
-    return "not known" if value is None else f"{number(value, 2)} /ps"
+    if not failed:
+        return f"below {number(rate.failure_rate_95_upper_per_ps, 2)} /ps"
+    return f"{number(rate.failure_rate_per_ps, 2)} /ps"
 
 
-def interval_text(rate: Rate, failed: int | None) -> str:
+def interval_text(rate: Rates) -> str:
     """Say the 95 % interval of the rate; empty where `rate_text` says it or none is known."""
-    if failed == 0:
-        return "95 % limit" if _upper(rate) is not None else ""
-    interval = interval_of(rate)
-    if interval is not None:
-        return f"95 %: {number(interval[0], 2)} to {number(interval[1], 2)}"
-    upper = rate.failure_rate_95_upper_per_ps
-    return "" if upper is None else f"95 %: below {number(upper, 2)}"
+    interval = rate.failure_rate_95_per_ps
+    if interval is None:
+        return ""
+    if not rate.counted()[0]:
+        return "95 % limit"
+    return f"95 %: {number(interval[0], 2)} to {number(interval[1], 2)}"
 
 
-def interval_of(rate: Rate) -> tuple[float, float] | None:
-    """Give the two-sided 95 % interval in 1/ps where the file has it."""
-    edges = [edge for edge in rate.failure_rate_95_per_ps if edge is not None]
-    return (edges[0], edges[1]) if len(edges) == 2 else None
-
-
-def _upper(rate: Rate) -> float | None:
-    """Give the one-sided limit; without a failure the rule of three, 3 / T, stands in for it."""
-    if rate.failure_rate_95_upper_per_ps is not None:
-        return rate.failure_rate_95_upper_per_ps
-    return 3 / rate.total_ps if rate.total_ps else None
-
-
-def counted(failed: int | None, replicas: int | None, total_ps: float | None) -> str:
+def counted(failed: int | None, replicas: int | None, total_ps: float) -> str:
     """Say how many runs failed: "2 of 4 replicas failed in 3.1 ps"."""
-    time = "" if total_ps is None else f" in {number(total_ps)} ps"
+    time = "" if math.isnan(total_ps) else f" in {number(total_ps)} ps"
     if failed is None:
-        return f"{number(total_ps)} ps were simulated" if time else "nothing is known"
+        return "nothing is known"
     of_all = "" if replicas is None else f" of {replicas}"
     noun = "replica" if (replicas if replicas is not None else failed) == 1 else "replicas"
     return f"{failed or 'none'}{of_all} {noun} failed{time}"
@@ -81,8 +68,8 @@ def finding_where(finding: Finding) -> str:
     """Say when and in which run: "at 0.41 ps, 500 K, replica 2"."""
     parts = []
     # What belongs to no run, such as a static check, has no time.
-    if finding.time_fs or (finding.time_fs is not None and finding.replica is not None):
-        parts.append(f"at {picoseconds(finding.time_fs)}")
+    if not math.isnan(finding.time) and (finding.time or finding.replica is not None):
+        parts.append(f"at {picoseconds(finding.time)}")
     if finding.temperature is not None:
         parts.append(kelvin(finding.temperature))
     if finding.replica is not None:

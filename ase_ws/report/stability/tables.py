@@ -7,25 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ase_ws.report.demo.tables import flatten
-from ase_ws.report.demo.verdicts import status_kind
+from ase_ws.report.drawing.settings import SettingRow, flatten, setting_rows
 from ase_ws.report.drawing.text import ABSENT, kelvin, number, value
+from ase_ws.report.drawing.verdicts import status_kind
 from ase_ws.report.stability.entries import Entry
 from ase_ws.report.stability.sentences import (
     counted,
     finding_text,
-    interval_of,
     interval_text,
     picoseconds,
     rate_text,
 )
-from ase_ws.results.stability import (
-    AtTemperature,
-    CheckResult,
-    Replica,
-    Rerun,
-    StabilityResults,
-)
+from ase_ws.results.blame import Rerun
+from ase_ws.results.check import CheckResult
+from ase_ws.results.outcome import AtTemperature
+from ase_ws.results.replica import ReplicaResult
+from ase_ws.results.report import StabilityReport
 
 MAX_REPLICAS = 40
 """Rows of the table of runs; the rest is in the JSON."""
@@ -65,9 +62,9 @@ def model_rows(entries: Sequence[Entry], temperatures: Sequence[float]) -> list[
     return rows
 
 
-def speed_text(replicas: Sequence[Replica]) -> str:
+def speed_text(replicas: Sequence[ReplicaResult]) -> str:
     """Give the median speed of the runs in ns/day."""
-    speeds = sorted(run.ns_per_day for run in replicas if run.ns_per_day is not None)
+    speeds = sorted(run.ns_per_day for run in replicas if not math.isnan(run.ns_per_day))
     return number(speeds[len(speeds) // 2]) if speeds else ABSENT
 
 
@@ -76,18 +73,15 @@ def _rate_cell(row: AtTemperature | None, axis: tuple[float, float] | None) -> R
         return RateCell("not simulated", "", "", None)
     return RateCell(
         counted(row.failed, row.replicas, row.total_ps),
-        rate_text(row, row.failed),
-        interval_text(row, row.failed),
+        rate_text(row),
+        interval_text(row),
         _bar(row, axis),
     )
 
 
 def _bar_edges(row: AtTemperature) -> list[float]:
     """Give the positive edges of the interval: what the axis must have room for."""
-    low, high = interval_of(row) or (None, row.failure_rate_95_upper_per_ps)
-    if row.failed == 0 and row.failure_rate_95_upper_per_ps is not None:
-        high = row.failure_rate_95_upper_per_ps
-    return [edge for edge in (low, high) if edge is not None and edge > 0]
+    return [edge for edge in row.failure_rate_95_per_ps or () if edge > 0]
 
 
 def _log_axis(edges: Sequence[float]) -> tuple[float, float] | None:
@@ -144,8 +138,8 @@ class CheckRow:
 
 
 def check_rows(
-    runs: Sequence[StabilityResults],
-    checks_of: Callable[[StabilityResults], Sequence[CheckResult]],
+    runs: Sequence[StabilityReport],
+    checks_of: Callable[[StabilityReport], Sequence[CheckResult]],
 ) -> list[CheckRow]:
     """Build a table of checks: what failed first, then in the order in which they appear."""
     tables = [{check.name: check for check in checks_of(run)} for run in runs]
@@ -175,7 +169,7 @@ def _limit(check: CheckResult) -> str:
 
 def _check_cell(check: CheckResult) -> CheckCell:
     worst = "" if check.worst is None else f"{number(check.worst)} {check.unit}".strip()
-    when = check.worst_time_fs
+    when = check.worst_time
     remark = [check.note] if check.note else []
     noteworthy = status_kind(check.status) in ("bad", "open")
     if noteworthy and when is not None and check.worst is not None:
@@ -204,7 +198,7 @@ def rerun_rows(reruns: Sequence[Rerun]) -> list[RerunRow]:
     return [
         RerunRow(
             rerun.what or "one change",
-            ABSENT if rerun.timestep is None else f"{number(rerun.timestep)} fs",
+            ABSENT if math.isnan(rerun.timestep) else f"{number(rerun.timestep)} fs",
             counted(rerun.failed, rerun.replicas, rerun.total_ps),
             ABSENT if rerun.failure is None else finding_text(rerun.failure),
         )
@@ -232,13 +226,13 @@ def replica_rows(entry: Entry) -> list[ReplicaRow]:
     return [_replica_row(run) for run in ordered[:MAX_REPLICAS]]
 
 
-def _fate(run: Replica) -> tuple[bool, float]:
+def _fate(run: ReplicaResult) -> tuple[bool, float]:
     time = run.time_to_failure_ps
     return run.failure is None, 0.0 if time is None else time
 
 
-def _replica_row(run: Replica) -> ReplicaRow:
-    whole = "" if run.planned_ps is None else f" of {number(run.planned_ps)}"
+def _replica_row(run: ReplicaResult) -> ReplicaRow:
+    whole = "" if math.isnan(run.planned_ps) else f" of {number(run.planned_ps)}"
     failure = run.failure
     end = "no failure"
     if failure is not None:
@@ -256,7 +250,7 @@ def _replica_row(run: Replica) -> ReplicaRow:
     )
 
 
-def fact_columns(run: StabilityResults) -> list[tuple[str, list[tuple[str, str]]]]:
+def fact_columns(run: StabilityReport) -> list[tuple[str, list[tuple[str, str]]]]:
     """Give settings and provenance of a single run as lists of (name, text) under headings."""
     rest = {name: item for name, item in run.provenance.items() if name != "versions"}
     columns = {
@@ -269,26 +263,12 @@ def fact_columns(run: StabilityResults) -> list[tuple[str, list[tuple[str, str]]
     return [(heading, list(texts.items())) for heading, texts in found.items() if texts]
 
 
-@dataclass(frozen=True)
-class SettingRow:
-    """One setting over all runs."""
-
-    name: str
-    values: tuple[str, ...]
-    differs: bool
+def run_rows(runs: Sequence[StabilityReport]) -> list[SettingRow]:
+    """Build the table of settings and provenance of several runs."""
+    return setting_rows([_settings(run) for run in runs])
 
 
-def setting_rows(runs: Sequence[StabilityResults]) -> list[SettingRow]:
-    """Build the table of settings and provenance; rows that differ come first."""
-    flat = [_settings(run) for run in runs]
-    rows = []
-    for name in dict.fromkeys(name for table in flat for name in table):
-        values = tuple(table.get(name, ABSENT) for table in flat)
-        rows.append(SettingRow(name, values, len(set(values)) > 1))
-    return sorted(rows, key=lambda row: not row.differs)
-
-
-def _settings(run: StabilityResults) -> dict[str, str]:
+def _settings(run: StabilityReport) -> dict[str, str]:
     provenance = {name: item for name, item in run.provenance.items() if name != "command"}
     calibration = {"calibration": run.calibration} if run.calibration else {}
     return _texts({**run.settings, **calibration, **provenance})

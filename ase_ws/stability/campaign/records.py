@@ -12,7 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import dict2constraint
 from ase.io.jsonio import encode
 
-from ase_ws.results.check import CheckResult
+from ase_ws.results.check import CheckResult, StaticCheckResult
 from ase_ws.results.finding import Finding
 from ase_ws.results.replica import ReplicaResult
 from ase_ws.stability.runs.prepare import Preparation
@@ -73,6 +73,7 @@ def preparation_to_dict(preparation: Preparation) -> dict[str, Any]:
         "begin": None if bare is None else atoms_to_dict(bare),
         "checks": [check.to_dict() for check in preparation.checks],
         "findings": [finding.to_dict() for finding in preparation.findings],
+        "static": [check.to_dict() for check in preparation.static],
     }
 
 
@@ -84,6 +85,7 @@ def preparation_from_dict(record: Mapping[str, Any]) -> Preparation:
         "begin": None if begin is None else atoms_from_dict(begin),
         "checks": [CheckResult.from_dict(item) for item in record["checks"]],
         "findings": [Finding.from_dict(item) for item in record["findings"]],
+        "static": [StaticCheckResult.from_dict(item) for item in record["static"]],
     }
     return Preparation(**fields)
 

@@ -11,6 +11,7 @@ from typing import Any
 from ase_ws.devices import resolve_device
 from ase_ws.errors import UserError
 from ase_ws.results.blame import Blame
+from ase_ws.results.outcome import Outcome
 from ase_ws.results.report import StabilityReport
 from ase_ws.stability.campaign.config import CampaignConfig, read_config
 from ase_ws.stability.campaign.executors import Ended, Event, Executor, Lost
@@ -328,7 +329,7 @@ class _Session:
         pair: Pair,
         runs: Sequence[Run],
         blame: Blame | None = None,
-        comparison: dict[str, Any] | None = None,
+        comparison: Outcome | None = None,
     ) -> StabilityReport:
         model = pair.model
         return pair.trial().report(

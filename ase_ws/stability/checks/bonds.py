@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -14,6 +13,7 @@ from ase.data import chemical_symbols
 from ase_ws.md.observer import RunContext, Snapshot
 from ase_ws.pairs import Pairs, find_pairs, longest, radii_sum
 from ase_ws.results.finding import Finding
+from ase_ws.results.pictures import BondLengths as Distribution
 from ase_ws.stability.checks.base import close_pairs
 
 #: Bonded means closer than this times the sum of the covalent radii, as in `BondCheck`.
@@ -75,7 +75,7 @@ def _count(counts: dict[str, Counter[str]], numbers: np.ndarray, pairs: Pairs) -
         counts.setdefault(pair, Counter())[str(number)] += int(n)
 
 
-def histograms(md: Sequence[Counts], training: Counts | None = None) -> list[dict[str, Any]]:
+def histograms(md: Sequence[Counts], training: Counts | None = None) -> list[Distribution]:
     """Distributions for plots: one entry a pair of elements, densities in 1/Å on common edges.
 
     Parameters
@@ -94,18 +94,18 @@ def histograms(md: Sequence[Counts], training: Counts | None = None) -> list[dic
 
 def _histogram(
     pair: str, md: Mapping[str, int], training: Mapping[str, int] | None
-) -> dict[str, Any]:
+) -> Distribution:
     seen = [int(number) for bins in (md, training or {}) for number in bins]
     low, high = min(seen), max(seen)
-    edges = [round(BIN * k, 6) for k in range(low, high + 2)]
-    return {
-        "pair": pair,
-        "edges": edges,
-        "md": _density(md, low, high),
-        "training": None if training is None else _density(training, low, high),
-    }
+    edges: list[float | None] = [round(BIN * k, 6) for k in range(low, high + 2)]
+    return Distribution(
+        pair,
+        edges,
+        _density(md, low, high),
+        [] if training is None else _density(training, low, high),
+    )
 
 
-def _density(bins: Mapping[str, int], low: int, high: int) -> list[float]:
+def _density(bins: Mapping[str, int], low: int, high: int) -> list[float | None]:
     total = sum(bins.values())
     return [bins.get(str(k), 0) / (total * BIN) for k in range(low, high + 1)]

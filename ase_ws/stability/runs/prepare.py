@@ -10,7 +10,7 @@ from ase import Atoms
 
 from ase_ws.md.run import Progress
 from ase_ws.pairs import closest_contact
-from ase_ws.results.check import CheckResult, Status
+from ase_ws.results.check import CheckResult, StaticCheckResult, Status
 from ase_ws.results.finding import Finding
 from ase_ws.results.settings import StabilitySettings
 from ase_ws.stability.judged.answers import STATE, Judged, MachineError, lost, unguarded
@@ -34,7 +34,7 @@ class Preparation:
     checks : list of CheckResult
         The relaxation.
     findings : list of Finding
-    static : list of dict
+    static : list of StaticCheckResult
         Static checks, with their curves.
     relaxation : dict or None
         How it went, for the settings in the report.
@@ -47,7 +47,7 @@ class Preparation:
     begin: Atoms | None
     checks: list[CheckResult] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    static: list[dict[str, Any]] = field(default_factory=list)
+    static: list[StaticCheckResult] = field(default_factory=list)
     relaxation: dict[str, Any] | None = None
     overlap: str = ""
     witness: Witness | None = None
@@ -108,7 +108,7 @@ def prepare(
         return Preparation(None, findings=[*findings, lost(error)], overlap=overlap)
     findings += [] if relaxation is None else relaxation.findings
     checks = [_relaxation_check(relaxation)]
-    looked: list[dict[str, Any]] = []
+    looked: list[StaticCheckResult] = []
     begin: Atoms | None = given if relaxation is None else relaxation.atoms
     witness: Witness | None = None
     if relaxation is not None and relaxation.failure is not None:
@@ -124,7 +124,7 @@ def prepare(
         conditions = Conditions.of(settings)
         for result in run_static(begin, static_checks, conditions=conditions, progress=progress):
             findings += [item for item in result.findings if item not in findings]
-            looked.append(result.to_dict())
+            looked.append(result.record)
     if any(finding.check == STATE for finding in findings):
         begin = None
     return Preparation(

@@ -14,7 +14,6 @@ from ase.calculators.calculator import BaseCalculator
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.errors import UserError
 from ase_ws.md.evaluation import CALCULATOR_FAILURES
-from ase_ws.md.files import LOG_COLUMNS
 from ase_ws.md.observer import Observer
 from ase_ws.md.replicas import run_replicas
 from ase_ws.md.result import MDResult
@@ -22,7 +21,7 @@ from ase_ws.md.run import Progress, run_md
 from ase_ws.md.velocities import degrees_of_freedom
 from ase_ws.results.check import CheckResult
 from ase_ws.results.finding import Finding
-from ase_ws.results.replica import ReplicaResult
+from ase_ws.results.replica import ReplicaResult, Traces
 from ase_ws.results.settings import Job, StabilitySettings
 from ase_ws.stability.checks.base import Check
 from ase_ws.stability.checks.bonds import BondLengths
@@ -292,7 +291,6 @@ def _not_begun(settings: StabilitySettings, job: Job, message: str) -> Run:
         failure=job.label(failure),
         warnings=[],
         checks=[_calculator_check(failure)],
-        traces={name: [] for name in LOG_COLUMNS},
         mean_temperature=None,
         ns_per_day=0.0,
     )
@@ -317,7 +315,7 @@ def _run(
         failure=job.label(failure) if failure is not None else None,
         warnings=[job.label(finding) for finding in result.warnings],
         checks=[check.result() for check in eyes.checks] + [_calculator_check(failure)],
-        traces=_thinned(result.traces),
+        traces=Traces(**_thinned(result.traces)),
         mean_temperature=float(tail.mean()) if len(tail) else None,
         ns_per_day=result.ns_per_day,
         bonds=eyes.bonds.to_dict(),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from ase import Atoms
 
-from ase_ws.results.check import CheckResult, Curve, Status
+from ase_ws.results.check import CheckResult, Curve, StaticCheckResult, Status
 from ase_ws.results.finding import Finding, Severity
 from ase_ws.stability.judged.answers import MachineError, lost
 from ase_ws.stability.static.probe import Probe, ProbeError
@@ -31,9 +31,10 @@ class StaticResult:
     findings: list[Finding] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary that JSON can hold; the findings are listed elsewhere."""
-        return {**self.check.to_dict(), "curves": [curve.to_dict() for curve in self.curves]}
+    @property
+    def record(self) -> StaticCheckResult:
+        """What a report keeps; the findings are listed elsewhere."""
+        return StaticCheckResult(**vars(self.check), curves=self.curves)
 
 
 class StaticCheck:

@@ -12,10 +12,11 @@ from ase import Atoms
 
 from ase_ws._version import __version__
 from ase_ws.results.blame import Blame
-from ase_ws.results.check import STATUS_ORDER, CheckResult
+from ase_ws.results.check import STATUS_ORDER, CheckResult, StaticCheckResult
 from ase_ws.results.finding import Finding
+from ase_ws.results.outcome import Outcome, Verdict
 from ase_ws.results.replica import ReplicaResult
-from ase_ws.results.report import StabilityReport, Verdict
+from ase_ws.results.report import StabilityReport
 from ase_ws.stability.checks.bonds import histograms
 from ase_ws.stability.checks.calibration import Calibration
 from ase_ws.stability.judged.answers import MACHINE, STATE, Judged
@@ -31,7 +32,7 @@ def decide(
     checks: Sequence[CheckResult],
     replicas: Sequence[ReplicaResult],
     min_ps: float,
-    static: Sequence[Mapping[str, Any]] = (),
+    static: Sequence[StaticCheckResult] = (),
 ) -> tuple[Verdict, str]:
     """Give the verdict and its reason, which says whether a look before MD or MD itself decided.
 
@@ -60,7 +61,7 @@ def assemble(
     *,
     name: str = "",
     blame: Blame | None = None,
-    comparison: dict[str, Any] | None = None,
+    comparison: Outcome | None = None,
     calibration: Calibration | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> StabilityReport:
@@ -143,7 +144,7 @@ _CLEAN_MD = (
 def meaning(
     failures: Sequence[Finding],
     replicas: Sequence[ReplicaResult],
-    static: Sequence[Mapping[str, Any]],
+    static: Sequence[StaticCheckResult],
 ) -> str:
     """Say what it means that something failed before MD; "" where nothing did."""
     if not _before_md(failures, static):
@@ -152,12 +153,12 @@ def meaning(
     return f"{_BEFORE} {_CLEAN_MD}" if clean else _BEFORE
 
 
-def _before_md(failures: Sequence[Finding], static: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def _before_md(failures: Sequence[Finding], static: Sequence[StaticCheckResult]) -> list[Finding]:
     """Give what failed before MD.
 
     The witness, which is asked again after it, has its say without being in a replica either.
     """
-    early = {check["name"] for check in static if check["status"] == "failed"}
+    early = {check.name for check in static if check.status == "failed"}
     return [
         item
         for item in failures
@@ -168,7 +169,7 @@ def _before_md(failures: Sequence[Finding], static: Sequence[Mapping[str, Any]])
 def _why(
     failures: Sequence[Finding],
     replicas: Sequence[ReplicaResult],
-    static: Sequence[Mapping[str, Any]],
+    static: Sequence[StaticCheckResult],
 ) -> str:
     before = _before_md(failures, static)
     if before:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -11,11 +10,12 @@ from ase.data import covalent_radii
 from ase.geometry import find_mic
 
 from ase_ws.pairs import find_pairs, longest, radii_sum
+from ase_ws.results.pictures import FailingFrame
 from ase_ws.stability.checks.bonds import BONDED
 from ase_ws.stability.runs.replicas import Run
 
 
-def failing_frame(runs: Sequence[Run]) -> dict[str, Any] | None:
+def failing_frame(runs: Sequence[Run]) -> FailingFrame | None:
     """Draw up the frame of the first failure in time; None where no replica failed.
 
     Where positions of the failing frame are not finite, the frame before stands in.
@@ -33,18 +33,18 @@ def failing_frame(runs: Sequence[Run]) -> dict[str, Any] | None:
         return None
     frame, failure = sane[-1], first.result.failure
     assert failure is not None
-    return {
-        "symbols": list(frame.symbols),
-        "positions": np.round(_whole(frame, failure.atoms), 4).tolist(),
-        "radii": [float(covalent_radii[z]) for z in frame.numbers],
-        "bonds": _bonds(frame),
-        "marked": list(failure.atoms),
-        "check": failure.check,
-        "message": failure.message,
-        "time_ps": frame.info.get("time_fs", failure.time) / 1000.0,
-        "temperature": failure.temperature,
-        "replica": failure.replica,
-    }
+    return FailingFrame(
+        symbols=list(frame.symbols),
+        positions=np.round(_whole(frame, failure.atoms), 4).tolist(),
+        radii=[float(covalent_radii[z]) for z in frame.numbers],
+        bonds=_bonds(frame),
+        marked=failure.atoms,
+        check=failure.check,
+        message=failure.message,
+        time_ps=frame.info.get("time_fs", failure.time) / 1000.0,
+        temperature=failure.temperature,
+        replica=failure.replica,
+    )
 
 
 def _whole(frame: Atoms, marked: Sequence[int]) -> np.ndarray:
@@ -56,9 +56,9 @@ def _whole(frame: Atoms, marked: Sequence[int]) -> np.ndarray:
     return vectors + centre
 
 
-def _bonds(frame: Atoms) -> list[list[int]]:
+def _bonds(frame: Atoms) -> list[tuple[int, ...]]:
     """Bonded pairs; the page draws those that are as near in the picture as in the crystal."""
     first, second, distance, _ = find_pairs(frame, longest(frame))
     near = distance <= BONDED * radii_sum(frame.numbers, first, second)
     near &= first < second
-    return [[int(i), int(j)] for i, j in zip(first[near], second[near], strict=True)]
+    return [(int(i), int(j)) for i, j in zip(first[near], second[near], strict=True)]

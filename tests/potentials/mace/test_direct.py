@@ -276,9 +276,9 @@ def test_the_stability_report_of_a_direct_model(direct):
     report = check_stability(
         molecule("CH3OH"), PotentialCalculator(direct), temperature=10, ps=0.01, relax_steps=0
     )
-    check = next(c for c in report.static if c["name"] == "work")
-    assert check["status"] == "warned"
-    assert check["worst"] > 1e-3
+    check = next(c for c in report.static if c.name == "work")
+    assert check.status == "warned"
+    assert check.worst > 1e-3
     assert "not the gradient of the energy" in report.summary()
 
 

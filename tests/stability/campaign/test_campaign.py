@@ -624,7 +624,7 @@ def test_one_model_and_one_structure_on_dask(inputs, tmp_path, cluster):
     )  # fmt: skip
     assert report.verdict == "unstable"
     assert report.name == "weak"
-    assert report.comparison["name"] == "other"
+    assert report.comparison.name == "other"
     assert len(report.replicas) == 4
     written = json.loads((tmp_path / "out" / "stability.json").read_text())
     assert written["verdict"] == "unstable"

@@ -299,7 +299,7 @@ def test_the_second_model_may_go_bad(stages):
                 start(), Turns(None, None), compare=Turns(way, after), **settings
             )
             assert report.verdict == "stable"
-            assert report.comparison["verdict"] != "stable", (way, after)
+            assert report.comparison.verdict != "stable", (way, after)
     with pytest.raises(UserError, match="cannot give"):
         check_stability(start(), control, compare=Turns("an odd Exception", 1), **settings)
 

@@ -112,11 +112,11 @@ def test_the_second_model_runs_with_the_same_seeds(tmp_path):
     )  # fmt: skip
     other = report.comparison
     assert report.failed_replicas == 2
-    assert (other["name"], other["failed_replicas"]) == ("springs", 0)
+    assert (other.name, other.failed_replicas) == ("springs", 0)
     seeds = [replica.seed for replica in report.replicas]
-    assert [replica["seed"] for replica in other["replicas"]] == seeds
+    assert [replica.seed for replica in other.replicas] == seeds
     assert "springs, same seeds" in report.summary()
-    assert json.loads((tmp_path / "stability.json").read_text())["comparison"] == other
+    assert json.loads((tmp_path / "stability.json").read_text())["comparison"] == other.to_dict()
 
 
 # ---------------------------------------------------------------- replicas in a batch
@@ -136,7 +136,7 @@ def test_batched_and_one_by_one_are_the_same_campaign():
     for a, b in zip(together.replicas, alone.replicas, strict=True):
         assert (a.temperature, a.replica, a.seed) == (b.temperature, b.replica, b.seed)
         np.testing.assert_allclose(
-            a.traces["conserved_ev_per_atom"], b.traces["conserved_ev_per_atom"], rtol=1e-8
+            a.traces.conserved_ev_per_atom, b.traces.conserved_ev_per_atom, rtol=1e-8
         )
         assert a.bonds.keys() == b.bonds.keys()
 
@@ -169,7 +169,9 @@ def test_survival_counts_runs_at_risk():
     curve = survival_curve([1.0, 2.0, 2.0, 5.0], [True, True, False, False])
     assert curve.time_ps == [0.0, 1.0, 2.0, 5.0]
     assert curve.fraction == pytest.approx([1.0, 0.75, 0.5, 0.5])
-    assert all(0 <= a <= s <= b <= 1 for _, s, a, b in zip(*curve, strict=True))
+    assert all(
+        0 <= a <= s <= b <= 1 for s, a, b in zip(curve.fraction, curve.low, curve.high, strict=True)
+    )
     assert survival_curve([5.0] * 4, [False] * 4).low[-1] > 0.4
     assert survival_curve([], []).time_ps == []
 
@@ -198,9 +200,9 @@ def test_calibration_reads_the_data_and_sets_the_limits(tmp_path):
         ethanol(), Springs(ethanol()), temperature=300, ps=0.05, calibration=calibration,
         static=False,
     )  # fmt: skip
-    pair = next(item for item in report.bond_lengths if item["pair"] == "C-H")
-    assert sum(pair["training"]) * 0.02 == pytest.approx(1)
-    assert sum(pair["md"]) * 0.02 == pytest.approx(1)
+    pair = next(item for item in report.bond_lengths if item.pair == "C-H")
+    assert sum(pair.training) * 0.02 == pytest.approx(1)
+    assert sum(pair.md) * 0.02 == pytest.approx(1)
     assert report.calibration["n_frames"] == 5
     with pytest.raises(UserError, match="no frames"):
         Calibration.of([])
