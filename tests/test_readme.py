@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 import typer.main
+import yaml
 
 from ase_ws.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted(ROOT.glob("ase_ws/*/README.md")), ROOT / ".github" / "CONTRIBUTING.md"]
+DESIGN = yaml.safe_load(
+    (ROOT / "tests/benchmarks/evidence/design.yaml").read_text(encoding="utf-8")
+)
 RESULTS = (ROOT / "tests" / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 
@@ -19,7 +23,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 #: A file or folder of this repository, as text names it between backticks.
-PATH = re.compile(r"`(?:python |pytest )?((?:ase_ws|tests|md_examples)/[\w./-]+)")
+PATH = re.compile(r"`(?:python\s+|pytest\s+)?((?:ase_ws|tests|md_examples)/[\w./-]+)")
 
 
 def blocks(page, language):
@@ -82,6 +86,8 @@ def test_files_that_are_named_are_there(page):
     named = PATH.findall(page.read_text(encoding="utf-8"))
     gone = [name for name in named if not (ROOT / name).exists()]
     assert not gone
+    groups = re.findall(r"--only ([\w-]+)", page.read_text(encoding="utf-8"))
+    assert {*groups} <= {*DESIGN["groups"], "GROUP"}
 
 
 @each_page
