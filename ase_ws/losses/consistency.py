@@ -54,7 +54,7 @@ class GradientLoss:
 
     Notes
     -----
-    This package's. Measured in the README's "When do the weak losses pay?".
+    This package's. Measured in `ase_ws/losses/README.md`, "When do the weak losses pay?".
     """
 
     epsilon: float = 0.03

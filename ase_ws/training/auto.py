@@ -29,8 +29,9 @@ def choose_weak(*, conservative: bool, has_forces: bool) -> Choice:
 
     Notes
     -----
-    The rule is that of the README's page "When do the weak losses pay?": where forces are derived
-    from the energy, the first-order losses say nothing about them and penalise curvature; measured
+    The rule is that of `ase_ws/losses/README.md`, "When do the weak losses pay?": where forces are
+    derived from the energy, the first-order losses say nothing about them and penalise curvature;
+    measured
     (`tests/benchmarks/RESULTS.md`), they repaired badly chosen learning rates and cost about as
     often as they gained against well chosen ones, in no way that the labels tell beforehand.
     Where forces are read out, supervised training does not tie them to the energy. Of the losses

@@ -269,10 +269,10 @@ class FinetuneConfig(_Section):
 
         Notes
         -----
-        The defaults were measured (the README's tables): PITC and PISC take the residual of the
-        difference to the frozen base model where there is one, at first order with ε = 0.15 Å and
-        weight 0.001; a conservative model from scratch gains from no weak loss; direct forces take
-        the trapezoid at full strength, or the gradient.
+        The defaults were measured (`ase_ws/losses/README.md`): PITC and PISC take the residual of
+        the difference to the frozen base model where there is one, at first order with ε = 0.15 Å
+        and weight 0.001; a conservative model from scratch gains from no weak loss; direct forces
+        take the trapezoid at full strength, or the gradient.
         """
         new = self.model_copy(deep=True)
         tuned = new.model.base is not None

@@ -1,4 +1,4 @@
-"""Does it pay? Runs the design, and writes RESULTS.md, its figures and the README's tables.
+"""Does it pay? Runs the design, writes RESULTS.md, its figures, the tables of the losses' README.
 
     python tests/benchmarks/evidence                      # all of it; a killed run goes on
     python tests/benchmarks/evidence --only direct few    # some groups
@@ -6,7 +6,8 @@
     python tests/benchmarks/evidence --report             # write only
     python tests/benchmarks/evidence --list               # what is to run, what is done, its hours
 
-Every call but `--list` ends by writing RESULTS.md, its figures and the README's tables.
+Every call but `--list` ends by writing RESULTS.md, its figures and the tables of
+`ase_ws/losses/README.md`.
 
 One process a core, one thread each; restrict the cores with `taskset`. Results are lines of JSON
 in `tests/benchmarks/results/evidence.jsonl`. What is measured stands in `design.yaml`. Needs the

@@ -1,4 +1,4 @@
-"""Writes RESULTS.md, the figures, and the marked tables of the README; nothing is typed by hand."""
+"""Writes RESULTS.md, the figures, and the marked tables of the losses' README; none by hand."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from selection import belongs, chosen, tuning
 from ase_ws.files.writing import write_text
 
 BENCHMARKS = Path(__file__).parents[1]
-README = BENCHMARKS.parents[1] / "README.md"
+README = BENCHMARKS.parents[1] / "ase_ws" / "losses" / "README.md"
 COMMAND = "python tests/benchmarks/evidence"
-#: A table of the README: what stands between these marks is written by `--report`.
+#: A table of that README: what stands between these marks is written by `--report`.
 MARK = re.compile(r"(<!-- evidence: (\S+) -->\n).*?(<!-- end of evidence -->)", re.DOTALL)
 
 
@@ -40,7 +40,7 @@ def write(design: Design, done: dict[str, Any]) -> list[Path]:
 
 
 def filled(readme: str, design: Design, found: dict[str, list[tuple[Case, tables.Found]]]) -> str:
-    """Give the README with its marked tables written anew."""
+    """Give that README with its marked tables written anew."""
     return MARK.sub(lambda m: m[1] + block(design, found, m[2]) + m[3], readme)
 
 
@@ -125,7 +125,7 @@ def group_table(group: Group, found: list[tuple[Case, tables.Found]]) -> str:
 
 
 def block(design: Design, found: dict[str, list[tuple[Case, tables.Found]]], name: str) -> str:
-    """Give a table of the README by its name: "claims", a group, or the "grid" of one."""
+    """Give a table of that README by its name: "claims", a group, or the "grid" of one."""
     if name == "claims":
         return claims.table(design, found) + "\n"
     group, _, part = name.partition("/")

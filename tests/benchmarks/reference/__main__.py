@@ -1,9 +1,10 @@
-"""`python -m reference`: make the packaged reference data again."""
+"""`python tests/benchmarks/reference`: make the packaged reference data again."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,11 @@ from rich.progress import (
 )
 
 from ase_ws.errors import UserError
+
+# A folder that is run is no package: its modules are found from the folder above, whatever the
+# working folder is.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from reference.settings import Gfn2Settings, MethanolSettings
 
 app = typer.Typer(
