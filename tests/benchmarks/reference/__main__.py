@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from rich.progress import (
 )
 
 from ase_ws.errors import UserError
+from ase_ws.jobs.pool import usable_cores
 from reference.settings import Gfn2Settings, MethanolSettings
 
 app = typer.Typer(
@@ -45,7 +45,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Everything random follows from i
 
 GFN2 = Gfn2Settings()
 METHANOL = MethanolSettings()
-N_CORES = os.cpu_count() or 1
+N_CORES = usable_cores()
 
 
 @app.command()
