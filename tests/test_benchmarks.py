@@ -105,7 +105,7 @@ def test_a_killed_worker_is_no_endless_wait(runner):
 
 
 def test_a_run_that_fails_ends_the_benchmark_and_what_was_done_is_kept(runner, monkeypatch):
-    monkeypatch.setattr(runner.os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     with pytest.raises(ZeroDivisionError):
         runner.run_cases("toy", _divide, [{"x": 1}, {"x": 0}, {"x": -1}])
     assert [r["case"]["x"] for r in runner.read_results("toy").values()] == [1]

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shlex
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import TimeoutError as OutOfTime
-from concurrent.futures import as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from reference.workers import results
+
+from ase_ws.jobs.journal import Journal, read_lines
+from ase_ws.jobs.pool import InProcess, Processes, usable_cores
 
 RESULTS = Path(__file__).parent / "results"
 Case = dict[str, Any]
 #: For glibc: tensors of a few MB come and go at every step, and fetching their pages anew each time
 #: costs up to a seventh of a step of direct forces with the gradient on aspirin.
-KEEP_MEMORY = {
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": "268435456",
@@ -42,40 +44,50 @@ def run_cases(
     `time.monotonic`) nothing more is begun and what is running is given up; what is missing then
     is missing in what comes back.
     """
-    from reference.workers import one_core_pool
-
+    # Here: what only reads results needs no processes.
     from ase_ws.progress import step_progress
 
-    done = read_results(name)
-    # The same case may belong to several questions.
-    todo = list({_key(case): case for case in cases if _key(case) not in done}.values())
-    if not todo:
-        return [done[_key(case)] for case in cases]
-    workers = max(1, min(len(todo), len(os.sched_getaffinity(0))))
     RESULTS.mkdir(exist_ok=True)
-    with (
-        one_core_pool(name, workers, {"OMP_NUM_THREADS": "1", **KEEP_MEMORY}) as pool,
-        _journal(name).open("a") as file,
-        step_progress(name) as report,
-    ):
-        futures = [pool.submit(_Timed(run), case) for case in todo]
-        report(0, len(todo), "")
-        left = None if until is None else max(0.0, until - time.monotonic())
-        try:
-            for k, future in enumerate(as_completed(futures, left)):
-                result = future.result()
-                done[_key(result["case"])] = result
-                file.write(json.dumps(result) + "\n")
-                file.flush()
-                report(k + 1, len(todo), "")
-        except BaseException as error:
-            # End what is running, too: it may take an hour.
-            for worker in multiprocessing.active_children():
-                worker.terminate()
-            time_is_over = until is not None and time.monotonic() >= until
-            if not (isinstance(error, OutOfTime) and time_is_over):
-                raise
-    return [done[_key(case)] for case in cases if _key(case) in done]
+    with Journal(RESULTS / f"{name}.jsonl", _by_case) as journal:
+        # The same case may belong to several questions.
+        todo = {key: (case,) for case in cases if (key := _key(case)) not in journal}
+        pool = Processes(max(1, min(len(todo), usable_cores())), ENVIRONMENT)
+        if todo:
+            with step_progress(name) as report:
+                report(0, len(todo), "")
+                found = results(pool, _Timed(run), todo, what=name, until=until)
+                for k, (_, result) in enumerate(found):
+                    journal.append(json.dumps(result))
+                    report(k + 1, len(todo), "")
+    done = read_results(name)
+    return [done[key] for case in cases if (key := _key(case)) in done]
+
+
+def run_named(
+    run: Callable[[str], dict[str, Any]],
+    names: Sequence[str],
+    path: Path,
+    *,
+    field: str,
+    version: str,
+    workers: int,
+    fresh: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Run what is not done for this version; give all of this version that is on file, by name.
+
+    `run(name)` gives a record with the name in `field`; one worker works in this process. The
+    journal at `path` holds the records of all versions, unless it is to be `fresh`.
+    """
+    path.parent.mkdir(exist_ok=True)
+    with Journal(path, lambda r: ((r[field], r["version"]), r), fresh=fresh) as journal:
+        todo = {name: (name,) for name in names if (name, version) not in journal}
+        alone = workers == 1 or len(todo) < 2
+        pool = InProcess() if alone else Processes(workers, {"OMP_NUM_THREADS": "1"})
+        for name, result in results(pool, run, todo, what=path.stem):
+            journal.append(json.dumps(result | {"version": version}))
+            told = f"{result['verdict']}, " if "verdict" in result else ""
+            print(f"{name}: {told}{result['seconds']} s", file=sys.stderr)
+        return {name: r for (name, of), r in journal.entries.items() if of == version}
 
 
 @contextmanager
@@ -92,28 +104,13 @@ def one_line_errors() -> Iterator[None]:
 
 def read_results(name: str) -> dict[str, dict[str, Any]]:
     """Give what is on file, by case."""
-    lines = _lines(RESULTS / f"{name}.jsonl")
-    return {_key(r["case"]): r for r in map(json.loads, filter(_is_whole, lines))}
-
-
-def _journal(name: str) -> Path:
-    """Give the file to append to, rid of a line that was not written to its end."""
-    from ase_ws.files.writing import write_text
-
     path = RESULTS / f"{name}.jsonl"
-    lines = _lines(path)
-    if not all(map(_is_whole, lines)):
-        write_text(path, "".join(filter(_is_whole, lines)))
-    return path
+    records = (line.record for line in read_lines(path)) if path.exists() else ()
+    return dict(map(_by_case, records))
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines(keepends=True) if path.exists() else []
-
-
-def _is_whole(line: str) -> bool:
-    """Tell whether a line has its end; a kill may cut the last one, whose run is made again."""
-    return line.endswith("\n")
+def _by_case(result: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return _key(result["case"]), result
 
 
 class _Timed:

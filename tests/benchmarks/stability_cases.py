@@ -12,20 +12,17 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from reference.workers import one_core_pool
-from runner import one_line_errors
+from runner import one_line_errors, run_named
 from stability_bad import BAD
 from stability_blind import BLIND_BAD, BLIND_GOOD
 from stability_blind3 import BLIND3_BAD, BLIND3_GOOD
@@ -96,27 +93,17 @@ def run_cases(
     cases: Sequence[Case], *, workers: int, fresh: bool, journal: Path
 ) -> list[dict[str, Any]]:
     """Run what is not done yet; give every result in the order of the cases."""
-    version = code_version()
-    lines = journal.read_text().splitlines() if journal.exists() and not fresh else []
-    done = {r["case"]: r for r in map(json.loads, lines) if r["version"] == version}
-    todo = [case.name for case in cases if case.name not in done and case.available]
-    journal.parent.mkdir(exist_ok=True)
-    with journal.open("w" if fresh else "a") as file:
-        for result in _in_workers(todo, workers):
-            done[result["case"]] = {**result, "version": version}
-            file.write(json.dumps(done[result["case"]]) + "\n")
-            file.flush()
-            print(f"{result['case']}: {result['verdict']}, {result['seconds']} s", file=sys.stderr)
+    names = [case.name for case in cases if case.available]
+    done = run_named(
+        _run_named,
+        names,
+        journal,
+        field="case",
+        version=code_version(),
+        workers=workers,
+        fresh=fresh,
+    )
     return [done[case.name] for case in cases if case.name in done]
-
-
-def _in_workers(names: Sequence[str], workers: int):
-    if workers == 1 or len(names) < 2:
-        yield from map(_run_named, names)
-        return
-    with one_core_pool(RESULTS.stem, workers, {"OMP_NUM_THREADS": "1"}) as pool:
-        for future in as_completed([pool.submit(_run_named, name) for name in names]):
-            yield future.result()
 
 
 def _run_named(name: str) -> dict[str, Any]:

@@ -23,7 +23,6 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
-from reference.workers import one_core_pool
-from runner import one_line_errors
+from runner import one_line_errors, run_named
 from stability_panel_by_hand import nve, pairs, push
 from stability_panel_cases import CASES, MACE_FILES, POTENTIALS
 from stability_panel_structures import STRUCTURES
@@ -136,16 +134,8 @@ def run_all(
     run: Callable[[str], Result], names: Sequence[str], journal: Path, workers: int, version: str
 ) -> dict[str, Result]:
     """Run what the journal has not for this version; give all results by name."""
-    lines = journal.read_text().splitlines() if journal.exists() else []
-    done = {r["name"]: r for r in map(json.loads, lines) if r["version"] == version}
-    todo = [name for name in names if name not in done]
-    journal.parent.mkdir(exist_ok=True)
-    with journal.open("a") as file:
-        for result in _in_workers(functools.partial(_timed, run), todo, workers):
-            done[result["name"]] = result | {"version": version}
-            file.write(json.dumps(done[result["name"]]) + "\n")
-            file.flush()
-            print(f"{result['name']}: {result['seconds']} s", file=sys.stderr)
+    timed = functools.partial(_timed, run)
+    done = run_named(timed, names, journal, field="name", version=version, workers=workers)
     return {name: done[name] for name in names}
 
 
@@ -153,18 +143,6 @@ def last(journal: Path, names: Sequence[str]) -> dict[str, Result]:
     """Give the last result of each name, of whatever version."""
     found = {r["name"]: r for r in map(json.loads, journal.read_text().splitlines())}
     return {name: found[name] for name in names if name in found}
-
-
-def _in_workers(
-    run: Callable[[str], Result], names: Sequence[str], workers: int
-) -> Iterator[Result]:
-    if workers == 1 or len(names) < 2:
-        yield from map(run, names)
-        return
-    environment = {key: os.environ[key] for key in (MACE_FILES,) if key in os.environ}
-    with one_core_pool("stability_panel", workers, {"OMP_NUM_THREADS": "1", **environment}) as pool:
-        for future in as_completed([pool.submit(run, name) for name in names]):
-            yield future.result()
 
 
 def _timed(run: Callable[[str], Result], name: str) -> Result:

@@ -6,7 +6,7 @@
 | `config.py` | the YAML file |
 | `inputs.py` | models, structures and training set, read and checked |
 | `units.py` | the units of work: prepare, replicas, blame |
-| `journal.py` | `replicas.jsonl`: one line for each finished replica |
+| `journal.py` | `replicas.jsonl` (see `ase_ws.jobs`): one line for each finished replica |
 | `state.py` | the folder of a campaign |
 | `local.py` | work in this process, or in several on this machine |
 | `dask.py` | work on a Dask cluster; the only file that knows Dask |

@@ -18,7 +18,8 @@ from distributed import CancelledError, Client, Event, Future, KilledWorker, Que
 
 from ase_ws.devices import threads
 from ase_ws.errors import UserError
-from ase_ws.stability.campaign.executors import Ended, Handle, Lost, WorkerError
+from ase_ws.jobs.pool import Ended, Lost, WorkerError
+from ase_ws.stability.campaign.executors import Handle
 from ase_ws.stability.campaign.units import (
     PRIORITY,
     DeliveryError,

@@ -10,13 +10,14 @@ from typing import Any
 
 from ase_ws.devices import resolve_device
 from ase_ws.errors import UserError
+from ase_ws.jobs.pool import Ended, Lost, usable_cores
 from ase_ws.results.blame import Blame
 from ase_ws.results.outcome import Outcome
 from ase_ws.results.report import StabilityReport
 from ase_ws.stability.campaign.config import CampaignConfig, read_config
-from ase_ws.stability.campaign.executors import Ended, Event, Executor, Lost
+from ase_ws.stability.campaign.executors import Event, Executor
 from ase_ws.stability.campaign.inputs import Campaign, Pair, PairKey, load_campaign
-from ase_ws.stability.campaign.local import InProcess, Processes, usable_cores
+from ase_ws.stability.campaign.local import InProcess, Processes
 from ase_ws.stability.campaign.progress import Standing, Watch
 from ase_ws.stability.campaign.records import preparation_from_dict
 from ase_ws.stability.campaign.state import Folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from rich.progress import (
 )
 
 from ase_ws.errors import UserError
+from ase_ws.jobs.pool import usable_cores
 
 # A folder that is run is no package: its modules are found from the folder above, whatever the
 # working folder is.
@@ -51,7 +51,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Everything random follows from i
 
 GFN2 = Gfn2Settings()
 METHANOL = MethanolSettings()
-N_CORES = os.cpu_count() or 1
+N_CORES = usable_cores()
 
 
 @app.command()

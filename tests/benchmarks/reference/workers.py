@@ -1,22 +1,20 @@
-"""A pool of one-core processes whose finished results survive a kill at any moment."""
+"""Tasks in one-core processes, whose finished results survive a kill at any moment."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TypeVar
 
 from rich.progress import Progress
 
 from ase_ws.errors import UserError
+from ase_ws.jobs.journal import Journal
+from ase_ws.jobs.pool import Call, Ended, InProcess, Lost, Processes
 
+Key = TypeVar("Key", bound=Hashable)
 # Read once, when a process starts or loads its numerical libraries.
 _WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -66,105 +64,83 @@ def run_tasks(
     dict of str to object
         Results in the order of `tasks`.
     """
-    results = _read(journal, settings)
-    missing = [key for key in tasks if key not in results]
-    bar = progress.add_task(description, total=len(tasks), completed=len(tasks) - len(missing))
-    if missing:
-        with (
-            journal.open("a", encoding="utf-8") as file,
-            one_core_pool(description, workers) as pool,
-        ):
-            futures = {pool.submit(function, *tasks[key]): key for key in missing}
-            for future in as_completed(futures):
-                key = futures[future]
-                results[key] = future.result()
-                _append(file, {"key": key, "result": results[key]})
-                progress.advance(bar)
-    return {key: results[key] for key in tasks}
+    with Journal(journal, _index) as done:
+        if not done.entries:
+            done.append(json.dumps({"settings": settings}))
+        if done.entries.get(None) != settings:
+            raise UserError(
+                f"{journal} holds results of other settings: give the settings it was started "
+                "with, or another --work folder"
+            )
+        missing = {key: arguments for key, arguments in tasks.items() if key not in done}
+        finished = len(tasks) - len(missing)
+        bar = progress.add_task(description, total=len(tasks), completed=finished)
+        pool = Processes(workers, _WORKER_ENVIRONMENT)
+        for key, result in results(pool, function, missing, what=description):
+            done.append(json.dumps({"key": key, "result": result}))
+            progress.advance(bar)
+        return {key: done.entries[key] for key in tasks}
 
 
-def _read(journal: Path, settings: str) -> dict[str, Any]:
-    """Read the finished results; start a journal that is absent, cut off a half-written line."""
-    if not journal.exists():
-        with journal.open("w", encoding="utf-8") as file:
-            _append(file, {"settings": settings})
-        return {}
-    content = journal.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        with journal.open("r+b") as file:
-            file.truncate(len(whole))
-    if not whole:
-        journal.unlink()
-        return _read(journal, settings)
-    head, *lines = (json.loads(line) for line in whole.splitlines())
-    if head.get("settings") != settings:
-        raise UserError(
-            f"{journal} holds results of other settings: give the settings it was started with, "
-            "or another --work folder"
-        )
-    return {line["key"]: line["result"] for line in lines}
+def _index(record: dict[str, Any]) -> tuple[str | None, Any]:
+    """Give key and result of a line; None and the settings for the first one."""
+    return (None, record["settings"]) if "settings" in record else (record["key"], record["result"])
 
 
-def _append(file: TextIO, record: dict[str, Any]) -> None:
-    file.write(json.dumps(record) + "\n")
-    file.flush()
-    os.fsync(file.fileno())
-
-
-@contextmanager
-def one_core_pool(
-    what: str, workers: int, environment: Mapping[str, str] = _WORKER_ENVIRONMENT
-) -> Iterator[ProcessPoolExecutor]:
-    """Give processes of one thread each, which end with this one.
-
-    An error, Ctrl-C among them, ends the block without working through the rest of the queue.
+def results(
+    pool: InProcess,
+    function: Callable[..., Any],
+    tasks: Mapping[Key, tuple[Any, ...]],
+    *,
+    what: str,
+    until: float | None = None,
+) -> Iterator[tuple[Key, Any]]:
+    """Give key and `function(*arguments)` of each task as it is done, then close the pool.
 
     Parameters
     ----------
+    pool : InProcess or Processes
+    function : callable
+        At module level, where it goes to other processes.
+    tasks : mapping of hashable to tuple
+        Arguments by key.
     what : str
         Is worked on, for the error.
-    workers : int
-    environment : mapping of str to str
-        Of the workers; the caller's is as before when the block is left.
+    until : float, optional
+        As of `time.monotonic`: what is not done then is given up.
 
     Raises
     ------
     UserError
         A worker was killed.
+    Exception
+        What a task has raised; the others are given up.
     """
-    # Spawned, not forked: a fresh process reads its environment before it loads a library.
-    context = multiprocessing.get_context("spawn")
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
+    done: list[tuple[Any, Any]] = []
+
+    def handle(key: Any, event: Ended | Lost) -> None:
+        if isinstance(event, Lost):
+            raise UserError(
+                f"a worker of {what} was killed (out of memory?): what was done is on file, "
+                "give the same command again"
+            )
+        done.append((key, event.result))
+
+    for key, arguments in tasks.items():
+        pool.add(Call(key, _silently, (function, arguments)))
+    left = len(tasks)
     try:
-        with ProcessPoolExecutor(workers, context, initializer=_leave_with_parent) as pool:
-            try:
-                yield pool
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    except BrokenProcessPool:
-        raise UserError(
-            f"a worker of {what} was killed (out of memory?): what was done is on file, "
-            "give the same command again"
-        ) from None
+        while left:
+            timeout = None if until is None else until - time.monotonic()
+            if timeout is not None and timeout <= 0:
+                return
+            pool.wait(handle, timeout)
+            while done:
+                left -= 1
+                yield done.pop(0)
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        pool.close(lambda *_: None)
 
 
-def _leave_with_parent() -> None:
-    """End this worker when its parent is gone: a killed parent cannot tell it to."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _silently(function: Callable[..., Any], arguments: tuple[Any, ...], _: Any) -> Any:
+    return function(*arguments)
