@@ -55,7 +55,8 @@ def info(
 
 def _loaded(model: Path, head: str | None) -> tuple[Any, bool]:
     """Load a model to look at; of several heads none needs to be the one to use."""
-    from ase_ws.potentials.files import HeadError, HeadWarning, load_potential
+    from ase_ws.potentials.files import load_potential
+    from ase_ws.potentials.heads import HeadError, HeadWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HeadWarning)
@@ -126,7 +127,7 @@ def export(
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Write a model, with all its heads, as a file that other programs load."""
-    from ase_ws.potentials.files import export_upstream
+    from ase_ws.potentials.mace.upstream import export_upstream
 
     if out.exists() and not overwrite:
         raise UserError(f"{out}: exists; use --overwrite or another name")

@@ -21,7 +21,7 @@ from ase_ws.errors import UserError
 from ase_ws.frames import read_frames
 from ase_ws.graphs import collate, edge_vectors, rebuilt
 from ase_ws.losses import EnergyLoss, ForcesLoss, PISCLoss, PITCLoss, StressLoss
-from ase_ws.potentials.module import leak_beyond_cutoff
+from ase_ws.potentials.skin import leak_beyond_cutoff
 from ase_ws.testing import validate_potential
 from ase_ws.training import finetune
 from ase_ws.typing import Potential
