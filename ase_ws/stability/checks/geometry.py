@@ -72,7 +72,7 @@ class ContactCheck(Check):
         atoms = int(pairs.first[item]), int(pairs.second[item])
         names = label_atoms(snapshot.atoms, atoms)
         distance = float(pairs.distance[item])
-        return f"{names} are {distance:.2f} A apart, {value:.2f} of their radii sum", atoms
+        return f"{names} are {distance:.2f} Å apart, {value:.2f} of their radii sum", atoms
 
 
 @dataclass
@@ -107,9 +107,9 @@ class BondCheck(Check):
     name: ClassVar[str] = "bond"
     definition: ClassVar[str] = (
         "max |r - r_ref| of the non-metal bonds of the start; fails above "
-        "0.5 A x max(1, sqrt(T/1000 K)) twice, 10 fs apart"
+        "0.5 Å x max(1, sqrt(T/1000 K)) twice, 10 fs apart"
     )
-    unit: ClassVar[str] = "A"
+    unit: ClassVar[str] = "Å"
 
     _bonds: Pairs = field(init=False, repr=False)
 
@@ -144,7 +144,7 @@ class BondCheck(Check):
         atoms = int(self._bonds.first[item]), int(self._bonds.second[item])
         length, reference = self._lengths(snapshot.atoms)[item], self._bonds.distance[item]
         names = label_atoms(snapshot.atoms, atoms).replace(", ", "-")
-        return f"bond {names} is {length:.2f} A long, {reference:.2f} A at the start", atoms
+        return f"bond {names} is {length:.2f} Å long, {reference:.2f} Å at the start", atoms
 
     def failed(self, snapshot: Snapshot, values: np.ndarray, held: np.ndarray) -> list[Finding]:
         """Set proton transfers apart from broken bonds."""
@@ -242,9 +242,9 @@ class DetachedHydrogenCheck(Check):
 
     name: ClassVar[str] = "detached_h"
     definition: ClassVar[str] = (
-        "distance of H from its nearest heavy atom; fails above 2.5 A, 20 fs"
+        "distance of H from its nearest heavy atom; fails above 2.5 Å, 20 fs"
     )
-    unit: ClassVar[str] = "A"
+    unit: ClassVar[str] = "Å"
 
     _watched: np.ndarray = field(init=False, repr=False)
 
@@ -269,7 +269,7 @@ class DetachedHydrogenCheck(Check):
         """Name the hydrogen."""
         atom = int(self._watched[item])
         name = label_atoms(snapshot.atoms, [atom])
-        return f"{name} is farther than {self.fail_at:g} A from every heavy atom", (atom,)
+        return f"{name} is farther than {self.fail_at:g} Å from every heavy atom", (atom,)
 
 
 @dataclass
@@ -292,9 +292,9 @@ class IsolatedAtomCheck(Check):
 
     name: ClassVar[str] = "isolated_atom"
     definition: ClassVar[str] = (
-        "min over j of r_ij/max(2.5 A, 1.5 (R_i + R_j)) for each atom; fails above 1 for 20 fs"
+        "min over j of r_ij/max(2.5 Å, 1.5 (R_i + R_j)) for each atom; fails above 1 for 20 fs"
     )
-    unit: ClassVar[str] = "max(2.5 A, 1.5 (R_i + R_j))"
+    unit: ClassVar[str] = "max(2.5 Å, 1.5 (R_i + R_j))"
 
     _watched: np.ndarray = field(init=False, repr=False)
 

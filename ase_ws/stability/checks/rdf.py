@@ -118,9 +118,9 @@ class RDFCheck(Check):
     name: ClassVar[str] = "rdf"
     definition: ClassVar[str] = (
         "integral of |g(r) - g_ref(r)| over r, mean of 1 ps, largest over the pairs of elements; "
-        "fails above 1 A"
+        "fails above 1 Å"
     )
-    unit: ClassVar[str] = "A"
+    unit: ClassVar[str] = "Å"
 
     _recent: deque[tuple[float, Functions]] = field(init=False, default_factory=deque, repr=False)
 
@@ -157,4 +157,4 @@ class RDFCheck(Check):
     def describe(self, snapshot: Snapshot, item: int, value: float) -> tuple[str, tuple[int, ...]]:
         """Name the pair."""
         name = list(self.reference.functions)[item]
-        return f"g(r) of {name} is {value:.2f} A away from the reference", ()
+        return f"g(r) of {name} is {value:.2f} Å away from the reference", ()
