@@ -7,6 +7,7 @@ meant to find the fault: during MD | before any MD.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from ase import Atoms, units
@@ -42,6 +43,7 @@ class Curl(Broken):
         return Point(point.energy, point.forces + np.cross(self.axis, arms), point.stress)
 
 
+@dataclass(eq=False, repr=False)
 class ScaledForces(Broken):
     """Forces in the wrong unit: F' = s F, E' = E.
 
@@ -55,25 +57,24 @@ class ScaledForces(Broken):
         twice.
     """
 
-    def __init__(self, base: BaseCalculator, factor: float = 1.0 / HARTREE_PER_BOHR):
-        super().__init__(base)
-        self.factor = factor
+    factor: float = 1.0 / HARTREE_PER_BOHR
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Scale the forces."""
         return Point(point.energy, self.factor * point.forces, point.stress)
 
 
+@dataclass(eq=False, repr=False)
 class WrongSign(ScaledForces):
     """Gradients passed on as forces: F' = −F, E' = E.
 
     Caught by: relaxation, drift, force, contact, energy | work.
     """
 
-    def __init__(self, base: BaseCalculator):
-        super().__init__(base, -1.0)
+    factor: float = field(default=-1.0, init=False)
 
 
+@dataclass(eq=False, repr=False)
 class ScaledStress(Broken):
     """A stress with the wrong sign or unit: σ' = s σ; everything else is right.
 
@@ -86,9 +87,7 @@ class ScaledStress(Broken):
         s. Default −1, the pressure convention (VASP's); 160.2 is GPa passed on as eV/Å³.
     """
 
-    def __init__(self, base: BaseCalculator, factor: float = -1.0):
-        super().__init__(base)
-        self.factor = factor
+    factor: float = -1.0
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Scale the stress."""
@@ -96,7 +95,19 @@ class ScaledStress(Broken):
         return Point(point.energy, point.forces, stress)
 
 
-class ForceNoise(Broken):
+@dataclass(eq=False, repr=False)
+class _Noise(Broken):
+    """Random numbers, new at each call."""
+
+    size: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._rng = np.random.default_rng(self.seed)
+
+
+class ForceNoise(_Noise):
     """Random forces on top, new at each call: F' = F + σ ξ, ξ normal and independent.
 
     MD heats by 3 σ² Δt/(2 m) per atom and time. The fault of charges that are not converged, or
@@ -112,18 +123,13 @@ class ForceNoise(Broken):
     seed : int
     """
 
-    def __init__(self, base: BaseCalculator, size: float, seed: int = 0):
-        super().__init__(base)
-        self.size = size
-        self._rng = np.random.default_rng(seed)
-
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Add noise to the forces."""
         noise = self._rng.normal(0.0, self.size, point.forces.shape)
         return Point(point.energy, point.forces + noise, point.stress)
 
 
-class EnergyNoise(Broken):
+class EnergyNoise(_Noise):
     """A random energy on top, new at each call: E' = E + σ ξ; the forces are right.
 
     MD does not feel it, and its mean does not drift: only the energy itself gives it away.
@@ -138,17 +144,13 @@ class EnergyNoise(Broken):
     seed : int
     """
 
-    def __init__(self, base: BaseCalculator, size: float, seed: int = 0):
-        super().__init__(base)
-        self.size = size
-        self._rng = np.random.default_rng(seed)
-
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Add noise to the energy."""
         energy = point.energy + self.size * float(self._rng.normal())
         return Point(energy, point.forces, point.stress)
 
 
+@dataclass(eq=False, repr=False)
 class SlowHeating(Broken):
     """Negative friction: F'_i = F_i + γ p_i, so that the kinetic energy grows as exp(2 γ t).
 
@@ -164,9 +166,7 @@ class SlowHeating(Broken):
         γ; at temperature T each atom gains 3 γ k_B T per time (78 meV/ps at 300 K for 1/ps).
     """
 
-    def __init__(self, base: BaseCalculator, rate: float):
-        super().__init__(base)
-        self.rate = rate
+    rate: float
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Push along the momenta."""
@@ -174,6 +174,7 @@ class SlowHeating(Broken):
         return Point(point.energy, point.forces + push, point.stress)
 
 
+@dataclass(eq=False, repr=False)
 class ExternalField(Broken):
     """A dependence on where the structure is: E' = E + ½ k Σ |r_i|², forces to match.
 
@@ -188,9 +189,7 @@ class ExternalField(Broken):
     k : float, eV/Å²
     """
 
-    def __init__(self, base: BaseCalculator, k: float):
-        super().__init__(base)
-        self.k = k
+    k: float
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Add the field."""
@@ -198,6 +197,7 @@ class ExternalField(Broken):
         return Point(point.energy + energy, point.forces - self.k * atoms.positions, point.stress)
 
 
+@dataclass(eq=False, repr=False)
 class StaleResults(Broken):
     """Old results for new positions, until an atom has moved by more than `tolerance`.
 
@@ -212,10 +212,8 @@ class StaleResults(Broken):
     tolerance : float, Å
     """
 
-    def __init__(self, base: BaseCalculator, tolerance: float):
-        super().__init__(base)
-        self.tolerance = tolerance
-        self._known: Atoms | None = None
+    tolerance: float
+    _known: Atoms | None = field(default=None, init=False)
 
     def ask(self, atoms: Atoms, *, stress: bool) -> Point:
         """Ask about the last positions that were computed, as long as they are near."""

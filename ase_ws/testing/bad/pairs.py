@@ -6,6 +6,8 @@ stand the checks that are meant to find the fault: during MD | before any MD.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, CalculationFailed
@@ -201,6 +203,7 @@ class WrongSignPair(PairTerm):
         return v * x**2, -v * x**2 / self.rho - 2.0 * v * x / self.cutoff
 
 
+@dataclass(eq=False, repr=False)
 class NaNBeyond(Broken):
     """NaN as soon as an atom's nearest neighbour is farther away than `distance`.
 
@@ -214,9 +217,7 @@ class NaNBeyond(Broken):
     distance : float, Å
     """
 
-    def __init__(self, base: BaseCalculator, distance: float):
-        super().__init__(base)
-        self.distance = distance
+    distance: float
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Turn everything into NaN where an atom is alone."""

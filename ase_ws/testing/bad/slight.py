@@ -6,14 +6,16 @@ meant to find the fault: during MD | before any MD.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator
 
 from ase_ws.pairs import find_pairs
-from ase_ws.testing.bad.wrapping import Broken, Point
+from ase_ws.testing.bad.wrapping import Broken, Point, pulled, with_pulls
 
 
+@dataclass(eq=False, repr=False)
 class PairForces(Broken):
     """Smooth pair forces that the energy does not know.
 
@@ -31,9 +33,9 @@ class PairForces(Broken):
         r₀ and w.
     """
 
-    def __init__(self, base: BaseCalculator, size: float, place: float, width: float = 0.5):
-        super().__init__(base)
-        self.size, self.place, self.width = size, place, width
+    size: float
+    place: float
+    width: float = 0.5
 
     def strength(self, r: np.ndarray) -> np.ndarray:
         """Force towards the other atom at these distances, eV/Å."""
@@ -41,13 +43,12 @@ class PairForces(Broken):
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Add the pairs."""
-        first, second, r, shift = find_pairs(atoms, self.place + 4.0 * self.width)
-        vectors = atoms.positions[second] - atoms.positions[first] + shift @ atoms.cell.array
-        forces = point.forces.copy()
-        np.add.at(forces, first, (self.strength(r) / r)[:, None] * vectors)
-        return Point(point.energy, forces, point.stress)
+        pairs = find_pairs(atoms, self.place + 4.0 * self.width)
+        pulls, _ = pulled(atoms, pairs, self.strength(pairs.distance))
+        return Point(point.energy, with_pulls(point.forces, pairs, pulls), point.stress)
 
 
+@dataclass(eq=False, repr=False)
 class RippledForces(PairForces):
     """Pair forces that ripple with a distance elsewhere, and that no energy has.
 
@@ -65,16 +66,7 @@ class RippledForces(PairForces):
         λ.
     """
 
-    def __init__(
-        self,
-        base: BaseCalculator,
-        size: float,
-        place: float,
-        width: float = 0.5,
-        wavelength: float = 0.1,
-    ):
-        super().__init__(base, size, place, width)
-        self.wavelength = wavelength
+    wavelength: float = 0.1
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Add the pairs, rippled."""
@@ -85,6 +77,7 @@ class RippledForces(PairForces):
         return Point(point.energy, forces, point.stress)
 
 
+@dataclass(eq=False, repr=False)
 class Handed(Broken):
     """An energy that tells left from right: E' = E + s tanh(V/V₀), forces to match.
 
@@ -100,9 +93,7 @@ class Handed(Broken):
         s.
     """
 
-    def __init__(self, base: BaseCalculator, size: float):
-        super().__init__(base)
-        self.size = size
+    size: float
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Add the term."""
