@@ -43,6 +43,14 @@ def without_side_effects() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def building(dtype: torch.dtype, seed: int = 0) -> Iterator[None]:
+    """Build a network of this precision, its weights from this seed, without side effects."""
+    with without_side_effects(), torch.random.fork_rng(devices=[]), default_dtype(dtype):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """Give libraries that allocate in torch's default precision the right one."""
     before = torch.get_default_dtype()

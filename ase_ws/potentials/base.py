@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,16 +28,15 @@ class PotentialModule(ConservativeModule):
 
     Parameters
     ----------
-    r_max : float, Å
-    atomic_numbers : iterable of int
+    architecture : Architecture
+        What is needed to build the network again; of type `architecture_type`.
     e0 : array, (n_elements,) or (n_heads, n_elements), eV
-        Reference energy of each element, in that order; one row serves all heads. Kept in float64
-        whatever the precision of the weights. NaN where they are not known: such a head cannot be
-        chosen.
-    heads : sequence of str
-        Of a model that was trained for several levels of theory at once.
+        Reference energy of each element, in the order of `architecture.atomic_numbers`; one row
+        serves all heads. Kept in float64 whatever the precision of the weights. NaN where they
+        are not known: such a head cannot be chosen.
     head : str, optional
-        The one to evaluate; default as in `choose_head`.
+        Of a model that was trained for several levels of theory at once (`architecture.heads`)
+        the one to evaluate; default as in `choose_head`.
 
     Attributes
     ----------
@@ -47,28 +46,24 @@ class PotentialModule(ConservativeModule):
     e0 : Tensor, (n_elements,), eV, float64
         The row of the head in use; changing it in place changes that row.
     head_index : int
-    architecture : Architecture
-        What is needed to build the network again; of type `architecture_type`.
+    network : torch.nn.Module
     """
 
     kind: ClassVar[str]
     architecture_type: ClassVar[type[Architecture]]
     architecture: Any
+    network: torch.nn.Module
     reference_energies: Tensor
     _element_index: Tensor
 
     def __init__(
-        self,
-        r_max: float,
-        atomic_numbers: Iterable[int],
-        e0: np.ndarray | Tensor,
-        heads: Sequence[str] = ONE_HEAD,
-        head: str | None = None,
+        self, architecture: Architecture, e0: np.ndarray | Tensor, head: str | None = None
     ):
         super().__init__()
-        self.r_max = float(r_max)
-        self.atomic_numbers = tuple(atomic_numbers)
-        self.heads = tuple(heads)
+        self.architecture = architecture
+        self.r_max = architecture.r_max
+        self.atomic_numbers = architecture.atomic_numbers
+        self.heads: tuple[str, ...] = getattr(architecture, "heads", ONE_HEAD)
         self.head_index = choose_head(self.heads, head)
         self.register_buffer("reference_energies", self._all_heads(e0), persistent=False)
         index = torch.full((119,), -1, dtype=torch.int64)
@@ -132,8 +127,10 @@ class PotentialModule(ConservativeModule):
         return {"architecture": architecture.model_dump(mode="json")}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights and buffers by name, without E0."""
-        raise NotImplementedError
+        """Weights and buffers of the network by name, without E0."""
+        # Some networks also keep their version there, which is no tensor.
+        state = self.network.state_dict()
+        return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
     def fingerprint(self) -> str:
         """Hash of everything that decides what it answers: architecture, weights, E0."""

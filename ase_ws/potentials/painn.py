@@ -24,7 +24,7 @@ from ase_ws.potentials.architecture import Architecture
 from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.skin import leak_beyond_cutoff
 from ase_ws.potentials.weights import check_total, load_weights
-from ase_ws.side_effects import default_dtype, without_side_effects
+from ase_ws.side_effects import building, default_dtype, without_side_effects
 from ase_ws.typing import GraphBatch
 
 try:
@@ -64,8 +64,8 @@ class PaiNNPotential(PotentialModule):
     ----------
     network : graph_pes.models.PaiNN
     architecture : PaiNNArchitecture
-    e0 : array, (n_elements,), eV
-        Reference energy of each element, in the order of `architecture.atomic_numbers`.
+    e0
+        As in `PotentialModule`.
     """
 
     kind = "painn"
@@ -73,9 +73,8 @@ class PaiNNPotential(PotentialModule):
     architecture: PaiNNArchitecture
 
     def __init__(self, network: PaiNN, architecture: PaiNNArchitecture, e0: np.ndarray | Tensor):
-        super().__init__(architecture.r_max, architecture.atomic_numbers, e0)
+        super().__init__(architecture, e0)
         self.network = network
-        self.architecture = architecture
         self.skin_safe = leak_beyond_cutoff(self) == 0.0
 
     def atomic_energies(self, batch: GraphBatch) -> Tensor:
@@ -101,12 +100,6 @@ class PaiNNPotential(PotentialModule):
         interaction = local.reshape(-1).double()
         shape = self.architecture
         return self.e0[elements] + shape.shift + shape.scale * interaction
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Weights and buffers of the network by name."""
-        # The library also keeps its version there, which is no tensor.
-        state = self.network.state_dict()
-        return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
     @classmethod
     def rebuild(
@@ -150,8 +143,7 @@ def build_painn(
     """
     # Built in float64 and rounded after: constants that are no buffers are then the same whatever
     # the precision, so a model is the same after `to(dtype)` and after a file.
-    with without_side_effects(), torch.random.fork_rng(devices=[]), default_dtype(torch.float64):
-        torch.manual_seed(seed)
+    with building(torch.float64, seed):
         network = PaiNN(
             channels=architecture.channels,
             radial_features=architecture.num_bessel,

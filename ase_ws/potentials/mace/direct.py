@@ -192,11 +192,8 @@ class DirectPotential(_DirectForces, PotentialModule):
     def __init__(
         self, body: MACEPotential, settings: ReadoutSettings | None = None, *, seed: int = 0
     ):
-        super().__init__(
-            body.r_max, body.atomic_numbers, body.reference_energies, body.heads, body.head
-        )
+        super().__init__(body.architecture, body.reference_energies, body.head)
         self.body = body
-        self.architecture = body.architecture
         self.skin_safe = body.skin_safe
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

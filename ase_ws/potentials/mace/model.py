@@ -22,7 +22,7 @@ from ase_ws.potentials.mace.features import Features
 from ase_ws.potentials.mace.lean.model import NOT_READ, LeanMACE
 from ase_ws.potentials.skin import leak_beyond_cutoff
 from ase_ws.potentials.weights import load_weights
-from ase_ws.side_effects import default_dtype, without_side_effects
+from ase_ws.side_effects import building, without_side_effects
 from ase_ws.typing import GraphBatch, Potential
 
 with without_side_effects():
@@ -56,15 +56,8 @@ class MACEPotential(PotentialModule):
     network : ScaleShiftMACE
         With reference energies of zero.
     architecture : MACEArchitecture
-    e0 : array, (n_elements,) or (n_heads, n_elements), eV
-        Reference energies, in the order of `architecture.atomic_numbers`.
-    head : str, optional
-        Which head of a multi-head model is evaluated and trained; default as in `choose_head`.
-
-    Attributes
-    ----------
-    r_max, atomic_numbers, conservative, skin_safe
-        As in `ase_ws.typing.Potential`.
+    e0, head
+        As in `PotentialModule`.
 
     Notes
     -----
@@ -84,21 +77,14 @@ class MACEPotential(PotentialModule):
         e0: np.ndarray | Tensor,
         head: str | None = None,
     ):
-        super().__init__(
-            architecture.r_max, architecture.atomic_numbers, e0, architecture.heads, head
-        )
+        super().__init__(architecture, e0, head)
         self.network = network
-        self.architecture = architecture
         self._slices = _feature_slices(network)
         self.skin_safe = leak_beyond_cutoff(self) == 0.0
 
     def description(self) -> dict[str, Any]:
         """Plain data from which the potential is built again."""
         return {**super().description(), "head": self.head}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Weights and buffers of the network by name."""
-        return dict(self.network.state_dict())
 
     @classmethod
     def rebuild(
@@ -216,12 +202,7 @@ def build_mace(
     choose_head(architecture.heads, head)  # before the work
     if tensors is not None:
         check_sizes(architecture, tensors)
-    with (
-        without_side_effects(),
-        torch.random.fork_rng(devices=[]),
-        default_dtype(getattr(torch, architecture.dtype)),
-    ):
-        torch.manual_seed(seed)
+    with building(getattr(torch, architecture.dtype), seed):
         try:
             network = modules.ScaleShiftMACE(**_upstream_arguments(architecture))
         except _CANNOT_BE_BUILT as error:
@@ -306,7 +287,7 @@ def to_upstream(potential: MACEPotential) -> torch.nn.Module:
             f"heads {list(a.heads)}: the file is of an earlier version; make it again"
         )
     arguments["atomic_energies"] = e0 if len(a.heads) > 1 else e0[0]
-    with without_side_effects(), torch.random.fork_rng(devices=[]), default_dtype(potential.dtype):
+    with building(potential.dtype):
         model = modules.ScaleShiftMACE(**arguments)
     state = dict(potential.network.state_dict())
     state.pop("atomic_energies_fn.atomic_energies")
