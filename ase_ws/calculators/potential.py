@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -119,14 +118,9 @@ class PotentialCalculator(StrictCalculator):
         super().calculate(atoms, properties, system_changes)
         atoms = self.atoms
         assert atoms is not None
-        stress = "stress" in properties
-        if stress and not has_stress(atoms):
+        if "stress" in properties and not has_stress(atoms):
             raise PropertyNotImplementedError("stress needs a periodic structure with a full cell")
-        with _differentiable(), torch.no_grad():
-            prediction = self.evaluator(
-                self.graph(atoms), forces="forces" in properties, stress=stress
-            )
-        self.results.update(results_of(prediction))
+        self.results.update(results_of(self.evaluate(self.graph(atoms), properties)))
 
     def reset(self) -> None:
         """Forget results, atoms and neighbour list (ASE's interface)."""
@@ -164,17 +158,15 @@ class PotentialCalculator(StrictCalculator):
                 )
         out: list[dict[str, Any]] = []
         for some in _batches(structures, batch_atoms):
-            with _differentiable(), torch.no_grad():
-                prediction = self.evaluator(
-                    self.graph.joined(some), forces="forces" in properties, stress=stress
-                )
-            out += _apart(prediction, some)
+            out += _apart(self.evaluate(self.graph.joined(some), properties), some)
         return out
 
-    def evaluate(self, batch: GraphBatch) -> Prediction:
-        """Energies and forces of a batch, without ASE between."""
-        with _differentiable(), torch.no_grad():
-            return self.evaluator(batch, forces=True)
+    def evaluate(self, batch: GraphBatch, properties: Sequence[str] = ("forces",)) -> Prediction:
+        """Energies of a batch, and forces and stress where asked, without ASE between."""
+        forces, stress = "forces" in properties, "stress" in properties
+        # No force could be computed in the caller's inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            return self.evaluator(batch, forces=forces, stress=stress)
 
     @property
     def is_float64(self) -> bool:
@@ -197,11 +189,6 @@ class PotentialCalculator(StrictCalculator):
             raise CalculatorSetupError(
                 "compile=True knows no way for this kind of model; leave it out"
             )
-
-
-def _differentiable() -> AbstractContextManager[Any]:
-    """Leave the caller's inference mode, in which no force could be computed."""
-    return torch.inference_mode(False)
 
 
 def _batches(structures: Sequence[Atoms], most_atoms: int) -> Iterator[list[Atoms]]:

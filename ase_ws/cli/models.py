@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -112,18 +111,12 @@ def _print_info(facts: dict[str, Any]) -> None:
     out_console.print(table)
 
 
-class Format(str, Enum):
-    """Formats to export to."""
-
-    mace = "mace"
-
-
 def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Argument(help="File to write.")],
-    format_: Annotated[Format, typer.Option("--format", help="mace: upstream's .model file.")] = (
-        Format.mace
-    ),
+    format_: Annotated[
+        Literal["mace"], typer.Option("--format", help="mace: upstream's .model file.")
+    ] = "mace",
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Write a model, with all its heads, as a file that other programs load."""
