@@ -78,21 +78,22 @@ class StrictCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Keep a copy of the atoms; forget results that are not of them (ASE's interface)."""
-        if atoms is None and self.atoms is None:
-            raise CalculatorSetupError(
-                f"no atoms: {type(self).__name__} needs them, as in get_property('energy', atoms)"
-            )
+        self._require(atoms, "energy")
         super().calculate(atoms, list(properties), list(system_changes))
         if system_changes:
             self.results = {}
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True):
         """Give a property, computed where needed (ASE's interface)."""
-        if atoms is None and self.atoms is None and allow_calculation:
+        if allow_calculation:
+            self._require(atoms, name)
+        return super().get_property(name, atoms, allow_calculation)
+
+    def _require(self, atoms: Atoms | None, name: str) -> None:
+        if atoms is None and self.atoms is None:
             raise CalculatorSetupError(
                 f"no atoms: {type(self).__name__} needs them, as in get_property('{name}', atoms)"
             )
-        return super().get_property(name, atoms, allow_calculation)
 
     def _meant(self, name: str) -> str:
         if name in _ELSEWHERE:

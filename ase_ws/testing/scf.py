@@ -32,8 +32,6 @@ class SelfConsistent(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
-        The good one.
     contact : float, Å
         Atoms closer than this turn their density, and set off the fault.
     fault : {"keeps", "raises", "hangs"}

@@ -1,7 +1,7 @@
 """Bad calculators whose fault lies in the forces, the stress, the numbers or the frame.
 
 In the equations E and F are the good calculator's, and in "caught by" stand the checks that are
-meant to find the fault: during MD | before any MD.
+meant to find the fault: during MD | before any MD. `base` is the good calculator.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ class Curl(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     axis : 3 floats, eV/Å²
         c.
     """
@@ -51,7 +50,6 @@ class ScaledForces(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     factor : float
         s. Default 1/51.42, forces in Hartree/Bohr passed on as eV/Å; 51.42 is the unit applied
         twice.
@@ -82,7 +80,6 @@ class ScaledStress(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     factor : float
         s. Default −1, the pressure convention (VASP's); 160.2 is GPa passed on as eV/Å³.
     """
@@ -117,7 +114,6 @@ class ForceNoise(_Noise):
 
     Parameters
     ----------
-    base : ASE calculator
     size : float, eV/Å
         σ.
     seed : int
@@ -138,7 +134,6 @@ class EnergyNoise(_Noise):
 
     Parameters
     ----------
-    base : ASE calculator
     size : float, eV
         σ.
     seed : int
@@ -161,7 +156,6 @@ class SlowHeating(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     rate : float, 1/ps
         γ; at temperature T each atom gains 3 γ k_B T per time (78 meV/ps at 300 K for 1/ps).
     """
@@ -185,7 +179,6 @@ class ExternalField(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     k : float, eV/Å²
     """
 
@@ -208,7 +201,6 @@ class StaleResults(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     tolerance : float, Å
     """
 

@@ -1,7 +1,7 @@
 """Bad calculators whose fault is slight: just above what MD bears.
 
 In the equations E and F are the good calculator's, and in "caught by" stand the checks that are
-meant to find the fault: during MD | before any MD.
+meant to find the fault: during MD | before any MD. `base` is the good calculator.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ class PairForces(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     size : float, eV/Å
         s.
     place, width : float, Å
@@ -60,7 +59,7 @@ class RippledForces(PairForces):
 
     Parameters
     ----------
-    base, size, place, width
+    size, place, width
         See `PairForces`.
     wavelength : float, Å
         λ.
@@ -88,7 +87,6 @@ class Handed(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     size : float, eV
         s.
     """

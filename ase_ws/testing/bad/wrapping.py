@@ -13,6 +13,9 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from ase_ws.md.evaluation import potential_energy
 from ase_ws.pairs import Pairs, find_pairs
 
+#: Two symbols such as ("C", "H"), or any.
+Elements = tuple[str, str] | None
+
 
 @dataclass
 class Point:
@@ -101,9 +104,7 @@ class PairTerm(Broken):
         Only pairs of these two elements, such as ("C", "H"); default all pairs.
     """
 
-    def __init__(
-        self, base: BaseCalculator, cutoff: float, elements: tuple[str, str] | None = None
-    ):
+    def __init__(self, base: BaseCalculator, cutoff: float, elements: Elements = None):
         super().__init__(base)
         self.cutoff = cutoff
         self.elements = elements
