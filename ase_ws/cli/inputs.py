@@ -25,8 +25,7 @@ def attach(
     from ase_ws.calculators.potential import PotentialCalculator
     from ase_ws.frames import check_elements, frame_from_atoms, read_structure
     from ase_ws.md.frames import KEPT_INFO
-    from ase_ws.potentials.files import largest_training_force
-    from ase_ws.potentials.heads import HeadWarning
+    from ase_ws.potentials.files import HeadWarning, largest_training_force
 
     atoms = read_structure(structure)
     with warnings.catch_warnings():

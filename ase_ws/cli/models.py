@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -54,8 +55,7 @@ def info(
 
 def _loaded(model: Path, head: str | None) -> tuple[Any, bool]:
     """Load a model to look at; of several heads none needs to be the one to use."""
-    from ase_ws.potentials.files import load_potential
-    from ase_ws.potentials.heads import HeadError, HeadWarning
+    from ase_ws.potentials.files import HeadError, HeadWarning, load_potential
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HeadWarning)
@@ -111,12 +111,18 @@ def _print_info(facts: dict[str, Any]) -> None:
     out_console.print(table)
 
 
+class Format(str, Enum):
+    """Formats to export to."""
+
+    mace = "mace"
+
+
 def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Argument(help="File to write.")],
-    format_: Annotated[
-        Literal["mace"], typer.Option("--format", help="mace: upstream's .model file.")
-    ] = "mace",
+    format_: Annotated[Format, typer.Option("--format", help="mace: upstream's .model file.")] = (
+        Format.mace
+    ),
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Write a model, with all its heads, as a file that other programs load."""

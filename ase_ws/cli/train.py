@@ -211,8 +211,7 @@ def evaluate(
         read_frames,
         require_labels,
     )
-    from ase_ws.potentials.files import load_potential
-    from ase_ws.potentials.heads import HeadWarning
+    from ase_ws.potentials.files import HeadWarning, load_potential
     from ase_ws.training.evaluate import evaluate_potential
 
     if json_file is not None:

@@ -18,11 +18,23 @@ from ase_ws.errors import UserError, about
 from ase_ws.files.mistakes import reason
 from ase_ws.files.writing import atomic_path
 from ase_ws.potentials.base import PotentialModule
+from ase_ws.potentials.heads import HeadError, HeadWarning
 from ase_ws.potentials.mace.direct import DirectPotential
 from ase_ws.potentials.mace.model import MACEPotential
 from ase_ws.potentials.mace.upstream import load_upstream
 from ase_ws.potentials.provenance import check_provenance
 from ase_ws.potentials.weights import check_tensors
+
+__all__ = [
+    "FORMAT",
+    "HeadError",
+    "HeadWarning",
+    "is_own",
+    "largest_training_force",
+    "load_potential",
+    "read_header",
+    "save_potential",
+]
 
 #: 2: a row of reference energies for each head. Models of one head are written as 1.
 FORMAT = 2

@@ -13,8 +13,7 @@ from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.errors import UserError
 from ase_ws.frames import Frame, FrameSource, check_elements, content_hash, paths_of
 from ase_ws.potentials.base import PotentialModule
-from ase_ws.potentials.files import load_potential
-from ase_ws.potentials.heads import HeadWarning
+from ase_ws.potentials.files import HeadWarning, load_potential
 from ase_ws.training.auto import choose_weak
 from ase_ws.training.config import FinetuneConfig
 from ase_ws.training.data import load_data

@@ -14,8 +14,14 @@ from ase.io import write
 from ase_ws import CommitteeCalculator, PotentialCalculator
 from ase_ws.cli.inputs import attach
 from ase_ws.errors import UserError
-from ase_ws.potentials.files import load_potential, read_header, save_potential
-from ase_ws.potentials.heads import HeadError, HeadWarning, choose_head
+from ase_ws.potentials.files import (
+    HeadError,
+    HeadWarning,
+    load_potential,
+    read_header,
+    save_potential,
+)
+from ase_ws.potentials.heads import choose_head
 from ase_ws.potentials.mace.direct import DirectPotential
 from ase_ws.potentials.mace.upstream import export_upstream
 from ase_ws.stability.campaign.config import make_config
