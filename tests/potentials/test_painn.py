@@ -160,7 +160,8 @@ def test_images_across_the_boundary_are_seen(painn, to_graph):
 
 
 def test_an_unknown_element_is_refused(painn, to_graph):
-    with pytest.raises(UserError, match=r"not know the element\(s\) N \(atom 0\); it knows H, C, O"):
+    message = r"does not know the element\(s\) N \(atom 0\); it knows H, C, O"
+    with pytest.raises(UserError, match=message):
         painn(to_graph(molecule("NH3"), painn.r_max), forces=False)
 
 
