@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(ValueError):
     """Bad input: the command line prints it as one line and exits with code 2."""
@@ -13,3 +16,14 @@ class DivergedError(UserError):
 
 class UnsafeFileError(UserError):
     """A file holds something that would have to be executed to be read."""
+
+
+@contextmanager
+def about(what: object) -> Iterator[None]:
+    """Begin the message of a `UserError` from the block with what it is about, such as a file."""
+    try:
+        yield
+    except UserError as error:
+        if not str(error).startswith(f"{what}: "):
+            error.args = (f"{what}: {error}",)
+        raise

@@ -1,9 +1,11 @@
 """Importing is quick and changes nothing; the promised names are there."""
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -124,3 +126,11 @@ def test_typed():
     from importlib.resources import files
 
     assert (files("ase_ws") / "py.typed").is_file()
+
+
+def test_lengths_are_in_angstroms_everywhere():
+    """Å, not A, in all that is said, shown or written."""
+    bare = re.compile(r"(?:[\d}] |eV/)A\b|[\"']A[\"']")
+    for path in Path(ase_ws.__file__).parent.rglob("*.py"):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            assert not bare.search(line), f"{path.name}, line {number}: {line}"

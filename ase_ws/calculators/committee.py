@@ -13,7 +13,6 @@ from ase.calculators.calculator import BaseCalculator, CalculatorSetupError, all
 
 from ase_ws.calculators.potential import PotentialCalculator, results_of
 from ase_ws.calculators.strict import StrictCalculator
-from ase_ws.potentials.mace.stacked import stacked
 from ase_ws.typing import Potential
 
 
@@ -64,6 +63,7 @@ class CommitteeCalculator(StrictCalculator):
         "energy_spread",
         "forces_spread",
     ]
+    _made = ("_together",)
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class CommitteeCalculator(StrictCalculator):
                     f"{sorted(elements)}; a committee must agree on what it can judge"
                 )
         self.conservative = all(m.conservative for m in self.members)
-        self._together = stacked([m.evaluator for m in self.members])
+        self._prepare()
         if atoms is not None:
             atoms.calc = self
 
@@ -123,6 +123,12 @@ class CommitteeCalculator(StrictCalculator):
             [member.potential for member in members], skin=members[0].graph.skin
         )
 
+    def _prepare(self) -> None:
+        first, *others = (m.evaluator for m in self.members)
+        # One pass for all, where the first knows how and the others are like it.
+        join = getattr(first, "side_by_side", None)
+        self._together = None if join is None else join(others)
+
     def _of_members(self, wanted: set[str]) -> list[dict[str, Any]]:
         """Results of each member, in one pass where they share an architecture."""
         assert self.atoms is not None
@@ -132,14 +138,6 @@ class CommitteeCalculator(StrictCalculator):
         for member in self.members:
             member.calculate(self.atoms, sorted(wanted), all_changes)
         return [member.results for member in self.members]
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle and copy without what is made from the members anyway."""
-        return {k: v for k, v in self.__dict__.items() if k != "_together"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._together = stacked([m.evaluator for m in self.members])
 
     def reset(self) -> None:
         """Forget results, atoms and neighbour lists (ASE's interface)."""

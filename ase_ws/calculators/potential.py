@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -21,8 +20,8 @@ from ase_ws.calculators.neighbours import SkinnedGraph
 from ase_ws.calculators.strict import StrictCalculator
 from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.frames.labels import has_stress
+from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.files import load_potential
-from ase_ws.potentials.mace.lean import lean
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
 
@@ -75,6 +74,7 @@ class PotentialCalculator(StrictCalculator):
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012 - ASE's class attribute is a list
+    _made = ("evaluator",)
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class PotentialCalculator(StrictCalculator):
         self.potential: Potential = potential
         self.conservative = potential.conservative
         self._compile = compile
-        self.evaluator = self._prepared()
+        self._prepare()
         self.graph = SkinnedGraph(
             potential.r_max,
             skin if potential.skin_safe else 0.0,
@@ -118,14 +118,9 @@ class PotentialCalculator(StrictCalculator):
         super().calculate(atoms, properties, system_changes)
         atoms = self.atoms
         assert atoms is not None
-        stress = "stress" in properties
-        if stress and not has_stress(atoms):
+        if "stress" in properties and not has_stress(atoms):
             raise PropertyNotImplementedError("stress needs a periodic structure with a full cell")
-        with _differentiable(), torch.no_grad():
-            prediction = self.evaluator(
-                self.graph(atoms), forces="forces" in properties, stress=stress
-            )
-        self.results.update(results_of(prediction))
+        self.results.update(results_of(self.evaluate(self.graph(atoms), properties)))
 
     def reset(self) -> None:
         """Forget results, atoms and neighbour list (ASE's interface)."""
@@ -163,17 +158,15 @@ class PotentialCalculator(StrictCalculator):
                 )
         out: list[dict[str, Any]] = []
         for some in _batches(structures, batch_atoms):
-            with _differentiable(), torch.no_grad():
-                prediction = self.evaluator(
-                    self.graph.joined(some), forces="forces" in properties, stress=stress
-                )
-            out += _apart(prediction, some)
+            out += _apart(self.evaluate(self.graph.joined(some), properties), some)
         return out
 
-    def evaluate(self, batch: GraphBatch) -> Prediction:
-        """Energies and forces of a batch, without ASE between."""
-        with _differentiable(), torch.no_grad():
-            return self.evaluator(batch, forces=True)
+    def evaluate(self, batch: GraphBatch, properties: Sequence[str] = ("forces",)) -> Prediction:
+        """Energies of a batch, and forces and stress where asked, without ASE between."""
+        forces, stress = "forces" in properties, "stress" in properties
+        # No force could be computed in the caller's inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            return self.evaluator(batch, forces=forces, stress=stress)
 
     @property
     def is_float64(self) -> bool:
@@ -188,26 +181,14 @@ class PotentialCalculator(StrictCalculator):
             potential = potential.to(torch.float64)
         return PotentialCalculator(potential, skin=self.graph.skin)
 
-    def _prepared(self) -> Potential:
-        evaluator = lean(self.potential, compiled=self._compile)
-        if self._compile and evaluator is self.potential:
+    def _prepare(self) -> None:
+        potential = self.potential
+        offers = isinstance(potential, PotentialModule)
+        self.evaluator = potential.lean(compiled=self._compile) if offers else potential
+        if self._compile and self.evaluator is potential:
             raise CalculatorSetupError(
                 "compile=True knows no way for this kind of model; leave it out"
             )
-        return evaluator
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle and copy without what is made from the potential anyway."""
-        return {k: v for k, v in self.__dict__.items() if k != "evaluator"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self.evaluator = self._prepared()
-
-
-def _differentiable() -> AbstractContextManager[Any]:
-    """Leave the caller's inference mode, in which no force could be computed."""
-    return torch.inference_mode(False)
 
 
 def _batches(structures: Sequence[Atoms], most_atoms: int) -> Iterator[list[Atoms]]:
@@ -240,10 +221,8 @@ def results_of(prediction: Prediction) -> dict[str, Any]:
 def _apart(prediction: Prediction, structures: Sequence[Atoms]) -> list[dict[str, Any]]:
     sizes = [len(atoms) for atoms in structures]
     parts: list[Any] = [
-        prediction.energy.split(1),
-        [None] * len(sizes) if prediction.forces is None else prediction.forces.split(sizes),
-        [None] * len(sizes) if prediction.stress is None else prediction.stress.split(1),
-        [None] * len(sizes) if prediction.energies is None else prediction.energies.split(sizes),
+        [None] * len(sizes) if value is None else value.split(n)
+        for value, n in zip(prediction, (1, sizes, 1, sizes), strict=True)
     ]
     return [results_of(Prediction(*values)) for values in zip(*parts, strict=True)]
 

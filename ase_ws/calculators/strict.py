@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from ase import Atoms
 from ase.calculators.calculator import Calculator, CalculatorSetupError, all_changes
@@ -45,10 +45,23 @@ class StrictCalculator(Calculator):
         Names the first unknown keyword, and what may have been meant.
     """
 
+    _made: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, unknown: dict[str, Any]):
         for name in unknown:
             raise TypeError(f"{type(self).__name__} has no keyword '{name}'{self._meant(name)}")
         super().__init__()
+
+    def _prepare(self) -> None:
+        """Make what `_made` names; called by the constructor and after unpickling."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle and copy without what is made from the rest anyway."""
+        return {name: value for name, value in vars(self).items() if name not in self._made}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._prepare()
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
         """Refuse: nothing can be changed in a calculator that is there (ASE's interface)."""
@@ -65,21 +78,22 @@ class StrictCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Keep a copy of the atoms; forget results that are not of them (ASE's interface)."""
-        if atoms is None and self.atoms is None:
-            raise CalculatorSetupError(
-                f"no atoms: {type(self).__name__} needs them, as in get_property('energy', atoms)"
-            )
+        self._require(atoms, "energy")
         super().calculate(atoms, list(properties), list(system_changes))
         if system_changes:
             self.results = {}
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True):
         """Give a property, computed where needed (ASE's interface)."""
-        if atoms is None and self.atoms is None and allow_calculation:
+        if allow_calculation:
+            self._require(atoms, name)
+        return super().get_property(name, atoms, allow_calculation)
+
+    def _require(self, atoms: Atoms | None, name: str) -> None:
+        if atoms is None and self.atoms is None:
             raise CalculatorSetupError(
                 f"no atoms: {type(self).__name__} needs them, as in get_property('{name}', atoms)"
             )
-        return super().get_property(name, atoms, allow_calculation)
 
     def _meant(self, name: str) -> str:
         if name in _ELSEWHERE:

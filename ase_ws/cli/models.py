@@ -126,7 +126,7 @@ def export(
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Write a model, with all its heads, as a file that other programs load."""
-    from ase_ws.potentials.files import export_upstream
+    from ase_ws.potentials.mace.upstream import export_upstream
 
     if out.exists() and not overwrite:
         raise UserError(f"{out}: exists; use --overwrite or another name")

@@ -30,8 +30,8 @@ from ase_ws.devices import threads
 from ase_ws.files.folders import make_clear, require_free
 from ase_ws.files.writing import write_text
 from ase_ws.frames import Frame, read_frames
+from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.files import load_potential, read_header
-from ase_ws.potentials.module import PotentialModule
 from ase_ws.progress import Report
 from ase_ws.report import SCHEMA_VERSION, write_demo_report
 from ase_ws.stability.check_stability import check_stability

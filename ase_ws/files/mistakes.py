@@ -34,6 +34,14 @@ def first_mistake(error: ValidationError, model: type[BaseModel]) -> tuple[str, 
     return field, f"{message} (got {first['input']!r:.60})"
 
 
+def reason(error: Exception, model: type[BaseModel]) -> str:
+    """Give what an error says in one line: of a failed validation the first wrong field."""
+    if isinstance(error, ValidationError):
+        field, message = first_mistake(error, model)
+        return f"{field:.80}: {message}" if field else message
+    return " ".join(str(error).split())
+
+
 def _instead(field: str, model: type[BaseModel]) -> str:
     """Name the setting that may have been meant, else those that there are beside it."""
     known = list(_names(model))

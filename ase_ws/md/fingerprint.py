@@ -13,7 +13,7 @@ from ase.calculators.calculator import BaseCalculator
 from ase.calculators.mixing import LinearCombinationCalculator
 
 from ase_ws.calculators import PotentialCalculator
-from ase_ws.potentials.module import PotentialModule
+from ase_ws.potentials.base import PotentialModule
 
 
 def fingerprint(calculator: Any) -> str:

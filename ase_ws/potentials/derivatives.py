@@ -12,6 +12,32 @@ from ase_ws.graphs import sum_by_graph
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
 
+class ConservativeModule(torch.nn.Module):
+    """A `Potential` that is an energy: a subclass gives `atomic_energies`, the rest follows."""
+
+    r_max: float
+    atomic_numbers: tuple[int, ...]
+    conservative: bool = True
+    skin_safe: bool = True
+
+    def atomic_energies(self, batch: GraphBatch) -> Tensor:
+        """Energies per atom, (n_atoms,), eV, float64, differentiable in positions and cell."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        batch: GraphBatch,
+        *,
+        forces: bool,
+        stress: bool = False,
+        create_graph: bool = False,
+    ) -> Prediction:
+        """Evaluate (see `ase_ws.typing.Potential`)."""
+        return predict_conservative(
+            self.atomic_energies, batch, forces=forces, stress=stress, create_graph=create_graph
+        )
+
+
 def predict_conservative(
     atomic_energies: Callable[[GraphBatch], Tensor],
     batch: GraphBatch,

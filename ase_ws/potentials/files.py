@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,33 @@ from safetensors.torch import save_file
 
 from ase_ws._version import __version__
 from ase_ws.devices import resolve_device, resolve_dtype
-from ase_ws.errors import UserError
+from ase_ws.errors import UserError, about
+from ase_ws.files.mistakes import reason
 from ase_ws.files.writing import atomic_path
+from ase_ws.potentials.base import PotentialModule
+from ase_ws.potentials.heads import HeadError, HeadWarning
 from ase_ws.potentials.mace.direct import DirectPotential
-from ase_ws.potentials.mace.model import MACEPotential, build_mace, to_upstream
-from ase_ws.potentials.mace.upstream import read_upstream
-from ase_ws.potentials.module import HeadError, PotentialModule
-from ase_ws.potentials.plausible import check_tensors, reason
+from ase_ws.potentials.mace.model import MACEPotential
+from ase_ws.potentials.mace.upstream import load_upstream
 from ase_ws.potentials.provenance import check_provenance
+from ase_ws.potentials.weights import check_tensors
+
+__all__ = [
+    "FORMAT",
+    "HeadError",
+    "HeadWarning",
+    "is_own",
+    "largest_training_force",
+    "load_potential",
+    "read_header",
+    "save_potential",
+]
 
 #: 2: a row of reference energies for each head. Models of one head are written as 1.
 FORMAT = 2
 _KEY = "ase_ws"
 _E0 = "e0"
 _NETWORK = "network."
-
-
-class HeadWarning(UserWarning):
-    """Of several heads one was taken that nobody had named."""
 
 
 def _kind(name: str) -> type[PotentialModule] | None:
@@ -123,10 +131,10 @@ def load_potential(
         There is no such head, or there are several and none is named; lists them.
     """
     path = Path(path)
-    _check_readable(path)
     # What is made while inference mode is on can never be differentiated again.
-    with torch.inference_mode(False):
-        potential = _load_own(path, head) if is_own(path) else _load_up(path, head)
+    with about(path), torch.inference_mode(False):
+        _check_readable(path)
+        potential = _load_own(path, head) if is_own(path) else load_upstream(path, head)
     if dtype is not None:
         potential = potential.to(resolve_dtype(dtype))
     return potential.to(resolve_device(device)).eval()
@@ -147,35 +155,17 @@ def _check_readable(path: Path) -> None:
     try:
         if not path.is_file():
             what = "it is a folder" if path.is_dir() else "nothing of this name"
-            raise UserError(f"{path}: no such model file, {what}; {wanted}")
+            raise UserError(f"no such model file, {what}; {wanted}")
         with path.open("rb") as file:
             start = file.read(64)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UserError(f"cannot be read ({error.strerror})") from error
     if not start:
-        raise UserError(f"{path}: an empty file; {wanted}")
+        raise UserError(f"an empty file; {wanted}")
     if start.startswith(b"version https://git-lfs"):
-        raise UserError(f"{path}: a pointer of Git LFS, not the model; get it with 'git lfs pull'")
+        raise UserError("a pointer of Git LFS, not the model; get it with 'git lfs pull'")
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise UserError(f"{path}: a web page, not a model; get the file itself")
-
-
-def _load_up(path: Path, head: str | None) -> PotentialModule:
-    up = read_upstream(path)
-    try:
-        potential = build_mace(up.architecture, up.e0, tensors=up.tensors, head=head)
-    except HeadError as error:
-        raise HeadError(f"{path}: {error}", error.heads) from error
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    if head is None and len(potential.heads) > 1:
-        warnings.warn(
-            f"{path}: no head is named; of {list(potential.heads)} '{potential.head}' is used, as "
-            "upstream does (head=... takes another)",
-            HeadWarning,
-            stacklevel=3,
-        )
-    return potential
+        raise UserError("a web page, not a model; get the file itself")
 
 
 def _load_own(path: Path, head: str | None) -> PotentialModule:
@@ -192,35 +182,32 @@ def _load_own(path: Path, head: str | None) -> PotentialModule:
         network = {name.removeprefix(_NETWORK): value for name, value in tensors.items()}
         return cls.rebuild(header, network, e0, head)
     except (SafetensorError, ValidationError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: corrupt model file ({reason(error):.200}); make it again"
-        ) from error
-    except HeadError as error:
-        raise HeadError(f"{path}: {error}", error.heads) from error
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        what = reason(error, cls.architecture_type)
+        raise UserError(f"corrupt model file ({what:.200}); make it again") from error
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Everything but the tensors of a model file of this package, as plain data."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_KEY])
-        if _kind(header["kind"]) is None or header["format"] > FORMAT:
+    with about(path):
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = json.loads((file.metadata() or {})[_KEY])
+            if _kind(header["kind"]) is None or header["format"] > FORMAT:
+                raise UserError(
+                    f"model kind '{header['kind']}', format {header['format']}: made by a newer "
+                    f"ase_ws ({header.get('ase_ws_version')}); update this one ({__version__})"
+                )
+            check_provenance(header.get("provenance", {}))
+        except UserError:
+            raise
+        # ValueError: not JSON, or a number of thousands of digits. RecursionError: nested without
+        # end.
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+            detail = " ".join(str(error).split())
             raise UserError(
-                f"{path}: model kind '{header['kind']}', format {header['format']}: made by a "
-                f"newer ase_ws ({header.get('ase_ws_version')}); update this one ({__version__})"
-            )
-        check_provenance(header.get("provenance", {}))
-    except UserError as error:
-        raise UserError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
-    # ValueError: not JSON, or a number of thousands of digits. RecursionError: nested without end.
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        detail = " ".join(str(error).split())
-        raise UserError(
-            f"{path}: not a model file of ase_ws, or a corrupt one ({detail:.120}); "
-            "expected a .safetensors file written by 'ase-ws finetune'"
-        ) from error
+                f"not a model file of ase_ws, or a corrupt one ({detail:.120}); "
+                "expected a .safetensors file written by 'ase-ws finetune'"
+            ) from error
     return header
 
 
@@ -229,26 +216,3 @@ def largest_training_force(path: str | os.PathLike[str]) -> float | None:
     if not is_own(path):
         return None
     return read_header(path).get("provenance", {}).get("largest_training_force_ev_per_angstrom")
-
-
-def export_upstream(potential: PotentialModule, path: str | os.PathLike[str]) -> Path:
-    """Write a `.model` file that upstream's `MACECalculator` and tools load, with all its heads.
-
-    Raises
-    ------
-    UserError
-        The potential is not a plain MACE: upstream has no direct forces and no other networks. Or
-        the reference energies of a head are not known.
-    """
-    if not isinstance(potential, MACEPotential):
-        first = " (fine-tune it with --forces conservative first)"
-        raise UserError(
-            f"a model of kind '{potential.kind}' cannot be written as an upstream MACE; only "
-            f"conservative MACE models can{first if isinstance(potential, DirectPotential) else ''}"
-        )
-    path = Path(path)
-    model = to_upstream(potential).to(potential.dtype).eval()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        torch.save(model, temporary)
-    return path

@@ -21,14 +21,14 @@ from torch import Tensor
 
 from ase_ws.errors import UserError
 from ase_ws.potentials.architecture import Architecture
-from ase_ws.potentials.derivatives import predict_conservative
-from ase_ws.potentials.module import PotentialModule, leak_beyond_cutoff, load_weights
-from ase_ws.potentials.plausible import check_total
-from ase_ws.potentials.undisturbed import default_dtype, undisturbed
-from ase_ws.typing import GraphBatch, Prediction
+from ase_ws.potentials.base import PotentialModule
+from ase_ws.potentials.skin import leak_beyond_cutoff
+from ase_ws.potentials.weights import check_total, load_weights
+from ase_ws.side_effects import building, default_dtype, without_side_effects
+from ase_ws.typing import GraphBatch
 
 try:
-    with undisturbed():
+    with without_side_effects():
         from graph_pes import AtomicGraph
         from graph_pes.models import PaiNN
 except ImportError as error:
@@ -64,31 +64,18 @@ class PaiNNPotential(PotentialModule):
     ----------
     network : graph_pes.models.PaiNN
     architecture : PaiNNArchitecture
-    e0 : array, (n_elements,), eV
-        Reference energy of each element, in the order of `architecture.atomic_numbers`.
+    e0
+        As in `PotentialModule`.
     """
 
     kind = "painn"
+    architecture_type = PaiNNArchitecture
     architecture: PaiNNArchitecture
 
     def __init__(self, network: PaiNN, architecture: PaiNNArchitecture, e0: np.ndarray | Tensor):
-        super().__init__(architecture.r_max, architecture.atomic_numbers, e0)
+        super().__init__(architecture, e0)
         self.network = network
-        self.architecture = architecture
         self.skin_safe = leak_beyond_cutoff(self) == 0.0
-
-    def forward(
-        self,
-        batch: GraphBatch,
-        *,
-        forces: bool,
-        stress: bool = False,
-        create_graph: bool = False,
-    ) -> Prediction:
-        """Energy, and forces and stress where asked (see `ase_ws.typing.Potential`)."""
-        return predict_conservative(
-            self.atomic_energies, batch, forces=forces, stress=stress, create_graph=create_graph
-        )
 
     def atomic_energies(self, batch: GraphBatch) -> Tensor:
         """Energies per atom, (n_atoms,), eV, float64, differentiable in positions and cell."""
@@ -113,12 +100,6 @@ class PaiNNPotential(PotentialModule):
         interaction = local.reshape(-1).double()
         shape = self.architecture
         return self.e0[elements] + shape.shift + shape.scale * interaction
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Weights and buffers of the network by name."""
-        # The library also keeps its version there, which is no tensor.
-        state = self.network.state_dict()
-        return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
     @classmethod
     def rebuild(
@@ -162,8 +143,7 @@ def build_painn(
     """
     # Built in float64 and rounded after: constants that are no buffers are then the same whatever
     # the precision, so a model is the same after `to(dtype)` and after a file.
-    with undisturbed(), torch.random.fork_rng(devices=[]), default_dtype(torch.float64):
-        torch.manual_seed(seed)
+    with building(torch.float64, seed):
         network = PaiNN(
             channels=architecture.channels,
             radial_features=architecture.num_bessel,

@@ -4,9 +4,8 @@
 | --- | --- |
 | `toys.py` | small `ase_ws.typing.Potential`s (harmonic, Morse, curl, ...) and a tiny MACE |
 | `good.py` | ASE calculators that are known to be safe for MD |
-| `bad.py` | ASE calculators that wrap a good one and break it in one way each |
-
-`validate_potential` tells whether a potential of your own keeps the contract.
+| `bad/` | ASE calculators that wrap a good one and break it in one way each |
+| `contract/` | `validate_potential`: does a potential of your own keep the contract? |
 """
 
 from ase_ws.testing import bad, good

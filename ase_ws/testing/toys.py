@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from ase_ws.graphs import edge_vectors
-from ase_ws.potentials.architecture import MACEArchitecture
-from ase_ws.potentials.derivatives import predict_conservative
+from ase_ws.potentials.derivatives import ConservativeModule
+from ase_ws.potentials.mace.architecture import MACEArchitecture
 from ase_ws.potentials.mace.model import MACEPotential, build_mace
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
 ELEMENTS = (1, 6, 7, 8, 14)
 
 
-class Toy(torch.nn.Module):
+class Toy(ConservativeModule):
     """A conservative potential; a subclass gives `atomic_energies`.
 
     Attributes
@@ -30,18 +30,11 @@ class Toy(torch.nn.Module):
         One entry (forces, stress) for each evaluation, so that tests can count them.
     """
 
-    conservative: bool = True
-    skin_safe: bool = True
-
     def __init__(self, r_max: float = 3.0, atomic_numbers: Sequence[int] = ELEMENTS):
         super().__init__()
         self.r_max = r_max
         self.atomic_numbers = tuple(atomic_numbers)
         self.calls: list[tuple[bool, bool]] = []
-
-    def atomic_energies(self, batch: GraphBatch) -> Tensor:
-        """Energies per atom, (n_atoms,), eV."""
-        raise NotImplementedError
 
     def forward(
         self,
@@ -53,9 +46,7 @@ class Toy(torch.nn.Module):
     ) -> Prediction:
         """Evaluate (see `ase_ws.typing.Potential`)."""
         self.calls.append((forces, stress))
-        return predict_conservative(
-            self.atomic_energies, batch, forces=forces, stress=stress, create_graph=create_graph
-        )
+        return super().forward(batch, forces=forces, stress=stress, create_graph=create_graph)
 
 
 class Harmonic(Toy):

@@ -1,6 +1,6 @@
 """Training: from labelled frames and a base model to a model file."""
 
-from ase_ws.environment import unchanged_environment
+from ase_ws.side_effects import unchanged_environment
 
 with unchanged_environment():
     import lightning  # noqa: F401 - sets a variable of torch's on its first import

@@ -14,7 +14,7 @@ from ase_ws.errors import UserError
 from ase_ws.files.mistakes import first_mistake
 from ase_ws.files.writing import write_text
 from ase_ws.files.yaml import parse_yaml, read_yaml
-from ase_ws.potentials.architecture import check_irreps
+from ase_ws.potentials.mace.architecture import check_irreps
 from ase_ws.training.auto import choose_weak
 
 #: With fewer validation energies than this, and no forces, the best of a run's validations is

@@ -38,8 +38,8 @@ from ase_ws.losses import (
     TotalLoss,
     WeightedTerm,
 )
+from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.files import is_own, load_potential, read_header
-from ase_ws.potentials.module import PotentialModule
 from ase_ws.training.callbacks import (
     History,
     LastCheckpoint,

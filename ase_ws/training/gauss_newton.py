@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ase_ws.errors import UserError
 from ase_ws.frames import Frame, composition
-from ase_ws.potentials.module import PotentialModule
+from ase_ws.potentials.base import PotentialModule
 from ase_ws.training.config import ITERATIONS
 from ase_ws.training.evaluate import batches
 from ase_ws.training.start import predicted_energies

@@ -16,8 +16,8 @@ from ase_ws.errors import DivergedError
 from ase_ws.frames import Frame
 from ase_ws.graphs import collate
 from ase_ws.losses import EnergyLoss, ForcesLoss, StressLoss, TotalLoss
+from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.derivatives import energy_forces
-from ase_ws.potentials.module import PotentialModule
 from ase_ws.training.config import FinetuneConfig
 from ase_ws.training.evaluate import Errors
 from ase_ws.typing import GraphBatch

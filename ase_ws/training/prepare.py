@@ -12,8 +12,8 @@ from typing import Any
 from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.errors import UserError
 from ase_ws.frames import Frame, FrameSource, check_elements, content_hash, paths_of
+from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.files import HeadWarning, load_potential
-from ase_ws.potentials.module import PotentialModule
 from ase_ws.training.auto import choose_weak
 from ase_ws.training.config import FinetuneConfig
 from ase_ws.training.data import load_data

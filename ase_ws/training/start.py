@@ -13,10 +13,9 @@ from ase.data import chemical_symbols
 from ase_ws.errors import UserError
 from ase_ws.frames import Frame, composition, elements_of, fit_reference_energies
 from ase_ws.pairs import edges
-from ase_ws.potentials.architecture import MACEArchitecture
-from ase_ws.potentials.mace.direct import DirectPotential, ReadoutSettings
+from ase_ws.potentials.base import PotentialModule
+from ase_ws.potentials.mace.architecture import MACEArchitecture
 from ase_ws.potentials.mace.model import MACEPotential, build_mace
-from ase_ws.potentials.module import PotentialModule
 from ase_ws.training.config import FinetuneConfig
 from ase_ws.training.evaluate import batches, require_finite_predictions
 
@@ -217,23 +216,21 @@ def with_forces(
     wanted = config.model.forces
     if wanted is None or (wanted == "conservative") == potential.conservative:
         return potential
-    if isinstance(potential, DirectPotential):
-        return potential.body
-    if isinstance(potential, MACEPotential):
-        return add_readout(potential, config, frames)
-    raise UserError(f"--forces {wanted}: a model of kind '{potential.kind}' cannot have them")
+    if wanted == "conservative":
+        return potential.with_energy_forces()
+    return add_readout(potential, config, frames)
 
 
 def add_readout(
-    body: MACEPotential, config: FinetuneConfig, frames: Sequence[Frame]
-) -> DirectPotential:
+    body: PotentialModule, config: FinetuneConfig, frames: Sequence[Frame]
+) -> PotentialModule:
     """Add a direct-force readout whose scale is the RMS force of the training frames."""
     if not any(f.forces is not None for f in frames):
         raise UserError(
             "--forces direct: no training frame has forces, and energies alone cannot train a "
             "force readout; give frames with forces, or use --forces conservative"
         )
-    return DirectPotential(body, ReadoutSettings(scale=_scale(frames)), seed=config.seed)
+    return body.with_direct_forces(scale=_scale(frames), seed=config.seed)
 
 
 def _scale(frames: Sequence[Frame]) -> float:

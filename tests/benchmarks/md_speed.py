@@ -55,7 +55,7 @@ def potential_for(name: str) -> Any:
     """Give the model for a structure."""
     from ase_ws import load_potential
     from ase_ws.data import BASE_MODEL
-    from ase_ws.potentials.architecture import MACEArchitecture
+    from ase_ws.potentials.mace.architecture import MACEArchitecture
     from ase_ws.potentials.mace.model import build_mace
 
     if name.startswith("Si"):

@@ -202,12 +202,10 @@ def test_bad_arguments():
 
 def test_one_pass_gives_the_numbers_of_each_member(members):
     """Molecules and crystals; members with reference energies and scales of their own."""
-    from ase_ws.potentials.mace.lean import lean
-    from ase_ws.potentials.mace.stacked import stacked
-
     other = tiny_mace(e0=(-1.0, -2.0, -3.0), seed=5, scale=(2.5,), avg_num_neighbors=5.0)
     potentials = [*members, other]
-    together = stacked([lean(p) for p in potentials])
+    first, *others = (p.lean() for p in potentials)
+    together = first.side_by_side(others)
     assert together is not None
     for atoms in (molecule("CH3OH"), bulk("C", cubic=True)):
         atoms.rattle(0.1, seed=0)

@@ -145,7 +145,7 @@ def test_calculate_can_be_called_with_everything(silicon_mace):
 
 @pytest.mark.filterwarnings("ignore")
 def test_it_agrees_with_upstream(upstream, mace, tmp_path, structures):
-    from ase_ws.potentials.files import export_upstream
+    from ase_ws.potentials.mace.upstream import export_upstream
 
     path = export_upstream(mace, tmp_path / "m.model")
     reference = upstream.calculators.MACECalculator(

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from test_potentials import archive, one_line, rewrite
 
 from ase_ws.errors import UserError
-from ase_ws.potentials.files import export_upstream, load_potential, read_header, save_potential
+from ase_ws.potentials.files import load_potential, read_header, save_potential
 from ase_ws.potentials.mace import model as mace_module
+from ase_ws.potentials.mace.upstream import export_upstream
 from ase_ws.testing import tiny_mace
 
 

@@ -17,15 +17,13 @@ from ase_ws.errors import UserError
 from ase_ws.potentials.files import (
     HeadError,
     HeadWarning,
-    export_upstream,
     load_potential,
     read_header,
     save_potential,
 )
+from ase_ws.potentials.heads import choose_head
 from ase_ws.potentials.mace.direct import DirectPotential
-from ase_ws.potentials.mace.lean import lean
-from ase_ws.potentials.mace.stacked import stacked
-from ase_ws.potentials.module import choose_head
+from ase_ws.potentials.mace.upstream import export_upstream
 from ase_ws.stability.campaign.config import make_config
 from ase_ws.stability.campaign.inputs import load_campaign
 from ase_ws.testing import tiny_mace
@@ -252,12 +250,12 @@ def test_lean_direct_and_stacked(files, head, to_graph, methanol):
     direct = DirectPotential(potential)
     with torch.no_grad():
         expected = potential(batch, forces=True)
-        fast = lean(potential)
+        fast = potential.lean()
         assert fast is not potential
-        for found in (fast(batch, forces=True), stacked([fast, fast])(batch, forces=True)[0]):
+        for found in (fast(batch, forces=True), fast.side_by_side([fast])(batch, forces=True)[0]):
             torch.testing.assert_close(found.energy, expected.energy, rtol=0, atol=1e-10)
             torch.testing.assert_close(found.forces, expected.forces, rtol=0, atol=1e-10)
-        for form in (direct, lean(direct)):
+        for form in (direct, direct.lean()):
             found = form(batch, forces=False).energy
             torch.testing.assert_close(found, expected.energy, rtol=0, atol=1e-10)
 

@@ -21,7 +21,7 @@ from ase_ws.errors import UserError
 from ase_ws.frames import read_frames
 from ase_ws.graphs import collate, edge_vectors, rebuilt
 from ase_ws.losses import EnergyLoss, ForcesLoss, PISCLoss, PITCLoss, StressLoss
-from ase_ws.potentials.module import leak_beyond_cutoff
+from ase_ws.potentials.skin import leak_beyond_cutoff
 from ase_ws.testing import validate_potential
 from ase_ws.training import finetune
 from ase_ws.typing import Potential
@@ -160,7 +160,8 @@ def test_images_across_the_boundary_are_seen(painn, to_graph):
 
 
 def test_an_unknown_element_is_refused(painn, to_graph):
-    with pytest.raises(UserError, match=r"does not know the element\(s\) N; it knows H, C, O"):
+    message = r"does not know the element\(s\) N \(atom 0\); it knows H, C, O"
+    with pytest.raises(UserError, match=message):
         painn(to_graph(molecule("NH3"), painn.r_max), forces=False)
 
 

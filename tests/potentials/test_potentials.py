@@ -21,9 +21,10 @@ from scipy.spatial.transform import Rotation
 from ase_ws import PotentialCalculator
 from ase_ws.errors import UnsafeFileError, UserError
 from ase_ws.graphs import graph
-from ase_ws.potentials.architecture import MACEArchitecture
-from ase_ws.potentials.files import export_upstream, load_potential, read_header, save_potential
-from ase_ws.potentials.mace.model import leak_beyond_cutoff
+from ase_ws.potentials.files import load_potential, read_header, save_potential
+from ase_ws.potentials.mace.architecture import MACEArchitecture
+from ase_ws.potentials.mace.upstream import export_upstream
+from ase_ws.potentials.skin import leak_beyond_cutoff
 from ase_ws.testing import tiny_mace
 from ase_ws.typing import Potential
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from ase_ws.graphs import edge_vectors, mean_by_graph, sum_by_graph
+from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.derivatives import predict_conservative
-from ase_ws.potentials.mace.model import Features, MACEPotential
-from ase_ws.potentials.module import PotentialModule, load_weights
-from ase_ws.potentials.plausible import check_total
-from ase_ws.typing import GraphBatch, Prediction
+from ase_ws.potentials.mace.architecture import MACEArchitecture
+from ase_ws.potentials.mace.lean.model import NOT_READ, LeanMACE
+from ase_ws.potentials.mace.model import MACEPotential
+from ase_ws.potentials.weights import check_total, load_weights
+from ase_ws.typing import GraphBatch, Potential, Prediction
 
 
 class ReadoutSettings(BaseModel):
@@ -120,47 +122,53 @@ def without_net(forces: Tensor, batch: GraphBatch) -> Tensor:
     return forces - torch.linalg.cross(omega[batch.batch], x).to(forces.dtype)
 
 
-class Body(Protocol):
-    """What a readout stands on: energies, and what the layers know of each atom."""
+class _DirectForces(torch.nn.Module):
+    """A `Potential` with the energy of a body and the forces of a readout."""
+
+    body: Any  # a MACEPotential or its lean form
+    readout: DirectReadout
+    conservative = False
 
     def atomic_energies(self, batch: GraphBatch) -> Tensor:
         """Energies per atom, (n_atoms,), eV, float64."""
-        ...
+        return self.body.atomic_energies(batch)
 
-    def features(self, batch: GraphBatch) -> Features:
-        """Energies, scalars and vectors of each atom."""
-        ...
+    def forward(
+        self,
+        batch: GraphBatch,
+        *,
+        forces: bool,
+        stress: bool = False,
+        create_graph: bool = False,
+    ) -> Prediction:
+        """Energy from the body, forces from the readout; stress, if asked, from the energy."""
+        if stress or not forces:
+            plain = predict_conservative(
+                self.atomic_energies, batch, forces=False, stress=stress, create_graph=create_graph
+            )
+            return plain._replace(forces=self._direct(batch)[1]) if forces else plain
+        energies, values = self._direct(batch)
+        return Prediction(sum_by_graph(energies, batch), values, energies=energies)
 
-
-def predict_direct(
-    body: Body,
-    readout: DirectReadout,
-    batch: GraphBatch,
-    *,
-    forces: bool,
-    stress: bool = False,
-    create_graph: bool = False,
-) -> Prediction:
-    """Energy from the body, forces from the readout; stress, if asked, from the energy."""
-
-    def direct() -> tuple[Tensor, Tensor]:
-        features = body.features(batch)
-        raw = readout(features.scalars, features.vectors, batch)
+    def _direct(self, batch: GraphBatch) -> tuple[Tensor, Tensor]:
+        features = self.body.features(batch)
+        raw = self.readout(features.scalars, features.vectors, batch)
         return features.energies, without_net(raw, batch)
 
-    if stress:
-        plain = predict_conservative(
-            body.atomic_energies, batch, forces=False, stress=True, create_graph=create_graph
-        )
-        return plain._replace(forces=direct()[1]) if forces else plain
-    if not forces:
-        energies = body.atomic_energies(batch)
-        return Prediction(sum_by_graph(energies, batch), energies=energies)
-    energies, values = direct()
-    return Prediction(sum_by_graph(energies, batch), values, energies=energies)
+
+class LeanDirect(_DirectForces):
+    """A `DirectPotential` on a lean body: one forward pass of few operations."""
+
+    def __init__(self, potential: DirectPotential, *, compiled: bool = False):
+        super().__init__()
+        self.body = LeanMACE(potential.body, compiled=compiled)
+        self.readout = potential.readout
+        self.r_max = potential.r_max
+        self.atomic_numbers = potential.atomic_numbers
+        self.skin_safe = potential.skin_safe
 
 
-class DirectPotential(PotentialModule):
+class DirectPotential(_DirectForces, PotentialModule):
     """A MACE with forces of their own: E from the network, F from a `DirectReadout`.
 
     An evaluation costs one forward pass and no backward pass. Nothing makes the forces the
@@ -178,16 +186,14 @@ class DirectPotential(PotentialModule):
     """
 
     kind = "mace-direct"
-    conservative = False
+    architecture_type = MACEArchitecture
+    body: MACEPotential
 
     def __init__(
         self, body: MACEPotential, settings: ReadoutSettings | None = None, *, seed: int = 0
     ):
-        super().__init__(
-            body.r_max, body.atomic_numbers, body.reference_energies, body.heads, body.head
-        )
+        super().__init__(body.architecture, body.reference_energies, body.head)
         self.body = body
-        self.architecture = body.architecture
         self.skin_safe = body.skin_safe
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -201,18 +207,20 @@ class DirectPotential(PotentialModule):
         self.reference_energies = self.body.reference_energies
         return self
 
-    def forward(
-        self,
-        batch: GraphBatch,
-        *,
-        forces: bool,
-        stress: bool = False,
-        create_graph: bool = False,
-    ) -> Prediction:
-        """Evaluate (see `ase_ws.typing.Potential`)."""
-        return predict_direct(
-            self.body, self.readout, batch, forces=forces, stress=stress, create_graph=create_graph
-        )
+    def lean(self, *, compiled: bool = False) -> Potential:
+        """Give the same on the lean form of the body, if it is known."""
+        try:
+            return LeanDirect(self, compiled=compiled)
+        except NOT_READ:
+            return self
+
+    def with_direct_forces(self, *, scale: float, seed: int) -> PotentialModule:
+        """Give the potential: its readout is there, and is kept."""
+        return self
+
+    def with_energy_forces(self) -> PotentialModule:
+        """Take the readout off."""
+        return self.body
 
     def description(self) -> dict[str, Any]:
         """Plain data from which the potential is built again."""

@@ -8,49 +8,41 @@ in float32 lose meV to the reference energies.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ase_ws.errors import UserError
-from ase_ws.potentials.architecture import MACEArchitecture
-from ase_ws.potentials.derivatives import predict_conservative
-from ase_ws.potentials.module import (
-    PotentialModule,
-    choose_head,
-    leak_beyond_cutoff,
-    load_weights,
-)
-from ase_ws.potentials.plausible import check_sizes
-from ase_ws.potentials.undisturbed import default_dtype, undisturbed
-from ase_ws.typing import GraphBatch, Prediction
+from ase_ws.potentials.base import PotentialModule
+from ase_ws.potentials.heads import choose_head
+from ase_ws.potentials.mace.architecture import MACEArchitecture, check_sizes
+from ase_ws.potentials.mace.features import Features
+from ase_ws.potentials.mace.lean.model import NOT_READ, LeanMACE
+from ase_ws.potentials.skin import leak_beyond_cutoff
+from ase_ws.potentials.weights import load_weights
+from ase_ws.side_effects import building, without_side_effects
+from ase_ws.typing import GraphBatch, Potential
 
-with undisturbed():
+with without_side_effects():
     from e3nn import o3
     from mace import modules
 
+# What upstream's constructor calls, or takes, otherwise than `MACEArchitecture`.
+_OTHERWISE = {
+    "dtype",
+    "gate",
+    "interaction",
+    "interaction_first",
+    "keep_last_layer_irreps",
+    "readout",
+    "scale",
+    "shift",
+}
+
 # How upstream's constructors say that they do not know a combination.
 _CANNOT_BE_BUILT = (AssertionError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
-
-
-class Features(NamedTuple):
-    """What a network knows of each atom.
-
-    Attributes
-    ----------
-    energies : Tensor, (n_atoms,), eV, float64
-        With E0.
-    scalars : Tensor, (n_atoms, n_scalars)
-        Invariant under rotation and reflection: all layers side by side.
-    vectors : Tensor, (n_atoms, n_vectors, 3)
-        Turn with the structure (1o): all layers that have them.
-    """
-
-    energies: Tensor
-    scalars: Tensor
-    vectors: Tensor
 
 
 class MACEPotential(PotentialModule):
@@ -64,15 +56,8 @@ class MACEPotential(PotentialModule):
     network : ScaleShiftMACE
         With reference energies of zero.
     architecture : MACEArchitecture
-    e0 : array, (n_elements,) or (n_heads, n_elements), eV
-        Reference energies, in the order of `architecture.atomic_numbers`.
-    head : str, optional
-        Which head of a multi-head model is evaluated and trained; default as in `choose_head`.
-
-    Attributes
-    ----------
-    r_max, atomic_numbers, conservative, skin_safe
-        As in `ase_ws.typing.Potential`.
+    e0, head
+        As in `PotentialModule`.
 
     Notes
     -----
@@ -82,6 +67,7 @@ class MACEPotential(PotentialModule):
     """
 
     kind = "mace"
+    architecture_type = MACEArchitecture
     architecture: MACEArchitecture
 
     def __init__(
@@ -91,34 +77,14 @@ class MACEPotential(PotentialModule):
         e0: np.ndarray | Tensor,
         head: str | None = None,
     ):
-        super().__init__(
-            architecture.r_max, architecture.atomic_numbers, e0, architecture.heads, head
-        )
+        super().__init__(architecture, e0, head)
         self.network = network
-        self.architecture = architecture
         self._slices = _feature_slices(network)
         self.skin_safe = leak_beyond_cutoff(self) == 0.0
-
-    def forward(
-        self,
-        batch: GraphBatch,
-        *,
-        forces: bool,
-        stress: bool = False,
-        create_graph: bool = False,
-    ) -> Prediction:
-        """Energy, and forces and stress where asked (see `ase_ws.typing.Potential`)."""
-        return predict_conservative(
-            self.atomic_energies, batch, forces=forces, stress=stress, create_graph=create_graph
-        )
 
     def description(self) -> dict[str, Any]:
         """Plain data from which the potential is built again."""
         return {**super().description(), "head": self.head}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Weights and buffers of the network by name."""
-        return dict(self.network.state_dict())
 
     @classmethod
     def rebuild(
@@ -137,6 +103,20 @@ class MACEPotential(PotentialModule):
             rows[choose_head(architecture.heads, stored)] = e0
             e0 = rows
         return build_mace(architecture, e0, tensors=tensors, head=head or stored)
+
+    def lean(self, *, compiled: bool = False) -> Potential:
+        """Give the form of few operations (see `ase_ws.potentials.mace.lean`), if it is known."""
+        try:
+            return LeanMACE(self, compiled=compiled)
+        except NOT_READ:
+            return self
+
+    def with_direct_forces(self, *, scale: float, seed: int) -> PotentialModule:
+        """Give a `DirectPotential` on this network."""
+        # That is made of this class.
+        from ase_ws.potentials.mace.direct import DirectPotential, ReadoutSettings
+
+        return DirectPotential(self, ReadoutSettings(scale=scale), seed=seed)
 
     def atomic_energies(self, batch: GraphBatch) -> Tensor:
         """Energies per atom, (n_atoms,), eV, float64, differentiable in positions and cell."""
@@ -222,12 +202,7 @@ def build_mace(
     choose_head(architecture.heads, head)  # before the work
     if tensors is not None:
         check_sizes(architecture, tensors)
-    with (
-        undisturbed(),
-        torch.random.fork_rng(devices=[]),
-        default_dtype(getattr(torch, architecture.dtype)),
-    ):
-        torch.manual_seed(seed)
+    with building(getattr(torch, architecture.dtype), seed):
         try:
             network = modules.ScaleShiftMACE(**_upstream_arguments(architecture))
         except _CANNOT_BE_BUILT as error:
@@ -268,35 +243,22 @@ def _upstream_arguments(a: MACEArchitecture) -> dict:
         "abs": torch.abs,
         "none": None,
     }
+    # Those that have the same name and type there.
+    same = a.model_dump(exclude=_OTHERWISE)
     return {
-        "r_max": a.r_max,
-        "num_bessel": a.num_bessel,
-        "num_polynomial_cutoff": a.num_polynomial_cutoff,
-        "max_ell": a.max_ell,
+        **same,
         "interaction_cls": getattr(modules.blocks, a.interaction),
         "interaction_cls_first": getattr(modules.blocks, a.interaction_first),
-        "num_interactions": a.num_interactions,
         "num_elements": len(a.atomic_numbers),
+        "atomic_numbers": list(a.atomic_numbers),
         "hidden_irreps": o3.Irreps(a.hidden_irreps),
         "MLP_irreps": o3.Irreps(a.MLP_irreps),
         "atomic_energies": np.zeros((len(a.heads), len(a.atomic_numbers))),
-        "avg_num_neighbors": a.avg_num_neighbors,
-        "atomic_numbers": list(a.atomic_numbers),
-        "correlation": a.correlation,
         "gate": gates[a.gate],
-        "pair_repulsion": a.pair_repulsion,
-        "apply_cutoff": a.apply_cutoff,
-        "use_reduced_cg": a.use_reduced_cg,
-        "use_so3": a.use_so3,
-        "use_agnostic_product": a.use_agnostic_product,
-        "use_last_readout_only": a.use_last_readout_only,
         # Only where it is wanted: older versions of mace-torch do not know it.
         **({"keep_last_layer_irreps": True} if a.keep_last_layer_irreps else {}),
-        "use_edge_irreps_first": a.use_edge_irreps_first,
         "edge_irreps": None if a.edge_irreps is None else o3.Irreps(a.edge_irreps),
-        "distance_transform": a.distance_transform,
         "radial_MLP": list(a.radial_MLP),
-        "radial_type": a.radial_type,
         "heads": list(a.heads),
         "readout_cls": getattr(modules.blocks, a.readout),
         "atomic_inter_scale": _scalar_or_list(a.scale),
@@ -325,7 +287,7 @@ def to_upstream(potential: MACEPotential) -> torch.nn.Module:
             f"heads {list(a.heads)}: the file is of an earlier version; make it again"
         )
     arguments["atomic_energies"] = e0 if len(a.heads) > 1 else e0[0]
-    with undisturbed(), torch.random.fork_rng(devices=[]), default_dtype(potential.dtype):
+    with building(potential.dtype):
         model = modules.ScaleShiftMACE(**arguments)
     state = dict(potential.network.state_dict())
     state.pop("atomic_energies_fn.atomic_energies")

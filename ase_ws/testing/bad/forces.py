@@ -1,12 +1,13 @@
 """Bad calculators whose fault lies in the forces, the stress, the numbers or the frame.
 
 In the equations E and F are the good calculator's, and in "caught by" stand the checks that are
-meant to find the fault: during MD | before any MD.
+meant to find the fault: during MD | before any MD. `base` is the good calculator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from ase import Atoms, units
@@ -27,7 +28,6 @@ class Curl(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     axis : 3 floats, eV/Å²
         c.
     """
@@ -42,6 +42,7 @@ class Curl(Broken):
         return Point(point.energy, point.forces + np.cross(self.axis, arms), point.stress)
 
 
+@dataclass(eq=False, repr=False)
 class ScaledForces(Broken):
     """Forces in the wrong unit: F' = s F, E' = E.
 
@@ -49,31 +50,29 @@ class ScaledForces(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     factor : float
         s. Default 1/51.42, forces in Hartree/Bohr passed on as eV/Å; 51.42 is the unit applied
         twice.
     """
 
-    def __init__(self, base: BaseCalculator, factor: float = 1.0 / HARTREE_PER_BOHR):
-        super().__init__(base)
-        self.factor = factor
+    factor: float = 1.0 / HARTREE_PER_BOHR
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Scale the forces."""
         return Point(point.energy, self.factor * point.forces, point.stress)
 
 
+@dataclass(eq=False, repr=False)
 class WrongSign(ScaledForces):
     """Gradients passed on as forces: F' = −F, E' = E.
 
     Caught by: relaxation, drift, force, contact, energy | work.
     """
 
-    def __init__(self, base: BaseCalculator):
-        super().__init__(base, -1.0)
+    factor: float = field(default=-1.0, init=False)
 
 
+@dataclass(eq=False, repr=False)
 class ScaledStress(Broken):
     """A stress with the wrong sign or unit: σ' = s σ; everything else is right.
 
@@ -81,14 +80,11 @@ class ScaledStress(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     factor : float
         s. Default −1, the pressure convention (VASP's); 160.2 is GPa passed on as eV/Å³.
     """
 
-    def __init__(self, base: BaseCalculator, factor: float = -1.0):
-        super().__init__(base)
-        self.factor = factor
+    factor: float = -1.0
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Scale the stress."""
@@ -96,7 +92,19 @@ class ScaledStress(Broken):
         return Point(point.energy, point.forces, stress)
 
 
-class ForceNoise(Broken):
+@dataclass(eq=False, repr=False)
+class _Noise(Broken):
+    """Random numbers, new at each call."""
+
+    size: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._rng = np.random.default_rng(self.seed)
+
+
+class ForceNoise(_Noise):
     """Random forces on top, new at each call: F' = F + σ ξ, ξ normal and independent.
 
     MD heats by 3 σ² Δt/(2 m) per atom and time. The fault of charges that are not converged, or
@@ -106,16 +114,10 @@ class ForceNoise(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     size : float, eV/Å
         σ.
     seed : int
     """
-
-    def __init__(self, base: BaseCalculator, size: float, seed: int = 0):
-        super().__init__(base)
-        self.size = size
-        self._rng = np.random.default_rng(seed)
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Add noise to the forces."""
@@ -123,7 +125,7 @@ class ForceNoise(Broken):
         return Point(point.energy, point.forces + noise, point.stress)
 
 
-class EnergyNoise(Broken):
+class EnergyNoise(_Noise):
     """A random energy on top, new at each call: E' = E + σ ξ; the forces are right.
 
     MD does not feel it, and its mean does not drift: only the energy itself gives it away.
@@ -132,16 +134,10 @@ class EnergyNoise(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     size : float, eV
         σ.
     seed : int
     """
-
-    def __init__(self, base: BaseCalculator, size: float, seed: int = 0):
-        super().__init__(base)
-        self.size = size
-        self._rng = np.random.default_rng(seed)
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Add noise to the energy."""
@@ -149,6 +145,7 @@ class EnergyNoise(Broken):
         return Point(energy, point.forces, point.stress)
 
 
+@dataclass(eq=False, repr=False)
 class SlowHeating(Broken):
     """Negative friction: F'_i = F_i + γ p_i, so that the kinetic energy grows as exp(2 γ t).
 
@@ -159,14 +156,11 @@ class SlowHeating(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     rate : float, 1/ps
         γ; at temperature T each atom gains 3 γ k_B T per time (78 meV/ps at 300 K for 1/ps).
     """
 
-    def __init__(self, base: BaseCalculator, rate: float):
-        super().__init__(base)
-        self.rate = rate
+    rate: float
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Push along the momenta."""
@@ -174,6 +168,7 @@ class SlowHeating(Broken):
         return Point(point.energy, point.forces + push, point.stress)
 
 
+@dataclass(eq=False, repr=False)
 class ExternalField(Broken):
     """A dependence on where the structure is: E' = E + ½ k Σ |r_i|², forces to match.
 
@@ -184,13 +179,10 @@ class ExternalField(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     k : float, eV/Å²
     """
 
-    def __init__(self, base: BaseCalculator, k: float):
-        super().__init__(base)
-        self.k = k
+    k: float
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Add the field."""
@@ -198,6 +190,7 @@ class ExternalField(Broken):
         return Point(point.energy + energy, point.forces - self.k * atoms.positions, point.stress)
 
 
+@dataclass(eq=False, repr=False)
 class StaleResults(Broken):
     """Old results for new positions, until an atom has moved by more than `tolerance`.
 
@@ -208,14 +201,11 @@ class StaleResults(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     tolerance : float, Å
     """
 
-    def __init__(self, base: BaseCalculator, tolerance: float):
-        super().__init__(base)
-        self.tolerance = tolerance
-        self._known: Atoms | None = None
+    tolerance: float
+    _known: Atoms | None = field(default=None, init=False)
 
     def ask(self, atoms: Atoms, *, stress: bool) -> Point:
         """Ask about the last positions that were computed, as long as they are near."""

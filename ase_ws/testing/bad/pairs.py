@@ -1,16 +1,19 @@
 """Bad calculators whose fault depends on distances between atoms.
 
 In the equations E and F are the good calculator's, sums run over pairs i < j, and in "caught by"
-stand the checks that are meant to find the fault: during MD | before any MD.
+stand the checks that are meant to find the fault: during MD | before any MD. `base` is the good
+calculator; `elements`, if given, are the two between which alone the fault is.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, CalculationFailed
 
-from ase_ws.testing.bad.wrapping import Broken, PairTerm, Point, closest_neighbours
+from ase_ws.testing.bad.wrapping import Broken, Elements, PairTerm, Point, closest_neighbours
 
 
 class Hole(PairTerm):
@@ -23,21 +26,14 @@ class Hole(PairTerm):
 
     Parameters
     ----------
-    base : ASE calculator
     distance : float, Å
         r_h, the rim of the hole; put it where the thermal motion just gets.
     depth : float, eV
         A, the depth at r = 0; it must beat the good calculator's repulsion.
-    elements : pair of str, optional
-        Only between these elements.
     """
 
     def __init__(
-        self,
-        base: BaseCalculator,
-        distance: float,
-        depth: float = 300.0,
-        elements: tuple[str, str] | None = None,
+        self, base: BaseCalculator, distance: float, depth: float = 300.0, elements: Elements = None
     ):
         super().__init__(base, distance, elements)
         self.depth = depth
@@ -60,21 +56,14 @@ class EnergyStep(PairTerm):
 
     Parameters
     ----------
-    base : ASE calculator
     distance : float, Å
         r_s.
     jump : float, eV
         J.
-    elements : pair of str, optional
-        Only between these elements.
     """
 
     def __init__(
-        self,
-        base: BaseCalculator,
-        distance: float,
-        jump: float,
-        elements: tuple[str, str] | None = None,
+        self, base: BaseCalculator, distance: float, jump: float, elements: Elements = None
     ):
         super().__init__(base, distance, elements)
         self.jump = jump
@@ -95,22 +84,13 @@ class CutoffJump(PairTerm):
 
     Parameters
     ----------
-    base : ASE calculator
     cutoff : float, Å
         r_c.
     jump : float, eV
         C/r_c⁶.
-    elements : pair of str, optional
-        Only between these elements.
     """
 
-    def __init__(
-        self,
-        base: BaseCalculator,
-        cutoff: float,
-        jump: float,
-        elements: tuple[str, str] | None = None,
-    ):
+    def __init__(self, base: BaseCalculator, cutoff: float, jump: float, elements: Elements = None):
         super().__init__(base, cutoff, elements)
         self.jump = jump
 
@@ -131,15 +111,12 @@ class SpuriousMinimum(PairTerm):
 
     Parameters
     ----------
-    base : ASE calculator
     distance : float, Å
         r_w.
     depth : float, eV
         D.
     width : float, Å
         w.
-    elements : pair of str, optional
-        Only between these elements.
     """
 
     def __init__(
@@ -148,7 +125,7 @@ class SpuriousMinimum(PairTerm):
         distance: float,
         depth: float,
         width: float = 0.1,
-        elements: tuple[str, str] | None = None,
+        elements: Elements = None,
     ):
         # At 9 w the well is 1e-18 of its depth: no step is left at the cutoff.
         super().__init__(base, distance + 9.0 * width, elements)
@@ -172,15 +149,12 @@ class WrongSignPair(PairTerm):
 
     Parameters
     ----------
-    base : ASE calculator
     strength : float, eV
         B.
     rho : float, Å
         ρ.
     cutoff : float, Å
         r_c.
-    elements : pair of str, optional
-        Only between these elements.
     """
 
     def __init__(
@@ -189,7 +163,7 @@ class WrongSignPair(PairTerm):
         strength: float,
         rho: float = 0.3,
         cutoff: float = 4.0,
-        elements: tuple[str, str] | None = None,
+        elements: Elements = None,
     ):
         super().__init__(base, cutoff, elements)
         self.strength, self.rho = strength, rho
@@ -201,6 +175,7 @@ class WrongSignPair(PairTerm):
         return v * x**2, -v * x**2 / self.rho - 2.0 * v * x / self.cutoff
 
 
+@dataclass(eq=False, repr=False)
 class NaNBeyond(Broken):
     """NaN as soon as an atom's nearest neighbour is farther away than `distance`.
 
@@ -210,13 +185,10 @@ class NaNBeyond(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     distance : float, Å
     """
 
-    def __init__(self, base: BaseCalculator, distance: float):
-        super().__init__(base)
-        self.distance = distance
+    distance: float
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Turn everything into NaN where an atom is alone."""

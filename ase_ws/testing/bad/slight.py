@@ -1,19 +1,21 @@
 """Bad calculators whose fault is slight: just above what MD bears.
 
 In the equations E and F are the good calculator's, and in "caught by" stand the checks that are
-meant to find the fault: during MD | before any MD.
+meant to find the fault: during MD | before any MD. `base` is the good calculator.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator
 
 from ase_ws.pairs import find_pairs
-from ase_ws.testing.bad.wrapping import Broken, Point
+from ase_ws.testing.bad.wrapping import Broken, Point, pulled, with_pulls
 
 
+@dataclass(eq=False, repr=False)
 class PairForces(Broken):
     """Smooth pair forces that the energy does not know.
 
@@ -24,16 +26,15 @@ class PairForces(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     size : float, eV/Å
         s.
     place, width : float, Å
         r₀ and w.
     """
 
-    def __init__(self, base: BaseCalculator, size: float, place: float, width: float = 0.5):
-        super().__init__(base)
-        self.size, self.place, self.width = size, place, width
+    size: float
+    place: float
+    width: float = 0.5
 
     def strength(self, r: np.ndarray) -> np.ndarray:
         """Force towards the other atom at these distances, eV/Å."""
@@ -41,13 +42,12 @@ class PairForces(Broken):
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Add the pairs."""
-        first, second, r, shift = find_pairs(atoms, self.place + 4.0 * self.width)
-        vectors = atoms.positions[second] - atoms.positions[first] + shift @ atoms.cell.array
-        forces = point.forces.copy()
-        np.add.at(forces, first, (self.strength(r) / r)[:, None] * vectors)
-        return Point(point.energy, forces, point.stress)
+        pairs = find_pairs(atoms, self.place + 4.0 * self.width)
+        pulls, _ = pulled(atoms, pairs, self.strength(pairs.distance))
+        return Point(point.energy, with_pulls(point.forces, pairs, pulls), point.stress)
 
 
+@dataclass(eq=False, repr=False)
 class RippledForces(PairForces):
     """Pair forces that ripple with a distance elsewhere, and that no energy has.
 
@@ -59,22 +59,13 @@ class RippledForces(PairForces):
 
     Parameters
     ----------
-    base, size, place, width
+    size, place, width
         See `PairForces`.
     wavelength : float, Å
         λ.
     """
 
-    def __init__(
-        self,
-        base: BaseCalculator,
-        size: float,
-        place: float,
-        width: float = 0.5,
-        wavelength: float = 0.1,
-    ):
-        super().__init__(base, size, place, width)
-        self.wavelength = wavelength
+    wavelength: float = 0.1
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Add the pairs, rippled."""
@@ -85,6 +76,7 @@ class RippledForces(PairForces):
         return Point(point.energy, forces, point.stress)
 
 
+@dataclass(eq=False, repr=False)
 class Handed(Broken):
     """An energy that tells left from right: E' = E + s tanh(V/V₀), forces to match.
 
@@ -95,14 +87,11 @@ class Handed(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
     size : float, eV
         s.
     """
 
-    def __init__(self, base: BaseCalculator, size: float):
-        super().__init__(base)
-        self.size = size
+    size: float
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Add the term."""

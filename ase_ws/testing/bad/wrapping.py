@@ -11,7 +11,10 @@ from ase.calculators.calculator import BaseCalculator, Calculator, CalculatorSet
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_ws.md.evaluation import potential_energy
-from ase_ws.pairs import find_pairs
+from ase_ws.pairs import Pairs, find_pairs
+
+#: Two symbols such as ("C", "H"), or any.
+Elements = tuple[str, str] | None
 
 
 @dataclass
@@ -33,11 +36,12 @@ class Point:
     stress: np.ndarray | None = None
 
 
+@dataclass(eq=False, repr=False)
 class Broken(Calculator):
     """A good calculator with something wrong; a subclass says what in `spoil`.
 
     It offers energy and forces, and the stress where the good one has it. It says nothing about
-    its faults: no subclass has `conservative = False`.
+    its faults: no subclass has `conservative = False`. Its parameters are fields.
 
     Parameters
     ----------
@@ -45,16 +49,12 @@ class Broken(Calculator):
         The good one.
     """
 
-    def __init__(self, base: BaseCalculator):
+    base: BaseCalculator
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.base = base
-        has_stress = "stress" in base.implemented_properties
-        self.implemented_properties = [
-            "energy",
-            "free_energy",
-            "forces",
-            *(["stress"] if has_stress else []),
-        ]
+        stress = ["stress"] if "stress" in self.base.implemented_properties else []
+        self.implemented_properties = ["energy", "free_energy", "forces", *stress]
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Change what the good calculator said about `atoms`."""
@@ -104,9 +104,7 @@ class PairTerm(Broken):
         Only pairs of these two elements, such as ("C", "H"); default all pairs.
     """
 
-    def __init__(
-        self, base: BaseCalculator, cutoff: float, elements: tuple[str, str] | None = None
-    ):
+    def __init__(self, base: BaseCalculator, cutoff: float, elements: Elements = None):
         super().__init__(base)
         self.cutoff = cutoff
         self.elements = elements
@@ -117,34 +115,35 @@ class PairTerm(Broken):
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Add the pairs."""
-        first, second, r, shift = find_pairs(atoms, self.cutoff)
+        pairs = find_pairs(atoms, self.cutoff)
         if self.elements is not None:
             symbols = np.array(atoms.get_chemical_symbols())
-            one, other = self.elements
-            keep = ((symbols[first] == one) & (symbols[second] == other)) | (
-                (symbols[first] == other) & (symbols[second] == one)
-            )
-            first, second, r, shift = first[keep], second[keep], r[keep], shift[keep]
-        v, slope = self.pair(r)
-        vectors = atoms.positions[second] - atoms.positions[first] + shift @ atoms.cell.array
-        pulls = (slope / r)[:, None] * vectors
-        forces = point.forces.copy()
-        np.add.at(forces, first, pulls)
-        return Point(
-            point.energy + 0.5 * float(v.sum()),
-            forces,
-            self._stress(atoms, point, pulls, vectors),
-        )
+            ends = np.sort([symbols[pairs.first], symbols[pairs.second]], axis=0).T
+            keep = np.all(ends == np.sort(self.elements), axis=1)
+            pairs = Pairs(*(part[keep] for part in pairs))
+        v, slope = self.pair(pairs.distance)
+        pulls, vectors = pulled(atoms, pairs, slope)
+        stress = point.stress
+        if stress is not None:
+            # (1/2V) Σ_ij (dv/dr) r_ij ⊗ r_ij / r_ij
+            virial = 0.5 * pulls.T @ vectors
+            stress = stress + full_3x3_to_voigt_6_stress(virial / atoms.get_volume())
+        energy = point.energy + 0.5 * float(v.sum())
+        return Point(energy, with_pulls(point.forces, pairs, pulls), stress)
 
-    @staticmethod
-    def _stress(
-        atoms: Atoms, point: Point, pulls: np.ndarray, vectors: np.ndarray
-    ) -> np.ndarray | None:
-        """Add (1/2V) Σ_ij (dv/dr) r_ij ⊗ r_ij / r_ij to the stress."""
-        if point.stress is None:
-            return None
-        virial = 0.5 * pulls.T @ vectors
-        return point.stress + full_3x3_to_voigt_6_stress(virial / atoms.get_volume())
+
+def pulled(atoms: Atoms, pairs: Pairs, strength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Force on the first atom of each pair towards the second, and the vector, (n_pairs, 3)."""
+    vectors = atoms.positions[pairs.second] - atoms.positions[pairs.first]
+    vectors = vectors + pairs.shift @ atoms.cell.array
+    return (strength / pairs.distance)[:, None] * vectors, vectors
+
+
+def with_pulls(forces: np.ndarray, pairs: Pairs, pulls: np.ndarray) -> np.ndarray:
+    """Add what each pair does to its first atom, (n_atoms, 3), eV/Å."""
+    forces = forces.copy()
+    np.add.at(forces, pairs.first, pulls)
+    return forces
 
 
 def closest_neighbours(atoms: Atoms, reach: float) -> np.ndarray:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from ase_ws.testing.contract.subject import Subject, as_numpy
-from ase_ws.typing import GraphBatch, Potential, Prediction
+from ase_ws.typing import Potential, Prediction
 
-_QUESTIONS = ((False, False), (True, False), (False, True), (True, True))
+_QUESTIONS = [{"forces": f, "stress": s} for s in (False, True) for f in (False, True)]
+_EVERYTHING = _QUESTIONS[-1]
 
 
 def attributes(potential: Potential) -> Iterator[str]:
@@ -40,7 +41,7 @@ def attributes(potential: Potential) -> Iterator[str]:
 def shapes(subject: Subject) -> Iterator[str]:
     """Expect a `Prediction` whose parts have the right shapes."""
     batch = subject.batch()
-    out = subject.potential(batch, forces=True, stress=True)
+    out = subject.potential(batch, **_EVERYTHING)
     if not isinstance(out, Prediction):
         yield f"expected an ase_ws.typing.Prediction, not {type(out).__name__}"
         return
@@ -58,7 +59,7 @@ def shapes(subject: Subject) -> Iterator[str]:
 
 def finite(subject: Subject) -> Iterator[str]:
     """Expect no NaN and no infinity."""
-    out = subject.potential(subject.batch(), forces=True, stress=True)
+    out = subject.potential(subject.batch(), **_EVERYTHING)
     for name, value in out._asdict().items():
         if value is not None and not bool(torch.isfinite(value).all()):
             yield f"{name} holds NaN or infinity"
@@ -66,7 +67,7 @@ def finite(subject: Subject) -> Iterator[str]:
 
 def precision(subject: Subject) -> Iterator[str]:
     """Expect energies in float64, and torch's default dtype left alone."""
-    out = subject.potential(subject.batch(), forces=True, stress=True)
+    out = subject.potential(subject.batch(), **_EVERYTHING)
     if torch.get_default_dtype() != subject.default_dtype:
         yield "an evaluation changes torch's default dtype"
     for name, value in out._asdict().items():
@@ -78,13 +79,12 @@ def precision(subject: Subject) -> Iterator[str]:
 
 def only_what_is_asked(subject: Subject) -> Iterator[str]:
     """Expect forces and stress when asked for, only then, and the same in any company."""
-    *questions, everything = _QUESTIONS
-    full = _ask(subject.potential, subject.batch(), everything)
+    full = subject.potential(subject.batch(), **_EVERYTHING)
     limit = subject.values().scale
-    for question in questions:
-        out = _ask(subject.potential, subject.batch(), question)
+    for question in _QUESTIONS[:-1]:
+        out = subject.potential(subject.batch(), **question)
         asked = _words(question)
-        for name, wanted in zip(("forces", "stress"), question, strict=True):
+        for name, wanted in question.items():
             value, expected = getattr(out, name), getattr(full, name)
             if (value is not None) != wanted:
                 yield f"{name} {'missing' if wanted else 'there'} {asked}"
@@ -94,13 +94,8 @@ def only_what_is_asked(subject: Subject) -> Iterator[str]:
             yield f"energy {asked} not the same as with both"
 
 
-def _ask(potential: Potential, batch: GraphBatch, question: tuple[bool, bool]) -> Prediction:
-    forces, stress = question
-    return potential(batch, forces=forces, stress=stress)
-
-
-def _words(question: tuple[bool, bool]) -> str:
-    return f"with forces={question[0]}, stress={question[1]}"
+def _words(question: dict[str, bool]) -> str:
+    return f"with {', '.join(f'{name}={wanted}' for name, wanted in question.items())}"
 
 
 def _close(a: Tensor, b: Tensor, atol: float) -> bool:
@@ -131,7 +126,7 @@ def no_mutation(subject: Subject) -> Iterator[str]:
             batch.positions.requires_grad_(requires_grad)
             tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
             before = {k: v.detach().clone() for k, v in tensors.items() if isinstance(v, Tensor)}
-            _ask(subject.potential, batch, question)
+            subject.potential(batch, **question)
             for name, old in before.items():
                 new = getattr(batch, name)
                 if new.shape != old.shape or not torch.equal(new.detach(), old):

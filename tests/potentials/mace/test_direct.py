@@ -13,8 +13,8 @@ from ase_ws import PotentialCalculator, load_potential, save_potential
 from ase_ws.frames import Frame
 from ase_ws.graphs import sum_by_graph
 from ase_ws.potentials.derivatives import energy_forces
-from ase_ws.potentials.files import export_upstream
 from ase_ws.potentials.mace.direct import DirectPotential, ReadoutSettings, without_net
+from ase_ws.potentials.mace.upstream import export_upstream
 from ase_ws.stability import check_stability
 from ase_ws.stability.static import Work
 from ase_ws.testing import Curl, Harmonic, tiny_mace

@@ -10,10 +10,10 @@ from ase.build import bulk, molecule
 
 from ase_ws import PotentialCalculator
 from ase_ws.graphs import collate, graph
-from ase_ws.potentials.architecture import MACEArchitecture
-from ase_ws.potentials.mace import lean as lean_module
-from ase_ws.potentials.mace.direct import DirectPotential
-from ase_ws.potentials.mace.lean import LeanDirect, LeanMACE, lean
+from ase_ws.potentials.mace.architecture import MACEArchitecture
+from ase_ws.potentials.mace.direct import DirectPotential, LeanDirect
+from ase_ws.potentials.mace.lean import model as lean_module
+from ase_ws.potentials.mace.lean.model import LeanMACE
 from ase_ws.potentials.mace.model import build_mace
 from ase_ws.testing import Morse
 
@@ -86,9 +86,7 @@ def molecules():
 
 @pytest.mark.parametrize("changes", SUPPORTED.values(), ids=SUPPORTED.keys())
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_upstreams_numbers(changes, dtype, molecules, monkeypatch):
-    # Without its own check, so that a difference would be seen here.
-    monkeypatch.setattr(LeanMACE, "_check", lambda self: None)
+def test_upstreams_numbers(changes, dtype, molecules):
     potential = build(dtype, **changes)
     batch = batch_of(molecules, potential)
     with torch.no_grad():
@@ -123,7 +121,7 @@ def test_periodic_with_stress(trimmed, monkeypatch):
     diamond.set_cell(diamond.cell + 0.1 * np.arange(9).reshape(3, 3) / 9, scale_atoms=True)
     batch = batch_of([diamond, bulk("Si")], potential)
     with torch.no_grad():
-        ours, theirs = (p(batch, forces=True, stress=True) for p in (lean(potential), potential))
+        ours, theirs = (p(batch, forces=True, stress=True) for p in (potential.lean(), potential))
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
     assert theirs.stress.abs().max() > 1e-5
@@ -132,7 +130,7 @@ def test_periodic_with_stress(trimmed, monkeypatch):
 @pytest.mark.parametrize("changes", UNSUPPORTED.values(), ids=UNSUPPORTED.keys())
 def test_what_is_not_known_is_left_to_upstream(changes):
     potential = build(**changes)
-    assert lean(potential) is potential
+    assert potential.lean() is potential
 
 
 @pytest.mark.parametrize("error", [AttributeError, IndexError, RuntimeError, ValueError])
@@ -144,7 +142,7 @@ def test_what_cannot_be_read_is_left_to_upstream(monkeypatch, error):
 
     monkeypatch.setattr(lean_module, "read_weights", stumble)
     potential = build()
-    assert lean(potential) is potential
+    assert potential.lean() is potential
 
 
 def test_a_difference_is_noticed(monkeypatch):
@@ -152,18 +150,18 @@ def test_a_difference_is_noticed(monkeypatch):
     true = lean_module.product_basis
     monkeypatch.setattr(lean_module, "product_basis", lambda *a: 1.01 * true(*a))
     potential = build()
-    assert lean(potential) is potential
+    assert potential.lean() is potential
 
 
 def test_other_potentials_are_left_alone():
     potential = Morse()
-    assert lean(potential) is potential
+    assert PotentialCalculator(potential).evaluator is potential
 
 
 def test_direct_forces(molecules):
     potential = DirectPotential(build())
     batch = batch_of(molecules, potential)
-    fast = lean(potential)
+    fast = potential.lean()
     assert isinstance(fast, LeanDirect)
     assert not fast.conservative
     with torch.no_grad():
@@ -175,7 +173,7 @@ def test_direct_forces(molecules):
 def test_changed_weights_are_noticed(molecules):
     potential = build()
     batch = batch_of(molecules, potential)
-    fast = lean(potential)
+    fast = potential.lean()
     assert fast is not potential
     with torch.no_grad():
         before = fast(batch, forces=False).energy
@@ -192,7 +190,7 @@ def test_changed_weights_are_noticed(molecules):
 def test_other_structures_between(molecules):
     """The plan of one structure is not used for another."""
     potential = build()
-    fast = lean(potential)
+    fast = potential.lean()
     batches = [batch_of([m], potential) for m in molecules]
     with torch.no_grad():
         for batch in (*batches, *batches[::-1], batches[0].displaced(torch.full((9, 3), 0.3))):
@@ -202,7 +200,7 @@ def test_other_structures_between(molecules):
 
 def test_atoms_alone():
     potential = build()
-    fast = lean(potential)
+    fast = potential.lean()
     far = molecule("H2O")
     far.positions *= 100
     for structures in ([far], [molecule("O"), molecule("CH4")]):

@@ -17,7 +17,8 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 
 from ase_ws.errors import UserError
-from ase_ws.potentials.files import export_upstream, save_potential
+from ase_ws.potentials.files import save_potential
+from ase_ws.potentials.mace.upstream import export_upstream
 from ase_ws.stability import check_stability
 from ase_ws.stability.campaign import make_config, read_config, run_campaign
 from ase_ws.stability.campaign.inputs import load_campaign

@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import Calculator, CalculatorSetupError
 from ase.calculators.emt import EMT
+from self_consistent import NeedsCell, Rare, SelfConsistent
 
 from ase_ws.calculators import CommitteeCalculator
 from ase_ws.errors import UserError
@@ -21,7 +22,6 @@ from ase_ws.stability.judged.alarm import TooLongError, within
 from ase_ws.stability.judged.answers import require_answer
 from ase_ws.stability.judged.home import Home
 from ase_ws.testing import good
-from ase_ws.testing.scf import NeedsCell, Rare, SelfConsistent
 
 SETTINGS = {"temperature": 300, "ps": 0.6, "timestep": 1.0, "min_ps": 0.5, "seed": 1}
 #: Å: where 300 K never gets N2 (bond 1.098 Å), and where it is all the time.

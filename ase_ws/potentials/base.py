@@ -4,75 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from ase.data import chemical_symbols
 from torch import Tensor
-from typing_extensions import Self
 
 from ase_ws.errors import UserError
-from ase_ws.graphs import edge_vectors, graph
-from ase_ws.typing import GraphBatch, Prediction
-
-#: What upstream calls the head of a model that was trained for one level of theory.
-ONE_HEAD = ("Default",)
-
-
-class HeadError(UserError):
-    """No such head, or several and none is named; `heads` are those of the model."""
-
-    def __init__(self, message: str, heads: Sequence[str]):
-        super().__init__(message)
-        self.heads = tuple(heads)
+from ase_ws.potentials.architecture import Architecture
+from ase_ws.potentials.derivatives import ConservativeModule
+from ase_ws.potentials.heads import ONE_HEAD, choose_head
+from ase_ws.typing import GraphBatch, Potential
 
 
-def choose_head(heads: Sequence[str], head: str | None) -> int:
-    """Index of the head of this name; of none, as upstream chooses.
-
-    Upstream takes the only head, or the one that is called "default"; without it, it refuses.
-
-    Raises
-    ------
-    HeadError
-        Lists the heads.
-    """
-    listed = ", ".join(f"'{name}'" for name in heads)
-    if head is not None:
-        if head not in heads:
-            raise HeadError(f"the model has no head '{head}'; its heads are {listed}", heads)
-        return list(heads).index(head)
-    default = [k for k, name in enumerate(heads) if len(heads) == 1 or name.lower() == "default"]
-    if len(default) != 1:
-        raise HeadError(
-            f"the model has several heads, each with an energy of its own: name one of {listed} "
-            "(head=... in Python, --head on the command line)",
-            heads,
-        )
-    return default[0]
-
-
-class PotentialModule(torch.nn.Module):
+class PotentialModule(ConservativeModule):
     """A `Potential` that can be trained, saved and loaded.
 
-    A subclass evaluates (`forward`), and says how it is built again: `description()` and
-    `tensors()` are what a model file holds, `rebuild` makes the potential from them.
+    A subclass evaluates (`atomic_energies`), and says how it is built again: `description()` and
+    `tensors()` are what a model file holds, `rebuild` makes the potential from them. It may offer
+    a form that evaluates sooner (`lean`) and forces of their own (`with_direct_forces`).
 
     Parameters
     ----------
-    r_max : float, Å
-    atomic_numbers : iterable of int
+    architecture : Architecture
+        What is needed to build the network again; of type `architecture_type`.
     e0 : array, (n_elements,) or (n_heads, n_elements), eV
-        Reference energy of each element, in that order; one row serves all heads. Kept in float64
-        whatever the precision of the weights. NaN where they are not known: such a head cannot be
-        chosen.
-    heads : sequence of str
-        Of a model that was trained for several levels of theory at once.
+        Reference energy of each element, in the order of `architecture.atomic_numbers`; one row
+        serves all heads. Kept in float64 whatever the precision of the weights. NaN where they
+        are not known: such a head cannot be chosen.
     head : str, optional
-        The one to evaluate; default as in `choose_head`.
+        Of a model that was trained for several levels of theory at once (`architecture.heads`)
+        the one to evaluate; default as in `choose_head`.
 
     Attributes
     ----------
@@ -82,29 +46,24 @@ class PotentialModule(torch.nn.Module):
     e0 : Tensor, (n_elements,), eV, float64
         The row of the head in use; changing it in place changes that row.
     head_index : int
-    architecture : Architecture
-        What is needed to build the network again.
+    network : torch.nn.Module
     """
 
     kind: ClassVar[str]
-    conservative: bool = True
-    skin_safe: bool = True
-    architecture: Any  # an Architecture; the subclass says which
+    architecture_type: ClassVar[type[Architecture]]
+    architecture: Any
+    network: torch.nn.Module
     reference_energies: Tensor
     _element_index: Tensor
 
     def __init__(
-        self,
-        r_max: float,
-        atomic_numbers: Iterable[int],
-        e0: np.ndarray | Tensor,
-        heads: Sequence[str] = ONE_HEAD,
-        head: str | None = None,
+        self, architecture: Architecture, e0: np.ndarray | Tensor, head: str | None = None
     ):
         super().__init__()
-        self.r_max = float(r_max)
-        self.atomic_numbers = tuple(atomic_numbers)
-        self.heads = tuple(heads)
+        self.architecture = architecture
+        self.r_max = architecture.r_max
+        self.atomic_numbers = architecture.atomic_numbers
+        self.heads: tuple[str, ...] = getattr(architecture, "heads", ONE_HEAD)
         self.head_index = choose_head(self.heads, head)
         self.register_buffer("reference_energies", self._all_heads(e0), persistent=False)
         index = torch.full((119,), -1, dtype=torch.int64)
@@ -154,23 +113,12 @@ class PotentialModule(torch.nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
         # Moving to a device or a precision must not round the reference energies.
         exact = self.reference_energies.clone()
         super()._apply(fn, recurse)
         self.reference_energies = exact.to(self.reference_energies.device)
         return self
-
-    def forward(
-        self,
-        batch: GraphBatch,
-        *,
-        forces: bool,
-        stress: bool = False,
-        create_graph: bool = False,
-    ) -> Prediction:
-        """Evaluate (see `ase_ws.typing.Potential`)."""
-        raise NotImplementedError
 
     def description(self) -> dict[str, Any]:
         """Plain data (JSON) from which, with `tensors`, the potential is built again."""
@@ -179,8 +127,10 @@ class PotentialModule(torch.nn.Module):
         return {"architecture": architecture.model_dump(mode="json")}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights and buffers by name, without E0."""
-        raise NotImplementedError
+        """Weights and buffers of the network by name, without E0."""
+        # Some networks also keep their version there, which is no tensor.
+        state = self.network.state_dict()
+        return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
     def fingerprint(self) -> str:
         """Hash of everything that decides what it answers: architecture, weights, E0."""
@@ -210,6 +160,40 @@ class PotentialModule(torch.nn.Module):
         """
         raise NotImplementedError
 
+    def lean(self, *, compiled: bool = False) -> Potential:
+        """Give a form that evaluates sooner, or the potential itself where it has none.
+
+        Its weights are those of the potential, also when they change later. Not for training:
+        nothing flows back to the weights.
+
+        Parameters
+        ----------
+        compiled : bool
+            Through `torch.compile`: a wait at the first call, then sooner.
+        """
+        return self
+
+    def with_direct_forces(self, *, scale: float, seed: int) -> PotentialModule:
+        """Give a potential with this energy, and a readout of forces that is to be trained.
+
+        Parameters
+        ----------
+        scale : float, eV/Å
+            Size of a typical force.
+        seed : int
+            Of the readout's weights.
+
+        Raises
+        ------
+        UserError
+            There is none for this kind of potential.
+        """
+        raise UserError(f"--forces direct: a model of kind '{self.kind}' cannot have them")
+
+    def with_energy_forces(self) -> PotentialModule:
+        """Give the potential whose forces are −dE/dr of this energy."""
+        return self
+
     def element_indices(self, batch: GraphBatch) -> Tensor:
         """Index of each atom's element in `atomic_numbers`, (n_atoms,); refuses unknown ones."""
         last = len(self._element_index) - 1
@@ -221,34 +205,6 @@ class PotentialModule(torch.nn.Module):
                 f"it knows {_symbols(self.atomic_numbers)}"
             )
         return elements
-
-
-def leak_beyond_cutoff(potential: PotentialModule, skin: float = 1.0) -> float:
-    """Largest change of an atomic energy (eV) when edges beyond `r_max` are added.
-
-    Zero for networks that multiply every message by a cutoff that ends at `r_max`; anything above
-    rounding is reported as it is. Evaluated on a fixed cluster of known elements in the network's
-    own precision.
-    """
-    rng = np.random.default_rng(0)
-    n = 8
-    numbers = np.resize(potential.atomic_numbers, n)
-    positions = rng.uniform(0, potential.r_max * 1.1, (n, 3))
-    wide = graph(
-        numbers, positions, np.zeros((3, 3)), np.zeros(3, bool), cutoff=potential.r_max + skin
-    ).to(potential.device, potential.dtype)
-    inside = edge_vectors(wide).norm(dim=1) < potential.r_max
-    tight = replace(wide, edge_index=wide.edge_index[:, inside], shifts=wide.shifts[inside])
-    with torch.no_grad():
-        a, b = (potential(g, forces=False).energies for g in (wide, tight))
-    assert a is not None
-    assert b is not None
-    leak = float((a - b).abs().max())
-    # Adding zeros can change the order of a sum, hence its rounding.
-    scale = float((a - potential.e0[potential.element_indices(wide)]).abs().max())
-    rounding = 100 * torch.finfo(potential.dtype).eps * max(scale, 1e-3)
-    # NaN counts as a leak: nothing can be said of it.
-    return 0.0 if leak <= rounding else leak
 
 
 def _symbols(numbers: Iterable[int]) -> str:
@@ -267,26 +223,3 @@ def _named(batch: GraphBatch, which: Tensor) -> str:
         start = int(starts[batch.batch[atom]])
         first.setdefault(int(batch.numbers[atom]), atom - start)
     return ", ".join(f"{_symbol(z)} (atom {k})" for z, k in sorted(first.items()))
-
-
-def load_weights(network: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put weights into a network; every weight must be there, buffers may be absent.
-
-    Raises
-    ------
-    UserError
-        Weights are missing, unknown, or of another shape than the architecture says.
-    """
-    try:
-        missing, unexpected = network.load_state_dict(dict(tensors), strict=False)
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())
-        raise UserError(f"the weights do not fit the architecture: {detail:.300}") from error
-    weights = {name for name, _ in network.named_parameters()}
-    # Buffers (coupling coefficients, masks) are rebuilt from the architecture.
-    lost = [name for name in missing if name in weights]
-    if lost or unexpected:
-        raise UserError(
-            f"the weights do not fit the architecture: missing {lost[:3]}, "
-            f"unexpected {list(unexpected)[:3]}"
-        )

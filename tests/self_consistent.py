@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Literal
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator, SCFError
+from ase.calculators.calculator import SCFError
 
 from ase_ws.pairs import find_pairs
-from ase_ws.testing.bad.wrapping import Broken, Point
+from ase_ws.testing.bad.wrapping import Broken, Point, pulled, with_pulls
 
 Fault = Literal["keeps", "raises", "hangs"]
 
 
+@dataclass(eq=False, repr=False)
 class SelfConsistent(Broken):
     """A good calculator plus a self-consistent "density", one number q of each atom.
 
@@ -30,8 +32,6 @@ class SelfConsistent(Broken):
 
     Parameters
     ----------
-    base : ASE calculator
-        The good one.
     contact : float, Å
         Atoms closer than this turn their density, and set off the fault.
     fault : {"keeps", "raises", "hangs"}
@@ -50,30 +50,19 @@ class SelfConsistent(Broken):
     #: A in eV, b and h₀.
     strength, coupling, field = 5.0, 1.5, 0.1
 
-    def __init__(
-        self,
-        base: BaseCalculator,
-        contact: float,
-        fault: Fault = "keeps",
-        *,
-        remembers: bool = False,
-        width: float = 0.03,
-        sleep: float = 3600.0,
-    ):
+    contact: float
+    fault: Fault = "keeps"
+    _: KW_ONLY
+    remembers: bool = False
+    width: float = 0.03
+    sleep: float = 3600.0
+
+    def __post_init__(self) -> None:
         self.density: np.ndarray | None = None
-        self.remembers, self.calls = True, 0
-        super().__init__(base)
-        self.contact, self.fault, self.width, self.sleep = contact, fault, width, sleep
-        self.remembers = remembers
+        self.calls = 0
+        super().__post_init__()
         # ASE's way to say how a calculator was made.
-        self.parameters = {
-            "base": base,
-            "contact": contact,
-            "fault": fault,
-            "remembers": remembers,
-            "width": width,
-            "sleep": sleep,
-        }
+        self.parameters = {f.name: getattr(self, f.name) for f in fields(self)}
 
     def reset(self) -> None:
         """Forget results, atoms and density (ASE's interface)."""
@@ -86,7 +75,8 @@ class SelfConsistent(Broken):
         self.calls += 1
         if self.density is None or len(self.density) != len(atoms):
             self.density = np.ones(len(atoms))
-        first, second, r, shift = find_pairs(atoms, self.contact + 30.0 * self.width)
+        pairs = find_pairs(atoms, self.contact + 30.0 * self.width)
+        first, second, r, _ = pairs
         terms = 0.5 / (1.0 + np.exp(np.minimum((r - self.contact) / self.width, 50.0)))
         h = self.field - np.bincount(first, terms, minlength=len(atoms))
         if len(r) and r.min() < self.contact:
@@ -96,10 +86,8 @@ class SelfConsistent(Broken):
         entropy = -(spins * np.log(spins)).sum(axis=0)
         energy = self.strength * float((-0.5 * self.coupling * q**2 - h * q - entropy).sum())
         slope = -self.strength * (q[first] + q[second]) * terms * (1.0 - 2.0 * terms) / self.width
-        vectors = atoms.positions[second] - atoms.positions[first] + shift @ atoms.cell.array
-        forces = point.forces.copy()
-        np.add.at(forces, first, (slope / r)[:, None] * vectors)
-        return Point(point.energy + energy, forces, point.stress)
+        pulls, _ = pulled(atoms, pairs, slope)
+        return Point(point.energy + energy, with_pulls(point.forces, pairs, pulls), point.stress)
 
     def _fail(self) -> None:
         assert self.density is not None
@@ -121,12 +109,12 @@ class SelfConsistent(Broken):
         return q
 
 
+@dataclass(eq=False, repr=False)
 class Rare(Broken):
     """A good calculator that gives NaN from call number `after` on: a part that wears out."""
 
-    def __init__(self, base: BaseCalculator, after: int):
-        super().__init__(base)
-        self.after, self.calls = after, 0
+    after: int
+    calls: int = field(default=0, init=False)
 
     def spoil(self, atoms: Atoms, point: Point) -> Point:
         """Count."""

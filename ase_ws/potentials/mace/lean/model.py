@@ -1,0 +1,239 @@
+"""`LeanMACE`: a MACE with frozen weights, evaluated with few operations."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ase_ws.graphs import graph
+from ase_ws.potentials.derivatives import ConservativeModule
+from ase_ws.potentials.mace.features import Features
+from ase_ws.potentials.mace.lean.network import network
+from ase_ws.potentials.mace.lean.plan import Plan, make_plan
+from ase_ws.potentials.mace.lean.probe import UnsupportedError
+from ase_ws.potentials.mace.lean.read import product_basis, read_weights, skip_map
+from ase_ws.potentials.mace.lean.stacked import StackedMACE
+from ase_ws.potentials.mace.lean.weights import Tables
+from ase_ws.typing import GraphBatch, Potential
+
+if TYPE_CHECKING:
+    from ase_ws.potentials.mace.model import MACEPotential
+
+#: From so many edges on it pays to leave out those of the skin.
+TRIM_EDGES = 2000
+
+#: What reading a network of an unexpected shape may raise: upstream's own form evaluates it then.
+NOT_READ = (UnsupportedError, AttributeError, LookupError, TypeError, ValueError, RuntimeError)
+
+
+class LeanMACE(ConservativeModule):
+    """A `Potential` that gives the numbers of a `MACEPotential`, with frozen weights.
+
+    Parameters
+    ----------
+    potential : MACEPotential
+        Stays what it is; a change of its weights is noticed at the next call.
+    compiled : bool
+        Through `torch.compile`: a wait at the first call, then sooner. The edges are padded, so
+        that MD of one structure compiles once.
+
+    Raises
+    ------
+    UnsupportedError
+        The network has a part that is not known here, or the numbers differ. Other errors of
+        `NOT_READ` mean the same.
+    """
+
+    def __init__(self, potential: MACEPotential, *, compiled: bool = False):
+        super().__init__()
+        # Not a submodule: the weights are the other's.
+        self._of = [potential]
+        self.r_max = potential.r_max
+        self.atomic_numbers = potential.atomic_numbers
+        self.skin_safe = potential.skin_safe
+        self._capacity = 0
+        self.compiled = False
+        self._read()
+        self._check()
+        self.compiled = compiled
+        self._compiled = torch.compile(network, dynamic=False)
+
+    def atomic_energies(self, batch: GraphBatch) -> Tensor:
+        """Energies per atom, (n_atoms,), eV, float64."""
+        return self._evaluate(batch)[0]
+
+    def features(self, batch: GraphBatch) -> Features:
+        """As `MACEPotential.features`."""
+        energies, layers, plan = self._evaluate(batch)
+        vectors = [h[1:4].permute(1, 2, 0) for h in layers if len(h) >= 4]
+        return Features(
+            energies,
+            torch.cat([h[0] for h in layers], dim=1)[plan.back],
+            torch.cat(vectors, dim=1)[plan.back]
+            if vectors
+            else layers[0].new_zeros((len(energies), 0, 3)),
+        )
+
+    def side_by_side(self, others: Sequence[Potential]) -> StackedMACE | None:
+        """Give one evaluation of this and the others, or None where they are not all alike."""
+        members = [self, *(p for p in others if isinstance(p, LeanMACE))]
+        kinds = [(m._architecture, m.dtype, m.device) for m in members]
+        if len(members) <= len(others) or any(kind != kinds[0] for kind in kinds):
+            return None
+        if any(m._has_pair_energy or m.compiled for m in members):
+            return None
+        return StackedMACE(members)
+
+    def up_to_date(self) -> None:
+        """Read the weights again if they have changed."""
+        if _version(self._of[0]) != self._read_from:
+            self._read()
+
+    def planned(self, batch: GraphBatch) -> Plan:
+        """Give the plan of the batch, the one before where elements and edges are the same."""
+        if self._plan is None or not self._plan.fits(batch):
+            self._plan = make_plan(
+                batch,
+                self._of[0].element_indices(batch),
+                dtype=self.dtype,
+                n_padding=self._padding(batch.edge_index.shape[1]),
+                beyond=2 * self.r_max,
+            )
+        return self._plan
+
+    def edges(self, batch: GraphBatch, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors, senders and receivers of the edges that count."""
+        send, receive, vectors = plan.send, plan.receive, plan.vectors(batch)
+        if not self.compiled and len(send) > TRIM_EDGES:
+            near = (vectors.detach().square().sum(dim=1) < self.r_max**2).nonzero()[:, 0]
+            send, receive, vectors = send[near], receive[near], vectors[near]
+        return vectors, send, receive
+
+    def tables(self, plan: Plan) -> Tables:
+        """Product basis and skip for each layer and element of the plan."""
+        return [
+            [self._of_element(number, element) for element, _, _ in plan.species]
+            for number in range(len(self.weights.layers))
+        ]
+
+    def e0_of(self, plan: Plan) -> Tensor:
+        """Give the reference energy of each atom in the plan's order, (n_atoms,), eV, float64."""
+        return self._of[0].e0[plan.elements]
+
+    @property
+    def _architecture(self) -> object:
+        """What the network is built from, without what belongs to the training data."""
+        own = {"avg_num_neighbors": 1.0, "scale": (1.0,), "shift": (0.0,)}
+        return self._of[0].architecture.model_copy(update=own)
+
+    @property
+    def _has_pair_energy(self) -> bool:
+        """Whether the network has a short-range repulsion."""
+        return hasattr(self._of[0].network, "pair_repulsion")
+
+    def _read(self) -> None:
+        mace = self._of[0]
+        self._read_from = _version(mace)
+        self.dtype, self.device = mace.dtype, mace.device
+        self.weights = read_weights(mace.network, mace.head_index, mace.dtype, mace.device)
+        self._plan: Plan | None = None
+        self._elements: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def _evaluate(self, batch: GraphBatch) -> tuple[Tensor, list[Tensor], Plan]:
+        """Energies per atom, and features of each layer in the order of the plan."""
+        self.up_to_date()
+        plan = self.planned(batch)
+        vectors, send, receive = self.edges(batch, plan)
+        arguments = (vectors, send, receive, plan.elements, plan.species, self.tables(plan))
+        if self.compiled:
+            with warnings.catch_warnings():
+                # The compiler looks at the gradients of what is not a leaf, and warns of it.
+                warnings.simplefilter("ignore")
+                interaction, layers = self._compiled(self.weights, *arguments)
+        else:
+            interaction, layers = network(self.weights, *arguments)
+        total = (self.e0_of(plan) + interaction.double())[plan.back]
+        if self._has_pair_energy:
+            total = total + self._pair_energies(vectors, send, receive, plan)
+        return total, layers, plan
+
+    def _pair_energies(self, vectors: Tensor, send: Tensor, receive: Tensor, plan: Plan) -> Tensor:
+        """Short-range repulsion (ZBL)."""
+        network: Any = self._of[0].network
+        length = vectors.norm(dim=1, keepdim=True)
+        one_hot = torch.nn.functional.one_hot(plan.elements, len(self.atomic_numbers))
+        pair = network.pair_repulsion_fn(
+            length, one_hot.to(self.dtype), torch.stack([send, receive]), network.atomic_numbers
+        )
+        return (self.weights.scale * pair)[plan.back].double()
+
+    def _of_element(self, number: int, element: int) -> tuple[Tensor, Tensor]:
+        """Product basis and skip of an element in a layer, read when the element is first met."""
+        if (number, element) not in self._elements:
+            mace = self._of[0]
+            network: Any = mace.network
+            interaction, product = network.interactions[number], network.products[number]
+            with torch.no_grad():
+                basis = product_basis(product, element).to(mace.device, mace.dtype)
+                skip = skip_map(interaction, product, len(self.atomic_numbers), element)
+            self._elements[number, element] = (basis.contiguous(), skip.contiguous())
+        return self._elements[number, element]
+
+    def _padding(self, n_edges: int) -> int:
+        """Edges to add so that a compiled network meets the same shapes again."""
+        if not self.compiled:
+            return 0
+        if n_edges > self._capacity:
+            # Headroom for the fluctuations of MD.
+            self._capacity = 64 * math.ceil(1.15 * n_edges / 64)
+        return self._capacity - n_edges
+
+    def _check(self) -> None:
+        """Compare with upstream's forward on a structure that has every element."""
+        mace = self._of[0]
+        batch = _test_structure(mace)
+        with torch.no_grad():
+            ours, theirs = self(batch, forces=True), mace(batch, forces=True)
+        assert ours.forces is not None and theirs.forces is not None
+        tolerance = 1e-9 if self.dtype == torch.float64 else 1e-3
+        bound = tolerance * (1.0 + float(theirs.forces.abs().max()))
+        for a, b in ((ours.energy, theirs.energy), (ours.forces, theirs.forces)):
+            if not float((a - b).abs().max()) <= bound:
+                raise UnsupportedError("the numbers differ from upstream's")
+        self._plan = None
+
+
+def _version(mace: MACEPotential) -> tuple[int, ...]:
+    first = next(mace.network.parameters())
+    return (
+        id(first),
+        first.data_ptr(),
+        sum(p._version for p in mace.network.parameters()),
+        mace.reference_energies._version,
+    )
+
+
+def _test_structure(mace: MACEPotential) -> GraphBatch:
+    """Atoms of every element at random, none closer than 1 Å, with some beyond the cutoff."""
+    rng = np.random.default_rng(0)
+    numbers = list(mace.atomic_numbers)[:10]
+    numbers = (numbers * 6)[: max(6, len(numbers))]
+    positions: list[np.ndarray] = []
+    while len(positions) < len(numbers):
+        trial = rng.uniform(0, 3.0 + 0.2 * len(numbers), size=3)
+        if all(np.linalg.norm(trial - p) > 1.0 for p in positions):
+            positions.append(trial)
+    batch = graph(
+        np.array(numbers),
+        np.array(positions),
+        np.zeros((3, 3)),
+        np.zeros(3, bool),
+        cutoff=mace.r_max + 0.5,
+    )
+    return batch.to(mace.device, mace.dtype)
