@@ -10,11 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ase_ws.cli.campaign_progress import campaign_progress
 from ase_ws.cli.inputs import attach, thread_limit
 from ase_ws.cli.options import Device, Dtype, Ensemble, Head, Quiet, Threads, Topology
-from ase_ws.cli.output import command, out_console, plain, say_path
-from ase_ws.cli.stability_progress import stability_progress
+from ase_ws.cli.output import COLOURS, command, end_with, out_console, plain, say, say_path
+from ase_ws.cli.progress import campaign_progress, stability_stage, step_progress
 from ase_ws.errors import UserError
 from ase_ws.files.folders import require_free, require_writable
 from ase_ws.files.writing import write_text
@@ -38,11 +37,11 @@ def stability(
     ps: Annotated[float, typer.Option(help="Length of each replica in ps.")] = 5.0,
     replicas: Annotated[int, typer.Option(help="Runs at each temperature.")] = 1,
     timestep: Annotated[float, typer.Option(help="Time step in fs.")] = 0.5,
-    ensemble: Annotated[Ensemble, typer.Option(help="Ensemble to sample.")] = Ensemble.nvt,
+    ensemble: Annotated[Ensemble, typer.Option(help="Ensemble to sample.")] = "nvt",
     topology: Annotated[
         Topology,
         typer.Option(help="fixed: a broken bond is a failure. reactive: bonds may break and form."),
-    ] = Topology.fixed,
+    ] = "fixed",
     static: Annotated[
         bool, typer.Option(help="Look at derivatives, symmetries and scans before MD.")
     ] = True,
@@ -118,8 +117,8 @@ def stability(
     calibration = None if calibrate is None else Calibration.from_file(calibrate)
     reference = None if rdf is None else RDFReference.of(read_atoms(rdf))
     common = {
-        "ensemble": ensemble.value,
-        "topology": topology.value,
+        "ensemble": ensemble,
+        "topology": topology,
         "calibration": calibration,
         "rdf": reference,
         "out": out,
@@ -158,8 +157,8 @@ def stability(
                 ps=ps,
                 replicas=replicas,
                 timestep=timestep,
-                ensemble=ensemble.value,
-                topology=topology.value,
+                ensemble=ensemble,
+                topology=topology,
                 static=static,
                 blame=blame,
                 seed=seed,
@@ -178,7 +177,7 @@ def stability(
         with (
             _told_at_least(quiet),
             thread_limit(threads, len(atoms)),
-            stability_progress(quiet=quiet) as (progress, tell),
+            step_progress(stability_stage, quiet=quiet) as progress,
         ):
             from ase_ws.stability import check_stability
 
@@ -198,7 +197,7 @@ def stability(
                 name=_label(model, compare, head),
                 progress=progress,
                 budget=budget,
-                tell=tell,
+                tell=None if quiet else say,
                 **common,
             )
     _finish(report, out, json_file, quiet)
@@ -241,9 +240,8 @@ def _told_at_least(quiet: bool) -> Iterator[None]:
 def _print(report: Any, quiet: bool) -> None:
     if quiet:
         return
-    colour = {"stable": "green", "unstable": "red"}.get(report.verdict, "yellow")
     first, *rest = report.summary().splitlines()
-    out_console.print(f"[bold {colour}]{plain(first)}[/]", soft_wrap=True)
+    out_console.print(f"[bold {COLOURS[report.verdict]}]{plain(first)}[/]", soft_wrap=True)
     for line in rest:
         out_console.print(line, markup=False, soft_wrap=True)
 
@@ -259,8 +257,7 @@ def _finish(report: Any, out: Path | None, json_file: Path | None, quiet: bool) 
         write_stability_report([report.to_dict()], out / "report.html")
         if not quiet:
             say_path("report", out / "report.html")
-    if report.verdict != "stable":
-        raise typer.Exit(3 if report.verdict == "unstable" else 1)
+    end_with(report.verdict)
 
 
 def _require_time(budget: float) -> None:

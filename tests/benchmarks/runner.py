@@ -44,7 +44,7 @@ def run_cases(
     """
     from reference.workers import one_core_pool
 
-    from ase_ws.progress import step_progress
+    from ase_ws.cli.progress import step_progress
 
     done = read_results(name)
     # The same case may belong to several questions.
