@@ -21,7 +21,7 @@ def attach(
     """Load structure and calculator, and the largest force that the model was trained on."""
     from ase_ws.calculators.potential import PotentialCalculator
     from ase_ws.frames import check_elements, frame_from_atoms, read_structure
-    from ase_ws.md.frames import KEPT_INFO
+    from ase_ws.md.trajectory_frame import KEPT_INFO
     from ase_ws.potentials.files import largest_training_force
 
     atoms = read_structure(structure)

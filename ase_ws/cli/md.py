@@ -47,8 +47,7 @@ def md(
     quiet: Quiet = False,
 ) -> None:
     """Run MD with the checks switched on; exit 3 if one of them stopped it."""
-    from ase_ws.md.result import NotWrittenError
-    from ase_ws.md.run import run_md
+    from ase_ws.md import NotWrittenError, run_md
     from ase_ws.stability.checks.defaults import default_checks
 
     if resume:

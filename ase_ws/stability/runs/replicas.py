@@ -14,11 +14,11 @@ from ase.calculators.calculator import BaseCalculator
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.errors import UserError
 from ase_ws.md.evaluation import CALCULATOR_FAILURES
-from ase_ws.md.files import LOG_COLUMNS
 from ase_ws.md.observer import Observer
+from ase_ws.md.record import LOG_COLUMNS
 from ase_ws.md.replicas import run_replicas
-from ase_ws.md.result import MDResult
 from ase_ws.md.run import Progress, run_md
+from ase_ws.md.run_result import MDResult
 from ase_ws.results.check import CheckResult
 from ase_ws.results.finding import Finding
 from ase_ws.results.replica import ReplicaResult

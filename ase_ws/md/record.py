@@ -1,10 +1,10 @@
-"""The files of a run, readable at any moment, also after the run was killed."""
+"""The record of a run: files that are readable at any moment, also after a kill."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,9 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
+from ase_ws.files.folders import require_writable
 from ase_ws.frames.files import HALF_WRITTEN
+from ase_ws.md.observer import Snapshot
 
 TRAJECTORY, LOG, SUMMARY = "trajectory.extxyz", "md.csv", "md.json"
 
@@ -113,10 +115,82 @@ class LogWriter(_Appender):
         self._append((",".join(numbers) + "\n").encode())
 
 
+class Record:
+    """Traces in memory and, with a folder `out`, the trajectory and the log on disk.
+
+    With `rows` and `offsets` (bytes of "trajectory" and "log") of a checkpoint it goes on from it.
+    """
+
+    def __init__(
+        self,
+        out: str | os.PathLike[str] | None,
+        rows: np.ndarray | None = None,
+        offsets: Mapping[str, int] | None = None,
+    ):
+        self._rows: list[tuple[float, ...]] = [] if rows is None else list(map(tuple, rows))
+        offsets = offsets or {}
+        self._trajectory: TrajectoryWriter | None = None
+        self._log: LogWriter | None = None
+        if out is not None:
+            folder = Path(out)
+            require_writable(folder, folder=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._trajectory = TrajectoryWriter(folder / TRAJECTORY, offsets.get("trajectory"))
+            try:
+                self._log = LogWriter(folder / LOG, offsets.get("log"))
+            except BaseException:
+                self._trajectory.close()
+                raise
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        for writer in (self._trajectory, self._log):
+            if writer is not None:
+                writer.close()
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Add one point."""
+        n_atoms = len(snapshot.atoms)
+        row = (
+            snapshot.step,
+            snapshot.time,
+            snapshot.energy / n_atoms,
+            snapshot.kinetic_energy / n_atoms,
+            snapshot.conserved / n_atoms,
+            snapshot.temperature,
+            snapshot.atoms.cell.volume,
+        )
+        self._rows.append(row)
+        if self._log is not None:
+            self._log.write(row)
+        if self._trajectory is not None:
+            self._trajectory.write(snapshot.to_atoms())
+
+    def rows(self) -> np.ndarray:
+        """Points so far, (n_points, n_columns)."""
+        return np.array(self._rows, dtype=float).reshape(-1, len(LOG_COLUMNS))
+
+    def offsets(self) -> dict[str, int]:
+        """How far the files are written."""
+        writers = {"trajectory": self._trajectory, "log": self._log}
+        return {name: writer.offset for name, writer in writers.items() if writer is not None}
+
+    def traces(self) -> dict[str, np.ndarray]:
+        """Give one array per column of `LOG_COLUMNS`."""
+        table = self.rows()
+        return {name: table[:, k].copy() for k, name in enumerate(LOG_COLUMNS)}
+
+
 def steps_on_file(folder: str | os.PathLike[str]) -> int:
     """Give the last step of the log in a folder; 0 where there is none that can be read."""
     try:
-        return int(read_log(Path(folder) / "md.csv")["step"][-1])
+        return int(read_log(Path(folder) / LOG)["step"][-1])
     except (OSError, ValueError, LookupError):
         return 0
 

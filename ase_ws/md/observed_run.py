@@ -1,4 +1,4 @@
-"""Show each snapshot to the observers and keep what they say."""
+"""A run under the eyes of its observers: what they say, and the frames around a failure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from ase import Atoms
 
 from ase_ws.md.evaluation import describe
-from ase_ws.md.finite import FiniteGuard
-from ase_ws.md.frames import bare_frame
+from ase_ws.md.finite_guard import FiniteGuard
 from ase_ws.md.observer import Observer, RunContext, Snapshot
+from ase_ws.md.trajectory_frame import bare_frame
 from ase_ws.results.finding import Finding
 
 #: Frames kept for someone who wants to know how a failure came about: so many, this far apart (fs).
@@ -21,13 +21,13 @@ EARLIER, EARLIER_EVERY = 5, 20.0
 
 
 @dataclass
-class Watch:
-    """The observers at work, and the frames around a failure.
+class ObservedRun:
+    """What the observers have found so far.
 
     Attributes
     ----------
     observers : sequence of Observer
-        Asked in this order.
+        Asked in this order, after a `FiniteGuard`: one is put in front where there is none.
     atoms : Atoms
         The live atoms.
     context : RunContext
@@ -56,6 +56,10 @@ class Watch:
     _kept: deque[tuple[Snapshot, _State]] = field(default_factory=lambda: deque(maxlen=EARLIER))
 
     def __post_init__(self) -> None:
+        if not any(isinstance(observer, FiniteGuard) for observer in self.observers):
+            self.observers = [FiniteGuard(), *self.observers]
+        # First whatever the order given: the others may trip over NaN.
+        self.observers = sorted(self.observers, key=lambda o: not isinstance(o, FiniteGuard))
         for observer in self.observers:
             observer.start(self.atoms, self.context)
 
@@ -132,11 +136,3 @@ def _raised_by(error: BaseException, constraints: Sequence[object]) -> str | Non
             return type(owner).__name__.removeprefix("_")
         trace = trace.tb_next
     return None
-
-
-def with_guard(observers: Sequence[Observer]) -> list[Observer]:
-    """Put a `FiniteGuard` in front, the caller's own where there is one."""
-    if not any(isinstance(observer, FiniteGuard) for observer in observers):
-        return [FiniteGuard(), *observers]
-    # First whatever the order given: the others may trip over NaN.
-    return sorted(observers, key=lambda observer: not isinstance(observer, FiniteGuard))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
-from ase_ws.md.observer import RunContext, Snapshot
+from ase_ws.md.observer import RunContext, Snapshot, label_atoms
 from ase_ws.results.finding import Finding
 
 
@@ -76,11 +76,3 @@ def _bad_rows(values: np.ndarray) -> tuple[int, ...]:
 
 def _finite(values: np.ndarray) -> bool:
     return bool(np.isfinite(values).all())
-
-
-def label_atoms(atoms: Atoms, indices: Sequence[int], limit: int = 6) -> str:
-    """Name atoms as "C0, H5"; beyond `limit` only their number is told."""
-    symbols = atoms.symbols
-    names = [f"{symbols[i]}{i}" for i in indices[:limit]]
-    rest = len(indices) - limit
-    return ", ".join(names) + (f" and {rest} more" if rest > 0 else "")
