@@ -20,6 +20,7 @@ from ase_ws.md.observed_run import ObservedRun
 from ase_ws.md.observer import Snapshot
 from ase_ws.md.record import LOG, LOG_COLUMNS, SUMMARY, TRAJECTORY, Record, naming
 from ase_ws.md.run_identity import RunIdentity
+from ase_ws.md.trajectory_frame import place
 
 NAME = "md.checkpoint.npz"
 #: Raised when an older checkpoint lacks something.
@@ -33,19 +34,7 @@ _ANEW = "start anew in another folder"
 
 
 class Begun(NamedTuple):
-    """How far a run is.
-
-    Attributes
-    ----------
-    step : int
-        The last that is recorded.
-    seconds : float
-        Wall time so far.
-    rows : (n_points, n_columns) array
-        Of the log so far, in full precision.
-    offsets : dict
-        Bytes of "trajectory" and "log" so far.
-    """
+    """How far a run is: with the rows of its log, and the bytes of "trajectory" and "log"."""
 
     step: int
     seconds: float
@@ -120,8 +109,7 @@ class Checkpoint:
         """
         if not self.path.exists():
             return BEGINNING
-        state, arrays = self._read()
-        begun = self._checked(state, arrays)
+        state, arrays, begun = self._read()
         for key, name in (("trajectory", TRAJECTORY), ("log", LOG)):
             path = self.folder / name
             if not path.is_file():
@@ -132,45 +120,35 @@ class Checkpoint:
                 )
         for snapshot in self._snapshots(run, begun):
             run.look(snapshot)
-        _place(run.atoms, *(arrays[name] for name in ("cell", "positions", "momenta")))
+        place(run.atoms, *(arrays[name] for name in ("cell", "positions", "momenta")))
         self._restore(state, arrays)
         forget_lists(run.atoms)
         return begun
 
-    def _read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def _read(self) -> tuple[dict[str, Any], dict[str, np.ndarray], Begun]:
+        """Read it, and look whether it is of this run and all is there to go on."""
         content = self.path.read_bytes()
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             state = json.loads(str(arrays.pop("state")))
-            version = state.get("version", 1)
+            if state.get("version", 1) != VERSION:
+                raise UserError(
+                    f"{self.path}: of another version of ase-ws, it does not say all that a run "
+                    f"must go on with: {_ANEW}"
+                )
+            start = {k[6:]: arrays.pop(k) for k in list(arrays) if k.startswith("start:")}
+            differs = self.identity.differs_from(RunIdentity(state["settings"], start))
+            if differs:
+                raise UserError(f"{self.path}: {differs}: resume with the same, or {_ANEW}")
+            return state, arrays, self._begun(state, arrays)
+        except UserError:
+            raise
         except Exception as error:
             # There is no telling what a file raises that was cut, emptied or overwritten.
             raise UserError(
                 f"{self.path}: damaged, or not a checkpoint of an MD run: {_ANEW}"
             ) from error
-        if version != VERSION:
-            raise UserError(
-                f"{self.path}: of another version of ase-ws, it does not say all that a run "
-                f"must go on with: {_ANEW}"
-            )
-        return state, arrays
-
-    def _checked(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> Begun:
-        """Look whether it is of this run, and all is there to go on."""
-        begun = BEGINNING
-        try:
-            start = {k[6:]: v for k, v in arrays.items() if k.startswith("start:")}
-            differs = self.identity.differs_from(RunIdentity(state["settings"], start))
-            if not differs:
-                begun = self._begun(state, arrays)
-        except Exception as error:
-            raise UserError(
-                f"{self.path}: damaged, it does not hold the state of this run: {_ANEW}"
-            ) from error
-        if differs:
-            raise UserError(f"{self.path}: {differs}: resume with the same, or {_ANEW}")
-        return begun
 
     def _begun(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> Begun:
         np.random.default_rng().bit_generator.state = state["rng"]
@@ -180,7 +158,7 @@ class Checkpoint:
         shapes = {f"integrator:{name}": np.shape(value) for name, value in _state(self.dynamics)}
         shapes |= {"positions": (n_atoms, 3), "momenta": (n_atoms, 3), "cell": (3, 3)}
         shapes |= {"rows": (len(begun.rows), len(LOG_COLUMNS))}
-        if {k: v.shape for k, v in arrays.items() if not k.startswith("start:")} != shapes:
+        if {name: value.shape for name, value in arrays.items()} != shapes:
             raise ValueError("other arrays than the integrator has")
         if not all(np.isfinite(arrays[name]).all() for name in ("positions", "momenta", "cell")):
             raise ValueError("not finite")
@@ -215,7 +193,7 @@ class Checkpoint:
                     raise ValueError("another step")
                 energy = float(frame.get_potential_energy(apply_constraint=False))
                 forces = frame.get_forces(apply_constraint=False)
-                _place(run.atoms, frame.cell.array, frame.positions, frame.get_momenta())
+                place(run.atoms, frame.cell.array, frame.positions, frame.get_momenta())
             except Exception as error:
                 raise UserError(
                     f"{path}: frame {number} is not step {step}, as its checkpoint says; the run "
@@ -241,12 +219,6 @@ def forget_lists(atoms: Atoms) -> None:
     reset = getattr(atoms.calc, "reset", None)
     if callable(reset):
         reset()
-
-
-def _place(atoms: Atoms, cell: np.ndarray, positions: np.ndarray, momenta: np.ndarray) -> None:
-    atoms.set_cell(cell, apply_constraint=False)
-    atoms.set_positions(positions, apply_constraint=False)
-    atoms.set_momenta(momenta, apply_constraint=False)
 
 
 def _state(dynamics: MolecularDynamics) -> Iterator[tuple[str, Any]]:

@@ -33,46 +33,32 @@ class FiniteGuard:
 
     def check(self, snapshot: Snapshot) -> Sequence[Finding]:
         """Give a "fail" that names the quantities, and the atoms where one belongs to atoms."""
-        bad = [item for item in self._quantities(snapshot) if not _finite(item[1])]
+        live = snapshot.atoms
+        # In the order of cause and effect: the atoms are named after the first.
+        quantities = {
+            "positions": live.arrays["positions"],
+            "cell": live.cell.array,
+            "energy": snapshot.energy,
+            "forces": snapshot.forces,
+            "momenta": live.get_momenta(),
+            "conserved quantity": snapshot.conserved,
+            "stress": 0.0 if snapshot.stress is None else snapshot.stress,
+        }
+        bad = [name for name, values in quantities.items() if not np.isfinite(values).all()]
         if not bad:
             return []
-        atoms = next((_bad_rows(values) for name, values in bad if name in _PER_ATOM), ())
-        where = f" ({label_atoms(snapshot.atoms, atoms)})" if atoms else ""
+        of_atoms = [quantities[name] for name in bad if name in ("positions", "forces", "momenta")]
+        rows = np.flatnonzero(~np.isfinite(of_atoms[0]).all(axis=1)) if of_atoms else ()
+        atoms = tuple(int(i) for i in rows)
+        where = f" ({label_atoms(live, atoms)})" if atoms else ""
         return [
             Finding(
                 check="finite",
                 severity="fail",
-                message=f"not finite: {', '.join(name for name, _ in bad)}{where}",
+                message=f"not finite: {', '.join(bad)}{where}",
                 atoms=atoms,
                 step=snapshot.step,
                 time=snapshot.time,
                 temperature=snapshot.context.temperature,
             )
         ]
-
-    @staticmethod
-    def _quantities(snapshot: Snapshot) -> list[tuple[str, np.ndarray]]:
-        # In the order of cause and effect: the atoms are named after the first.
-        atoms = snapshot.atoms
-        quantities = [
-            ("positions", atoms.arrays["positions"]),
-            ("cell", atoms.cell.array),
-            ("energy", np.asarray(snapshot.energy)),
-            ("forces", snapshot.forces),
-            ("momenta", atoms.get_momenta()),
-            ("conserved quantity", np.asarray(snapshot.conserved)),
-        ]
-        if snapshot.stress is not None:
-            quantities.append(("stress", np.asarray(snapshot.stress)))
-        return quantities
-
-
-_PER_ATOM = ("positions", "forces", "momenta")
-
-
-def _bad_rows(values: np.ndarray) -> tuple[int, ...]:
-    return tuple(int(i) for i in np.flatnonzero(~np.isfinite(values).all(axis=1)))
-
-
-def _finite(values: np.ndarray) -> bool:
-    return bool(np.isfinite(values).all())

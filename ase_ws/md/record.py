@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -115,6 +116,9 @@ class LogWriter(_Appender):
         self._append((",".join(numbers) + "\n").encode())
 
 
+_FILES = (("trajectory", TrajectoryWriter, TRAJECTORY), ("log", LogWriter, LOG))
+
+
 class Record:
     """Traces in memory and, with a folder `out`, the trajectory and the log on disk.
 
@@ -129,17 +133,16 @@ class Record:
     ):
         self._rows: list[tuple[float, ...]] = [] if rows is None else list(map(tuple, rows))
         offsets = offsets or {}
-        self._trajectory: TrajectoryWriter | None = None
-        self._log: LogWriter | None = None
+        self._files: dict[str, Any] = {}
         if out is not None:
             folder = Path(out)
             require_writable(folder, folder=True)
             folder.mkdir(parents=True, exist_ok=True)
-            self._trajectory = TrajectoryWriter(folder / TRAJECTORY, offsets.get("trajectory"))
             try:
-                self._log = LogWriter(folder / LOG, offsets.get("log"))
+                for name, kind, file in _FILES:
+                    self._files[name] = kind(folder / file, offsets.get(name))
             except BaseException:
-                self._trajectory.close()
+                self.close()
                 raise
 
     def __enter__(self) -> Record:
@@ -150,9 +153,8 @@ class Record:
 
     def close(self) -> None:
         """Close the files."""
-        for writer in (self._trajectory, self._log):
-            if writer is not None:
-                writer.close()
+        for file in self._files.values():
+            file.close()
 
     def write(self, snapshot: Snapshot) -> None:
         """Add one point."""
@@ -167,10 +169,9 @@ class Record:
             snapshot.atoms.cell.volume,
         )
         self._rows.append(row)
-        if self._log is not None:
-            self._log.write(row)
-        if self._trajectory is not None:
-            self._trajectory.write(snapshot.to_atoms())
+        if self._files:
+            self._files["log"].write(row)
+            self._files["trajectory"].write(snapshot.to_atoms())
 
     def rows(self) -> np.ndarray:
         """Points so far, (n_points, n_columns)."""
@@ -178,8 +179,7 @@ class Record:
 
     def offsets(self) -> dict[str, int]:
         """How far the files are written."""
-        writers = {"trajectory": self._trajectory, "log": self._log}
-        return {name: writer.offset for name, writer in writers.items() if writer is not None}
+        return {name: file.offset for name, file in self._files.items()}
 
     def traces(self) -> dict[str, np.ndarray]:
         """Give one array per column of `LOG_COLUMNS`."""

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,8 +70,8 @@ def run_replicas(
     calculator : PotentialCalculator, Potential or path
     temperature : float or sequence of float
         In K; one for all replicas or one for each.
-    steps : int
-    timestep : float, fs
+    steps, timestep, keep_velocities, interval, progress
+        As for `run_md`.
     seeds : sequence of int
         One for each replica: of its velocities and its noise. A replica does the same whoever
         else is in the batch, to rounding.
@@ -82,20 +81,14 @@ def run_replicas(
         that heats, and gives the run that `run_md` gives from the same seed.
     thermostat_time : float, fs
         Inverse of the friction, or time constant of the rescaling.
-    keep_velocities : bool
-        Go on with the momenta of the structures.
     observers : callable, optional
         Makes the observers of one replica. They look every ten steps (see `LOOK_EVERY`).
-    interval : int
-        Steps between two points of the traces, and frames.
     skin : float, Å
         Of the neighbour lists, which are renewed together.
     out : path, optional
         Folder for one folder for each replica, with the files that `run_md` writes.
     finished : callable, optional
         Called as `finished(number, result)` when a replica ends, some long before the others.
-    progress : callable, optional
-        Called as `progress(steps_done, steps_planned, label)` every `interval` steps.
 
     Returns
     -------
@@ -142,30 +135,28 @@ def run_replicas(
     integrator = kind(systems, contexts, thermostat_time, generators)
     results: dict[int, MDResult] = {}
     with ExitStack() as files:
-        active = []
+        runs = []
         for number, setup in enumerate(setups):
             run = ObservedRun([] if observers is None else observers(), setup.atoms, setup.context)
             folder = None if out is None else Path(out) / f"replica_{number:03d}"
-            active.append(_Replica(number, run, files.enter_context(Record(folder))))
+            run.record = files.enter_context(Record(folder))
+            runs.append(run)
+        active = list(range(len(runs)))
         started = time.perf_counter()
         for step in range(steps + 1):
             if step:
                 integrator.step()
-            places = _look(active, integrator, step, steps, interval)
-            for place, replica in enumerate(active):
-                if step == steps or place not in places:
-                    replica.record.close()
-                    results[replica.number] = MDResult.of(
-                        replica.run,
-                        replica.record,
-                        # Each has its share of the wall time.
-                        seconds=(time.perf_counter() - started) / len(seeds),
-                        seed=seeds[replica.number],
-                    )
-                    if finished is not None:
-                        finished(replica.number, results[replica.number])
-            if len(places) < len(active):
-                active = [active[place] for place in places]
+            places = _look([runs[number] for number in active], integrator, step, steps, interval)
+            going_on = [active[place] for place in places]
+            for number in active if step == steps else sorted({*active} - {*going_on}):
+                runs[number].record.close()
+                # Each has its share of the wall time.
+                seconds = (time.perf_counter() - started) / len(seeds)
+                results[number] = MDResult.of(runs[number], seconds=seconds, seed=seeds[number])
+                if finished is not None:
+                    finished(number, results[number])
+            if len(going_on) < len(active):
+                active = going_on
                 integrator.keep(places)
             if progress is not None and (step % interval == 0 or step == steps):
                 progress(step, steps, f"{len(active)} of {len(seeds)} replicas")
@@ -180,35 +171,26 @@ _THERMOSTATS: dict[str, type[VelocityVerletBatched]] = {
 }
 
 
-@dataclass(frozen=True)
-class _Replica:
-    """One replica that goes on."""
-
-    number: int
-    run: ObservedRun
-    record: Record
-
-
 def _look(
-    active: Sequence[_Replica],
+    runs: Sequence[ObservedRun],
     integrator: VelocityVerletBatched,
     step: int,
     steps: int,
     interval: int,
 ) -> list[int]:
     """Show the replicas to their observers where that is due; give the places that go on."""
-    systems, places = integrator.systems, list(range(len(active)))
+    systems, places = integrator.systems, list(range(len(runs)))
     due = step % LOOK_EVERY == 0 or step == steps
     recorded = step % interval == 0 or step == steps
     shown = list(places)
     if not (due or recorded):
-        contexts = [replica.run.context for replica in active]
+        contexts = [run.context for run in runs]
         shown = np.flatnonzero(systems.suspicious(contexts, HOT, LARGE_FORCE)).tolist()
-    for replica in active:
-        replica.run.steps_done = step
+    for run in runs:
+        run.steps_done = step
     frames, heats = (systems.frames(), integrator.heat.tolist()) if shown else ([], [])
     for place in shown:
-        run, record = active[place].run, active[place].record
+        run = runs[place]
         snapshot = _snapshot(run, frames[place], heats[place], step)
         if place in systems.errors:
             run.steps_done = step - 1
@@ -217,7 +199,7 @@ def _look(
             continue
         stopped = (due or not recorded) and run.look(snapshot)
         if recorded or stopped:
-            record.write(snapshot)
+            run.record.write(snapshot)
         if stopped:
             places.remove(place)
     return places

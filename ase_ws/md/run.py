@@ -149,31 +149,22 @@ def run_md(
         identity = RunIdentity.of(setup, baths, interval, keep_velocities=keep_velocities)
         checkpoint = Checkpoint(out, identity, integrator, setup.rng)
     begun = checkpoint.resume(run) if checkpoint is not None and resume else BEGINNING
-    with Record(out, begun.rows, begun.offsets) as record:
+    with Record(out, begun.rows, begun.offsets) as run.record:
         if checkpoint is not None and begun is BEGINNING:
             checkpoint.remove()
         started = time.perf_counter() - begun.seconds
 
-        def save() -> None:
-            if checkpoint is not None:
-                checkpoint.save(record, time.perf_counter() - started)
+        def save(step: int) -> None:
+            if checkpoint is not None and step > 0 and step % checkpoint_every == 0:
+                checkpoint.save(run.record, time.perf_counter() - started)
                 forget_lists(working)
 
         # Overflow and NaN are for the finite guard to report, not for NumPy to warn about.
         with np.errstate(all="ignore"):
-            _loop(
-                integrator,
-                run,
-                record,
-                interval,
-                progress,
-                done=begun.step,
-                save=save,
-                save_every=checkpoint_every,
-            )
+            _loop(integrator, run, interval, progress, save)
         seconds = time.perf_counter() - started
     working.set_constraint(atoms.copy().constraints)
-    result = MDResult.of(run, record, seconds=seconds, seed=seed)
+    result = MDResult.of(run, seconds=seconds, seed=seed)
     if out is not None:
         result.write(out)
     return result
@@ -182,34 +173,18 @@ def run_md(
 def _loop(
     integrator: Integrator,
     run: ObservedRun,
-    record: Record,
     interval: int,
     progress: Progress | None,
-    *,
-    done: int,
-    save: Callable[[], None],
-    save_every: int,
+    save: Callable[[int], None],
 ) -> None:
-    """Step, look and record; steps up to `done` have been recorded before."""
+    """Step, look and record."""
     context = run.context
     label = f"{context.ensemble.upper()} {context.temperature:g} K"
     started, first = time.perf_counter(), None
-    snapshots = _snapshots(integrator, run)
-    while True:
-        # Only the step itself is guarded: a mistake in an observer must not pass for a failure
-        # of the potential.
-        try:
-            snapshot = next(snapshots, None)
-        except CALCULATOR_FAILURES as error:
-            run.calculator_failed(misshapen(run.atoms) or error)
-            return
-        if snapshot is None:
-            return
-        if snapshot.step <= done:
-            continue
+    for snapshot in _snapshots(integrator, run):
         stopped = run.look(snapshot)
         if snapshot.step % interval == 0 or stopped or snapshot.step == context.steps:
-            record.write(snapshot)
+            run.record.write(snapshot)
             if first is None:
                 started, first = time.perf_counter(), snapshot.step
             if progress is not None:
@@ -217,8 +192,7 @@ def _loop(
                 progress(snapshot.step, context.steps, label + speed)
         if stopped:
             return
-        if snapshot.step % save_every == 0 and snapshot.step > 0:
-            save()
+        save(snapshot.step)
 
 
 def _ns_per_day(steps: int, timestep: float, started: float) -> str:
@@ -227,21 +201,29 @@ def _ns_per_day(steps: int, timestep: float, started: float) -> str:
 
 
 def _snapshots(integrator: Integrator, run: ObservedRun) -> Iterator[Snapshot]:
-    """Step the integrator; the first snapshot is the start."""
-    atoms, context = run.atoms, run.context
-    for _ in integrator.irun(context.steps - integrator.nsteps):
-        energy, forces, stress = evaluate(atoms)
-        whole = energy + float(atoms.get_kinetic_energy()) + integrator.reservoir()
-        yield Snapshot(
-            step=integrator.nsteps,
-            time=integrator.nsteps * context.timestep,
-            atoms=atoms,
-            energy=energy,
-            forces=forces,
-            conserved=whole + (constraint_energy(atoms) if atoms.constraints else 0.0),
-            context=context,
-            stress=stress,
-        )
+    """Step the integrator; the first snapshot is the start, a failure of the potential the end.
+
+    The caller's own mistakes are not raised in here, so they do not pass for one.
+    """
+    atoms, context, begun = run.atoms, run.context, integrator.nsteps
+    try:
+        for _ in integrator.irun(context.steps - begun):
+            if begun and integrator.nsteps == begun:
+                continue  # recorded before the run was interrupted
+            energy, forces, stress = evaluate(atoms)
+            whole = energy + float(atoms.get_kinetic_energy()) + integrator.reservoir()
+            yield Snapshot(
+                step=integrator.nsteps,
+                time=integrator.nsteps * context.timestep,
+                atoms=atoms,
+                energy=energy,
+                forces=forces,
+                conserved=whole + (constraint_energy(atoms) if atoms.constraints else 0.0),
+                context=context,
+                stress=stress,
+            )
+    except CALCULATOR_FAILURES as error:
+        run.calculator_failed(misshapen(atoms) or error)
 
 
 def _working_copy(atoms: Atoms, calculator: BaseCalculator | None) -> Atoms:

@@ -14,7 +14,7 @@ from ase import Atoms
 from ase_ws.files.writing import write_text
 from ase_ws.md.observed_run import ObservedRun
 from ase_ws.md.observer import RunContext
-from ase_ws.md.record import SUMMARY, Record, naming
+from ase_ws.md.record import SUMMARY, naming
 from ase_ws.results.finding import Finding
 
 
@@ -60,14 +60,14 @@ class MDResult:
     earlier_frames: list[Atoms] = field(default_factory=list)
 
     @classmethod
-    def of(cls, run: ObservedRun, record: Record, *, seconds: float, seed: int) -> MDResult:
+    def of(cls, run: ObservedRun, *, seconds: float, seed: int) -> MDResult:
         """Take what there is at the end of a run."""
         return cls(
             atoms=run.atoms,
             steps_done=run.steps_done,
             stopped_by=run.failure,
             warnings=run.warnings,
-            traces=record.traces(),
+            traces=run.record.traces(),
             last_frames=run.last_frames,
             earlier_frames=run.earlier_frames,
             seconds=seconds,

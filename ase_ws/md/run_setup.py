@@ -20,10 +20,6 @@ class RunSetup:
 
     Attributes
     ----------
-    atoms : Atoms
-        Of its own, with momenta.
-    context : RunContext
-    seed : int
     rng : numpy.random.Generator
         Random numbers of the thermostat. Whatever the engine, one seed gives the same velocities
         and the same noise.
