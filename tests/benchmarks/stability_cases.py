@@ -112,14 +112,14 @@ def run_cases(
 
 def _in_workers(names: Sequence[str], workers: int):
     if workers == 1 or len(names) < 2:
-        yield from map(_run_named, names)
+        yield from map(run_named, names)
         return
     with one_core_pool(RESULTS.stem, workers, {"OMP_NUM_THREADS": "1"}) as pool:
-        for future in as_completed([pool.submit(_run_named, name) for name in names]):
+        for future in as_completed([pool.submit(run_named, name) for name in names]):
             yield future.result()
 
 
-def _run_named(name: str) -> dict[str, Any]:
+def run_named(name: str) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
