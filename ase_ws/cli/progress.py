@@ -22,10 +22,8 @@ from rich.progress import (
 from ase_ws.cli.output import err_console
 
 if TYPE_CHECKING:
+    from ase_ws.md.run import Progress as Report
     from ase_ws.stability.campaign.progress import Standing, Watch
-
-#: Called as `report(done, total, text)`.
-Report = Callable[[int, int, str], None]
 
 
 @contextmanager

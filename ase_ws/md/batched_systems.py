@@ -128,8 +128,7 @@ class BatchedSystems:
         ]
         built = collate(graphs)
         self._offset = self._tensor(positions) - built.positions.to(self.device)
-        self._graph = built.to(self.device, dtype)
-        self._built_at = self.positions.clone()
+        self._graph, self._built_at = built.to(self.device, dtype), self.positions.clone()
         return self._graph
 
     def kinetic(self) -> Tensor:

@@ -18,7 +18,7 @@ from ase_ws.errors import UserError
 from ase_ws.files.writing import atomic_path
 from ase_ws.md.observed_run import ObservedRun
 from ase_ws.md.observer import Snapshot
-from ase_ws.md.record import LOG, LOG_COLUMNS, SUMMARY, TRAJECTORY, Record, naming
+from ase_ws.md.record import LOG, LOG_COLUMNS, SUMMARY, TRAJECTORY, Record
 from ase_ws.md.run_identity import RunIdentity
 from ase_ws.md.trajectory_frame import place
 
@@ -48,13 +48,7 @@ BEGINNING = Begun(-1, 0.0, np.zeros((0, len(LOG_COLUMNS))), {})
 class Checkpoint:
     """The whole state of a run at one step, in plain arrays and JSON; nothing in it is executed.
 
-    Parameters
-    ----------
-    folder : path
-    identity : RunIdentity
-        What must be the same for the run to go on.
-    dynamics, rng
-        The integrator and its random numbers.
+    A run goes on where its `identity` is the same; `rng` gives the integrator its random numbers.
     """
 
     def __init__(
@@ -86,7 +80,7 @@ class Checkpoint:
         }
         arrays = {f"integrator:{name}": value for name, value in _state(self.dynamics)}
         arrays.update({f"start:{name}": value for name, value in self.identity.arrays.items()})
-        with naming(self.path), atomic_path(self.path) as temporary, temporary.open("wb") as file:
+        with atomic_path(self.path) as temporary, temporary.open("wb") as file:
             np.savez(
                 file,
                 state=np.array(json.dumps(state)),
@@ -176,13 +170,7 @@ class Checkpoint:
             setattr(owner, attribute, value if isinstance(old, np.ndarray) else type(old)(value))
 
     def _snapshots(self, run: ObservedRun, begun: Begun) -> Iterator[Snapshot]:
-        """Read the frames on file again; each is put into the atoms of the run.
-
-        Raises
-        ------
-        UserError
-            They are not those that the checkpoint knows.
-        """
+        """Read the frames on file again; each is put into the atoms of the run."""
         path = self.folder / TRAJECTORY
         frames = ase.io.iread(path, index=":", format="extxyz")
         for number, row in enumerate(begun.rows[begun.rows[:, 0] <= begun.step]):

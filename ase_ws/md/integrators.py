@@ -39,20 +39,7 @@ Thermostat = Literal["bussi", "langevin", "nose-hoover"]
 
 @dataclass(frozen=True)
 class Baths:
-    """Coupling to the surroundings.
-
-    Attributes
-    ----------
-    thermostat_time : float
-        Time constant of the thermostat in fs.
-    barostat_time : float
-        Time constant of the barostat in fs.
-    flexible_cell : bool
-        NPT: let the shape of the cell change too, not only its volume. For solids; a liquid
-        offers no resistance to shear and its cell would lean over.
-    thermostat : {"bussi", "langevin", "nose-hoover"}
-        NVT only.
-    """
+    """Coupling to the surroundings, see `ase_ws.run_md`; times in fs."""
 
     thermostat_time: float = 100.0
     barostat_time: float = 1000.0

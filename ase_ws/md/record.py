@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_ws.files.folders import require_writable
+from ase_ws.files.writing import naming
 from ase_ws.frames.files import HALF_WRITTEN
 from ase_ws.md.observer import Snapshot
 
@@ -28,17 +28,6 @@ LOG_COLUMNS = (
     "temperature_k",
     "volume_a3",
 )
-
-
-@contextmanager
-def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Name the file in an error of the operating system that does not, such as a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 class _Appender:

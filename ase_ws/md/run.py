@@ -75,11 +75,12 @@ def run_md(
     thermostat : {"bussi", "langevin", "nose-hoover"}
         NVT only, see `ase_ws.md.integrators`.
     thermostat_time, barostat_time : float
-        Time constants in fs, see `Baths`.
+        Time constants in fs.
     pressure : float
         Pressure in bar (NPT).
     flexible_cell : bool
-        NPT: let the cell change its shape too.
+        NPT: let the shape of the cell change too, not only its volume. For solids; a liquid
+        offers no resistance to shear and its cell would lean over.
     keep_velocities : bool
         Go on with the momenta of `atoms` instead of drawing new ones.
     observers : sequence of Observer

@@ -20,16 +20,7 @@ _SAME = 1e-6
 
 
 class RunIdentity:
-    """Settings and starting structure of a run.
-
-    Parameters
-    ----------
-    settings : dict
-        Plain data that JSON can hold.
-    arrays : dict of arrays
-        The structure: numbers, masses, positions, cell, initial charges and magnetic moments, and
-        momenta where they were given.
-    """
+    """Settings of a run, as JSON holds them, and its starting structure, as arrays by name."""
 
     def __init__(self, settings: dict[str, Any], arrays: dict[str, np.ndarray]):
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))

@@ -14,7 +14,7 @@ from ase import Atoms
 from ase_ws.files.writing import write_text
 from ase_ws.md.observed_run import ObservedRun
 from ase_ws.md.observer import RunContext
-from ase_ws.md.record import SUMMARY, naming
+from ase_ws.md.record import SUMMARY
 from ase_ws.results.finding import Finding
 
 
@@ -112,10 +112,8 @@ class MDResult:
         NotWrittenError
             With this result, so that a run is not lost for want of space on a disk.
         """
-        path = Path(folder) / SUMMARY
         try:
-            with naming(path):
-                write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
+            write_text(Path(folder) / SUMMARY, json.dumps(self.to_dict(), indent=2) + "\n")
         except OSError as error:
             raise NotWrittenError(self, error) from error
 

@@ -16,13 +16,9 @@ from ase_ws.md.velocities import draw_velocities
 
 @dataclass(frozen=True)
 class RunSetup:
-    """A run that can begin.
+    """A run that can begin: atoms with momenta, and the random numbers of the thermostat.
 
-    Attributes
-    ----------
-    rng : numpy.random.Generator
-        Random numbers of the thermostat. Whatever the engine, one seed gives the same velocities
-        and the same noise.
+    Whatever the engine, one seed gives the same velocities and the same noise.
     """
 
     atoms: Atoms

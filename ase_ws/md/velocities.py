@@ -25,7 +25,6 @@ def degrees_of_freedom(atoms: Atoms, *, finished: bool = False) -> int:
 
     Parameters
     ----------
-    atoms : Atoms
     finished : bool
         The run is over: nobody asks whether MD can keep its constraints.
 

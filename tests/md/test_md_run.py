@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -525,10 +526,10 @@ def test_a_full_disk_leaves_whole_frames(tmp_path, monkeypatch):
 
 
 def test_the_result_outlives_a_summary_that_cannot_be_written(tmp_path, monkeypatch):
-    def full(path, text):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("ase_ws.md.run_result.write_text", full)
+    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(NotWrittenError, match=r"No space left.*md\.json") as caught:
         run_md(ethanol(), Springs(ethanol()), temperature=300, steps=10, out=tmp_path)
     assert caught.value.result.steps_done == 10
