@@ -92,18 +92,18 @@ def well_shaped(name: str, answer: Any, n_atoms: int) -> Any:
     ValueError
         It is misshapen: NumPy would stretch it, or say so less clearly.
     """
-    shapes = {"forces": [(n_atoms, 3)], "stress": [(6,), (3, 3)]}
     if answer is None:
         raise ValueError(f"no {name}, but None")
-    if name in ("energy", "free_energy"):
-        if np.size(answer) != 1:
-            raise ValueError(f"{np.size(answer)} numbers as the energy")
-        return float(np.asarray(answer, dtype=float).reshape(()))
-    if name not in shapes:
+    if name not in ("energy", "free_energy", "forces", "stress"):
         return answer
     values = np.array(answer, dtype=float)
-    if values.shape not in shapes[name]:
-        raise ValueError(f"{name} of shape {values.shape}, expected {shapes[name][0]}")
+    if name in ("energy", "free_energy"):
+        if values.size != 1:
+            raise ValueError(f"{values.size} numbers as the energy")
+        return values.item()
+    expected = (n_atoms, 3) if name == "forces" else (6,)
+    if values.shape != expected and not (name == "stress" and values.shape == (3, 3)):
+        raise ValueError(f"{name} of shape {values.shape}, expected {expected}")
     return values
 
 
