@@ -11,13 +11,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ase_ws.cli.campaign_progress import campaign_progress
 from ase_ws.cli.options import Device, Quiet
-from ase_ws.cli.output import command, err_console, number, out_console, plain
+from ase_ws.cli.output import COLOURS, command, end_with, err_console, number, out_console, plain
+from ase_ws.cli.progress import campaign_progress
 from ase_ws.files.folders import require_writable
 from ase_ws.files.writing import write_text
-
-_COLOURS = {"stable": "green", "unstable": "red"}
 
 
 def campaign(
@@ -84,8 +82,7 @@ def campaign(
             "MODEL/STRUCTURE/stability.json",
             soft_wrap=True,
         )
-    if summary["verdict"] != "stable":
-        raise typer.Exit(3 if summary["verdict"] == "unstable" else 1)
+    end_with(summary["verdict"])
 
 
 def _tell_how_to_go_on(out: Path) -> None:
@@ -108,7 +105,7 @@ def _table(summary: dict[str, Any]) -> Table:
     table.add_column("first failing check")
     table.add_column("blame")
     for row in summary["rows"]:
-        colour = _COLOURS.get(row["verdict"], "yellow")
+        colour = COLOURS[row["verdict"]]
         temperatures = row["temperatures"]
         failure, blame = row["first_failure"], row["blame"]
         table.add_row(

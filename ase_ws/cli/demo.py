@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ase_ws.cli.options import Quiet
 from ase_ws.cli.output import command, number, out_console, say_path
-from ase_ws.progress import step_progress
+from ase_ws.cli.progress import step_progress
 
 
 def demo(

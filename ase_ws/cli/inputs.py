@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ase_ws.cli.output import err_console, plain
+from ase_ws.cli.output import say
 
 
 def attach(
@@ -18,22 +18,16 @@ def attach(
     *,
     quiet: bool = False,
 ) -> tuple[Any, Any, float | None]:
-    """Load structure and calculator, and the largest force that the model was trained on.
-
-    Says which of several heads is used, unless `quiet`.
-    """
+    """Load structure and calculator, and the largest force that the model was trained on."""
     from ase_ws.calculators.potential import PotentialCalculator
     from ase_ws.frames import check_elements, frame_from_atoms, read_structure
-    from ase_ws.md.frames import KEPT_INFO
-    from ase_ws.potentials.files import HeadWarning, largest_training_force
+    from ase_ws.md.trajectory_frame import KEPT_INFO
+    from ase_ws.potentials.files import largest_training_force
 
     atoms = read_structure(structure)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", HeadWarning)  # said below, in our own way
-        calculator = PotentialCalculator(model, dtype=dtype, device=device, head=head)
-    potential: Any = calculator.potential
-    if not quiet:
-        say_head(model, potential)
+    potential = load(model, quiet=quiet, dtype=dtype, device=device or "cpu", head=head)
+    potential.requires_grad_(False)
+    calculator = PotentialCalculator(potential)
     # Labels of the structure, if any, do not matter here.
     bare = atoms.copy()
     bare.info, bare.calc = {k: v for k, v in atoms.info.items() if k in KEPT_INFO}, None
@@ -41,11 +35,16 @@ def attach(
     return bare, calculator, largest_training_force(model)
 
 
-def say_head(model: Path, potential: Any) -> None:
-    """Say which of several heads is used."""
-    if len(potential.heads) > 1:
-        line = f"{model}: head '{potential.head}' of {', '.join(potential.heads)}"
-        err_console.print(plain(line), soft_wrap=True)
+def load(model: Path, *, quiet: bool = False, **options: Any) -> Any:
+    """Load a potential, see `load_potential`, and say which of several heads is used."""
+    from ase_ws.potentials.files import HeadWarning, load_potential
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HeadWarning)  # said below, in our own way
+        potential = load_potential(model, **options)
+    if len(potential.heads) > 1 and not quiet:
+        say(f"{model}: head '{potential.head}' of {', '.join(potential.heads)}")
+    return potential
 
 
 def thread_limit(number: int | None, n_atoms: int) -> Any:

@@ -20,19 +20,17 @@ from ase_ws.cli.options import (
     Threads,
 )
 from ase_ws.cli.output import err_console, out_console, plain, say_path
+from ase_ws.cli.progress import step_progress
 from ase_ws.files.folders import require_free, require_writable
-from ase_ws.progress import step_progress
 
 
 def md(
     model: ModelArgument,
     structure: StructureArgument,
     out: Annotated[Path, typer.Option(help="Folder for trajectory.extxyz, md.csv and md.json.")],
-    ensemble: Annotated[Ensemble, typer.Option(help="Ensemble to sample.")] = Ensemble.nvt,
+    ensemble: Annotated[Ensemble, typer.Option(help="Ensemble to sample.")] = "nvt",
     temperature: Annotated[float, typer.Option(help="Temperature in K.")] = 300.0,
-    thermostat: Annotated[
-        Thermostat, typer.Option(help="Thermostat, NVT only.")
-    ] = Thermostat.bussi,
+    thermostat: Annotated[Thermostat, typer.Option(help="Thermostat, NVT only.")] = "bussi",
     steps: Annotated[int, typer.Option(help="Number of MD steps.")] = 2000,
     timestep: Annotated[float, typer.Option(help="Time step in fs.")] = 0.5,
     pressure: Annotated[float, typer.Option(help="Pressure in bar, NPT only.")] = 1.01325,
@@ -49,8 +47,7 @@ def md(
     quiet: Quiet = False,
 ) -> None:
     """Run MD with the checks switched on; exit 3 if one of them stopped it."""
-    from ase_ws.md.result import NotWrittenError
-    from ase_ws.md.run import run_md
+    from ase_ws.md import NotWrittenError, run_md
     from ase_ws.stability.checks.defaults import default_checks
 
     if resume:
@@ -69,9 +66,9 @@ def md(
             result = run_md(
                 atoms,
                 calculator,
-                ensemble=ensemble.value,
+                ensemble=ensemble,
                 temperature=temperature,
-                thermostat=thermostat.value,
+                thermostat=thermostat,
                 steps=steps,
                 timestep=timestep,
                 pressure=pressure,

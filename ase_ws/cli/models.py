@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import warnings
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
+from ase_ws.cli.inputs import load
 from ase_ws.cli.options import Head, ModelArgument
 from ase_ws.cli.output import number, out_console, plain, say_json, say_path
 from ase_ws.errors import UserError
@@ -55,16 +54,14 @@ def info(
 
 def _loaded(model: Path, head: str | None) -> tuple[Any, bool]:
     """Load a model to look at; of several heads none needs to be the one to use."""
-    from ase_ws.potentials.files import HeadError, HeadWarning, load_potential
+    from ase_ws.potentials.files import HeadError
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", HeadWarning)
-        try:
-            return load_potential(model, head=head), True
-        except HeadError as error:
-            if head is not None:
-                raise
-            return load_potential(model, head=error.heads[0]), False
+    try:
+        return load(model, quiet=True, head=head), True
+    except HeadError as error:
+        if head is not None:
+            raise
+        return load(model, quiet=True, head=error.heads[0]), False
 
 
 def _heads(facts: dict[str, Any]) -> str:
@@ -111,18 +108,12 @@ def _print_info(facts: dict[str, Any]) -> None:
     out_console.print(table)
 
 
-class Format(str, Enum):
-    """Formats to export to."""
-
-    mace = "mace"
-
-
 def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Argument(help="File to write.")],
-    format_: Annotated[Format, typer.Option("--format", help="mace: upstream's .model file.")] = (
-        Format.mace
-    ),
+    format_: Annotated[
+        Literal["mace"], typer.Option("--format", help="mace: upstream's .model file.")
+    ] = ("mace"),
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Write a model, with all its heads, as a file that other programs load."""

@@ -2,67 +2,18 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-
-class Weak(str, Enum):
-    """Which weak losses."""
-
-    none = "none"
-    pitc = "pitc"
-    pisc = "pisc"
-    both = "both"
-    gradient = "gradient"
-    auto = "auto"
-
-
-class Optimizer(str, Enum):
-    """How the weights are found."""
-
-    adam = "adam"
-    gauss_newton = "gauss-newton"
-
-
-class Forces(str, Enum):
-    """Where the forces come from."""
-
-    conservative = "conservative"
-    direct = "direct"
-
-
-class Labels(str, Enum):
-    """Which labels to use."""
-
-    energy = "energy"
-    energy_forces = "energy+forces"
-
-
-class Thermostat(str, Enum):
-    """Thermostats of `ase-ws md`."""
-
-    bussi = "bussi"
-    langevin = "langevin"
-    nose_hoover = "nose-hoover"
-
-
-class Topology(str, Enum):
-    """Whether the bonds of the start must hold."""
-
-    fixed = "fixed"
-    reactive = "reactive"
-
-
-class Ensemble(str, Enum):
-    """Which ensemble to sample."""
-
-    nve = "nve"
-    nvt = "nvt"
-    npt = "npt"
-
+Weak = Literal["none", "pitc", "pisc", "both", "gradient", "auto"]
+Optimizer = Literal["adam", "gauss-newton"]
+Forces = Literal["conservative", "direct"]
+Labels = Literal["energy", "energy+forces"]
+Thermostat = Literal["bussi", "langevin", "nose-hoover"]
+Topology = Literal["fixed", "reactive"]
+Ensemble = Literal["nve", "nvt", "npt"]
 
 ModelArgument = Annotated[
     Path, typer.Argument(help="Model file: .safetensors of this package, or a mace-torch .model.")

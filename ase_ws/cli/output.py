@@ -6,16 +6,24 @@ import shlex
 import sys
 from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 
 out_console = Console()
 err_console = Console(stderr=True)
 
+COLOURS = {"stable": "green", "unstable": "red", "inconclusive": "yellow"}
+
 
 def plain(text: str) -> str:
     """Write text of any origin in one line, without markup of its own."""
     return escape(" ".join(text.split()))
+
+
+def say(line: str) -> None:
+    """Print a line on stderr, beside the results."""
+    err_console.print(plain(line), highlight=False, soft_wrap=True)
 
 
 def say_json(text: str) -> None:
@@ -33,9 +41,10 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def text_of(path: Path | None) -> str | None:
-    """Path as text where there is one."""
-    return None if path is None else str(path)
+def end_with(verdict: str) -> None:
+    """End with the exit code of a verdict: 0 stable, 3 unstable, 1 inconclusive."""
+    if verdict != "stable":
+        raise typer.Exit(3 if verdict == "unstable" else 1)
 
 
 def command() -> str:

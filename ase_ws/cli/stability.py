@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from ase_ws.cli.campaign_progress import campaign_progress
 from ase_ws.cli.inputs import attach, thread_limit
 from ase_ws.cli.options import Device, Dtype, Ensemble, Head, Quiet, Threads, Topology
-from ase_ws.cli.output import command, out_console, plain, say_path
-from ase_ws.cli.stability_progress import stability_progress
+from ase_ws.cli.output import COLOURS, command, end_with, out_console, plain, say, say_path
+from ase_ws.cli.progress import campaign_progress, stability_stage, step_progress
 from ase_ws.errors import UserError
 from ase_ws.files.folders import require_free, require_writable
 from ase_ws.files.writing import write_text
@@ -47,8 +46,8 @@ def stability(
     ps: Annotated[float, setting("ps")] = 5.0,
     replicas: Annotated[int, setting("replicas")] = 1,
     timestep: Annotated[float, setting("timestep")] = 0.5,
-    ensemble: Annotated[Ensemble, setting("ensemble")] = Ensemble.nvt,
-    topology: Annotated[Topology, setting("topology")] = Topology.fixed,
+    ensemble: Annotated[Ensemble, setting("ensemble")] = "nvt",
+    topology: Annotated[Topology, setting("topology")] = "fixed",
     static: Annotated[bool, setting("static")] = True,
     blame: Annotated[bool, setting("blame")] = True,
     head: Head = None,
@@ -101,8 +100,8 @@ def stability(
         "ps": ps,
         "replicas": replicas,
         "timestep": timestep,
-        "ensemble": ensemble.value,
-        "topology": topology.value,
+        "ensemble": ensemble,
+        "topology": topology,
         "static": static,
         "blame": blame,
         "seed": seed,
@@ -233,7 +232,7 @@ def _here(
     # (`ase-ws campaign`) make better use of the cores.
     with (
         thread_limit(threads, len(atoms)),
-        stability_progress(quiet=models.quiet) as (progress, tell),
+        step_progress(stability_stage, quiet=models.quiet) as progress,
     ):
         return check_stability(
             atoms,
@@ -244,7 +243,7 @@ def _here(
             compare_name=name,
             name=_label(models.model, models.compare, models.head),
             progress=progress,
-            tell=tell,
+            tell=None if models.quiet else say,
             notes={"command": command()},
             **settings,
             **more,
@@ -266,9 +265,8 @@ def _told_at_least(quiet: bool) -> Iterator[None]:
 def _print(report: Any, quiet: bool) -> None:
     if quiet:
         return
-    colour = {"stable": "green", "unstable": "red"}.get(report.verdict, "yellow")
     first, *rest = report.summary().splitlines()
-    out_console.print(f"[bold {colour}]{plain(first)}[/]", soft_wrap=True)
+    out_console.print(f"[bold {COLOURS[report.verdict]}]{plain(first)}[/]", soft_wrap=True)
     for line in rest:
         out_console.print(line, markup=False, soft_wrap=True)
 
@@ -284,8 +282,7 @@ def _finish(report: Any, out: Path | None, json_file: Path | None, quiet: bool) 
         write_stability_report([report.to_dict()], out / "report.html")
         if not quiet:
             say_path("report", out / "report.html")
-    if report.verdict != "stable":
-        raise typer.Exit(3 if report.verdict == "unstable" else 1)
+    end_with(report.verdict)
 
 
 def _refuse(given: Any, what: str, why: str) -> None:

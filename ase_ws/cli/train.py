@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from ase_ws.cli.inputs import say_head
+from ase_ws.cli.inputs import load
 from ase_ws.cli.options import (
     Device,
     Dtype,
@@ -33,15 +32,14 @@ from ase_ws.cli.output import (
     err_console,
     number,
     out_console,
-    plain,
+    say,
     say_json,
     say_path,
-    text_of,
 )
+from ase_ws.cli.progress import step_progress
 from ase_ws.errors import UserError
 from ase_ws.files.folders import require_writable
 from ase_ws.files.writing import write_text
-from ase_ws.progress import step_progress
 
 if TYPE_CHECKING:
     from ase_ws.frames import Frame
@@ -125,15 +123,15 @@ def finetune(
         {
             "data.train": _one_or_all(train),
             "data.valid": _one_or_all(valid),
-            "data.labels": labels.value if labels else None,
+            "data.labels": labels,
             "data.energy_key": energy_key,
             "data.forces_key": forces_key,
             "data.stress_key": stress_key,
-            "model.base": text_of(model),
+            "model.base": None if model is None else str(model),
             "model.head": head,
-            "model.forces": forces.value if forces else None,
-            "weak.kind": weak.value if weak else None,
-            "optimizer.kind": optimizer.value if optimizer else None,
+            "model.forces": forces,
+            "weak.kind": weak,
+            "optimizer.kind": optimizer,
             "optimizer.max_steps": max_steps,
             "seed": seed,
             "device": device,
@@ -149,7 +147,7 @@ def finetune(
                 overwrite=overwrite,
                 progress=lambda done, total, row: report(done, total, _errors(row)),
                 notes={"command": command()},
-                announce=None if quiet else lambda line: _say([line]),
+                announce=None if quiet else say,
             )
     except KeyboardInterrupt:
         if (out / "last.ckpt").is_file():
@@ -211,16 +209,11 @@ def evaluate(
         read_frames,
         require_labels,
     )
-    from ase_ws.potentials.files import HeadWarning, load_potential
     from ase_ws.training.evaluate import evaluate_potential
 
     if json_file is not None:
         require_writable(json_file)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", HeadWarning)  # said in our own way
-        potential = load_potential(model, dtype=dtype, device=device or "cpu", head=head)
-    if not quiet:
-        say_head(model, potential)
+    potential = load(model, quiet=quiet, dtype=dtype, device=device or "cpu", head=head)
     keys = LabelKeys(energy_key or "energy", forces_key, stress_key)
     frames = read_frames(data, keys)
     require_labels(frames, keys, name_of(data), ["energy", "forces", "stress"])
@@ -231,7 +224,8 @@ def evaluate(
         )
     check_elements(frames, potential.atomic_numbers)
     if not quiet:
-        _say(_summary(frames, potential.r_max))
+        for line in _summary(frames, potential.r_max):
+            say(line)
     with step_progress("evaluating", quiet=quiet) as report:
         evaluation = evaluate_potential(
             potential,
@@ -244,12 +238,10 @@ def evaluate(
         say_json(text)
         rest = evaluation.energy_rmse_of_another_level()
         if rest is not None:
-            _say(
-                [
-                    "energies are off by a constant for each element (another level of theory): "
-                    f"{rest:.4g} meV/atom are left once it is fitted, which `ase-ws finetune` does "
-                    "to begin with"
-                ]
+            say(
+                "energies are off by a constant for each element (another level of theory): "
+                f"{rest:.4g} meV/atom are left once it is fitted, which `ase-ws finetune` does "
+                "to begin with"
             )
     if json_file is not None:
         write_text(json_file, text + "\n")
@@ -273,11 +265,6 @@ def _summary(frames: Sequence[Frame], cutoff: float) -> Iterator[str]:
     yield from describe_forces(structures)
     yield from itertools.islice(describe_stress(structures), 1)
     yield from describe_rest(frames)
-
-
-def _say(lines: Iterable[str]) -> None:
-    for line in lines:
-        err_console.print(plain(line), highlight=False, soft_wrap=True)
 
 
 def _errors(row: dict[str, Any]) -> str:

@@ -32,7 +32,6 @@ from ase_ws.files.writing import write_text
 from ase_ws.frames import Frame, read_frames
 from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.files import load_potential, read_header
-from ase_ws.progress import Report
 from ase_ws.report import SCHEMA_VERSION, write_demo_report
 from ase_ws.stability.check_stability import check_stability
 from ase_ws.training import FinetuneConfig, evaluate_potential, finetune
@@ -77,7 +76,7 @@ def _methods(steps: int) -> tuple[_Method, ...]:
 
 
 @contextmanager
-def _silent(title: str) -> Iterator[Report]:
+def _silent(title: str) -> Iterator[Callable[[int, int, str], None]]:
     yield lambda done, total, text: None
 
 

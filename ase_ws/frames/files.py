@@ -30,7 +30,7 @@ from ase_ws.errors import UserError
 
 #: Formats whose frames are found and counted here: ASE's reader stops at a blank line.
 _XYZ = ("extxyz", "xyz")
-#: How `ase_ws.md.files.TrajectoryWriter` begins a frame, whose number of atoms it writes last: if
+#: How `ase_ws.md.record.TrajectoryWriter` begins a frame, whose number of atoms it writes last: if
 #: the run was killed meanwhile, the file ends before it.
 HALF_WRITTEN = " " * 12
 #: An occupancy from which on a site is full, as written with three digits.

@@ -5,11 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ase.io
 import numpy as np
@@ -18,10 +16,11 @@ from ase.md.md import MolecularDynamics
 
 from ase_ws.errors import UserError
 from ase_ws.files.writing import atomic_path
-from ase_ws.md.files import LOG, LOG_COLUMNS, TRAJECTORY, naming
-from ase_ws.md.observer import RunContext, Snapshot
-from ase_ws.md.result import Record
-from ase_ws.md.start import Start
+from ase_ws.md.observed_run import ObservedRun
+from ase_ws.md.observer import Snapshot
+from ase_ws.md.record import LOG, LOG_COLUMNS, SUMMARY, TRAJECTORY, Record
+from ase_ws.md.run_identity import RunIdentity
+from ase_ws.md.trajectory_frame import place
 
 NAME = "md.checkpoint.npz"
 #: Raised when an older checkpoint lacks something.
@@ -31,57 +30,57 @@ VERSION = 2
 _PARTS = ("_thermostat", "_barostat")
 _NOT_STATE = ("masses", "max_steps", "dt")
 
-#: What reading a file may raise that was cut, emptied or overwritten.
-_DAMAGE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
 _ANEW = "start anew in another folder"
+
+
+class Begun(NamedTuple):
+    """How far a run is: with the rows of its log, and the bytes of "trajectory" and "log"."""
+
+    step: int
+    seconds: float
+    rows: np.ndarray
+    offsets: dict[str, int]
+
+
+BEGINNING = Begun(-1, 0.0, np.zeros((0, len(LOG_COLUMNS))), {})
 
 
 class Checkpoint:
     """The whole state of a run at one step, in plain arrays and JSON; nothing in it is executed.
 
-    Parameters
-    ----------
-    folder : path
-    start : Start
-        What must be the same for the run to go on.
+    A run goes on where its `identity` is the same; `rng` gives the integrator its random numbers.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], start: Start):
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        identity: RunIdentity,
+        dynamics: MolecularDynamics,
+        rng: np.random.Generator,
+    ):
         self.folder = Path(folder)
         self.path = self.folder / NAME
-        self.start = start
+        self.identity, self.dynamics, self.rng = identity, dynamics, rng
 
-    def save(
-        self, dynamics: MolecularDynamics, rng: np.random.Generator, record: Record, seconds: float
-    ) -> None:
+    def remove(self) -> None:
+        """Remove what an earlier run has left here, but for what a new one writes over."""
+        for path in (self.path, self.folder / SUMMARY):
+            path.unlink(missing_ok=True)
+
+    def save(self, record: Record, seconds: float) -> None:
         """Write the state after the current step, in place of the one before."""
-        atoms = dynamics.atoms
+        atoms = self.dynamics.atoms
         state = {
             "version": VERSION,
-            "settings": self.start.settings,
-            "step": dynamics.nsteps,
-            "rng": rng.bit_generator.state,
+            "settings": self.identity.settings,
+            "step": self.dynamics.nsteps,
+            "rng": self.rng.bit_generator.state,
             "offsets": record.offsets(),
             "seconds": seconds,
         }
-        arrays = {f"integrator:{name}": value for name, value in _state(dynamics)}
-        arrays.update({f"start:{name}": value for name, value in self.start.arrays.items()})
-        with naming(self.path), atomic_path(self.path) as temporary, temporary.open("wb") as file:
+        arrays = {f"integrator:{name}": value for name, value in _state(self.dynamics)}
+        arrays.update({f"start:{name}": value for name, value in self.identity.arrays.items()})
+        with atomic_path(self.path) as temporary, temporary.open("wb") as file:
             np.savez(
                 file,
                 state=np.array(json.dumps(state)),
@@ -92,8 +91,10 @@ class Checkpoint:
                 **arrays,
             )
 
-    def load(self, dynamics: MolecularDynamics) -> Restart | None:
-        """Read the checkpoint and look whether all is there to go on; None where there is none.
+    def resume(self, run: ObservedRun) -> Begun:
+        """Put everything back to where the checkpoint is, if there is one.
+
+        The observers are shown the frames on file again.
 
         Raises
         ------
@@ -101,107 +102,78 @@ class Checkpoint:
             It belongs to another run, is damaged, or a file that it needs is gone or cut.
         """
         if not self.path.exists():
-            return None
+            return BEGINNING
+        state, arrays, begun = self._read()
+        for key, name in (("trajectory", TRAJECTORY), ("log", LOG)):
+            path = self.folder / name
+            if not path.is_file():
+                raise UserError(f"{path}: missing, the run cannot go on without it: {_ANEW}")
+            if path.stat().st_size < begun.offsets[key]:
+                raise UserError(
+                    f"{path}: shorter than its checkpoint says, it cannot go on: {_ANEW}"
+                )
+        for snapshot in self._snapshots(run, begun):
+            run.look(snapshot)
+        place(run.atoms, *(arrays[name] for name in ("cell", "positions", "momenta")))
+        self._restore(state, arrays)
+        forget_lists(run.atoms)
+        return begun
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, np.ndarray], Begun]:
+        """Read it, and look whether it is of this run and all is there to go on."""
         content = self.path.read_bytes()
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             state = json.loads(str(arrays.pop("state")))
-            version = state.get("version", 1)
-        except _DAMAGE as error:
+            if state.get("version", 1) != VERSION:
+                raise UserError(
+                    f"{self.path}: of another version of ase-ws, it does not say all that a run "
+                    f"must go on with: {_ANEW}"
+                )
+            start = {k[6:]: arrays.pop(k) for k in list(arrays) if k.startswith("start:")}
+            differs = self.identity.differs_from(RunIdentity(state["settings"], start))
+            if differs:
+                raise UserError(f"{self.path}: {differs}: resume with the same, or {_ANEW}")
+            return state, arrays, self._begun(state, arrays)
+        except UserError:
+            raise
+        except Exception as error:
+            # There is no telling what a file raises that was cut, emptied or overwritten.
             raise UserError(
                 f"{self.path}: damaged, or not a checkpoint of an MD run: {_ANEW}"
             ) from error
-        if version != VERSION:
-            raise UserError(
-                f"{self.path}: of another version of ase-ws, it does not say all that a run "
-                f"must go on with: {_ANEW}"
-            )
-        try:
-            saved = Start(
-                state["settings"],
-                {k.removeprefix("start:"): v for k, v in arrays.items() if k.startswith("start:")},
-            )
-            differs = self.start.differs_from(saved)
-            restart = None if differs else Restart(state, arrays, dynamics)
-        except _DAMAGE as error:
-            raise UserError(
-                f"{self.path}: damaged, it does not hold the state of this run: {_ANEW}"
-            ) from error
-        if restart is None:
-            raise UserError(f"{self.path}: {differs}: resume with the same, or {_ANEW}")
-        for key, name in (("trajectory", TRAJECTORY), ("log", LOG)):
-            self._require(self.folder / name, restart.offsets[key])
-        return restart
 
-    @staticmethod
-    def _require(path: Path, size: int) -> None:
-        if not path.is_file():
-            raise UserError(f"{path}: missing, the run cannot go on without it: {_ANEW}")
-        if path.stat().st_size < size:
-            raise UserError(f"{path}: shorter than its checkpoint says, it cannot go on: {_ANEW}")
-
-
-class Restart:
-    """A checkpoint that was read, and fits `dynamics`."""
-
-    def __init__(
-        self, state: dict[str, Any], arrays: dict[str, np.ndarray], dynamics: MolecularDynamics
-    ):
-        self.step = int(state["step"])
-        self.seconds = float(state["seconds"])
-        self.offsets = {name: int(state["offsets"][name]) for name in ("trajectory", "log")}
-        self._rng = state["rng"]
-        self._arrays = arrays
-        self._check(dynamics)
-
-    def _check(self, dynamics: MolecularDynamics) -> None:
-        np.random.default_rng().bit_generator.state = self._rng
-        shapes = {f"integrator:{name}": np.shape(value) for name, value in _state(dynamics)}
-        shapes |= {"positions": (len(dynamics.atoms), 3), "momenta": (len(dynamics.atoms), 3)}
-        shapes |= {"cell": (3, 3), "rows": (len(self.rows), len(LOG_COLUMNS))}
-        held = {k: v for k, v in self._arrays.items() if not k.startswith("start:")}
-        if {name: value.shape for name, value in held.items()} != shapes:
+    def _begun(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> Begun:
+        np.random.default_rng().bit_generator.state = state["rng"]
+        offsets = {name: int(state["offsets"][name]) for name in ("trajectory", "log")}
+        begun = Begun(int(state["step"]), float(state["seconds"]), arrays["rows"], offsets)
+        n_atoms = len(self.dynamics.atoms)
+        shapes = {f"integrator:{name}": np.shape(value) for name, value in _state(self.dynamics)}
+        shapes |= {"positions": (n_atoms, 3), "momenta": (n_atoms, 3), "cell": (3, 3)}
+        shapes |= {"rows": (len(begun.rows), len(LOG_COLUMNS))}
+        if {name: value.shape for name, value in arrays.items()} != shapes:
             raise ValueError("other arrays than the integrator has")
-        if not all(np.isfinite(held[name]).all() for name in ("positions", "momenta", "cell")):
+        if not all(np.isfinite(arrays[name]).all() for name in ("positions", "momenta", "cell")):
             raise ValueError("not finite")
-        if self.step < 0 or min(self.offsets.values()) < 0:
+        if begun.step < 0 or min(offsets.values()) < 0:
             raise ValueError("before the start")
+        return begun
 
-    @property
-    def rows(self) -> np.ndarray:
-        """Rows of the log so far, in full precision."""
-        return self._arrays["rows"]
+    def _restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        self.rng.bit_generator.state = state["rng"]
+        self.dynamics.nsteps = int(state["step"])
+        for name, old in list(_state(self.dynamics)):
+            *parts, attribute = name.split(".")
+            owner = getattr(self.dynamics, parts[0]) if parts else self.dynamics
+            value = arrays[f"integrator:{name}"]
+            setattr(owner, attribute, value if isinstance(old, np.ndarray) else type(old)(value))
 
-    def restore_atoms(self, atoms: Atoms) -> None:
-        """Put the atoms where they were."""
-        _place(atoms, *(self._arrays[name] for name in ("cell", "positions", "momenta")))
-
-    def restore_dynamics(self, dynamics: MolecularDynamics, rng: np.random.Generator) -> None:
-        """Put integrator and random numbers where they were."""
-        rng.bit_generator.state = self._rng
-        dynamics.nsteps = self.step
-        for name, value in self._arrays.items():
-            if name.startswith("integrator:"):
-                *parts, attribute = name.removeprefix("integrator:").split(".")
-                owner = getattr(dynamics, parts[0]) if parts else dynamics
-                old = getattr(owner, attribute)
-                setattr(
-                    owner, attribute, value if isinstance(old, np.ndarray) else type(old)(value)
-                )
-
-    def snapshots(self, folder: Path, atoms: Atoms, context: RunContext) -> Iterator[Snapshot]:
-        """Read the frames on file again, for the observers; each is put into `atoms`.
-
-        Raises
-        ------
-        UserError
-            They are not those that the checkpoint knows.
-        """
-        path = folder / TRAJECTORY
+    def _snapshots(self, run: ObservedRun, begun: Begun) -> Iterator[Snapshot]:
+        """Read the frames on file again; each is put into the atoms of the run."""
+        path = self.folder / TRAJECTORY
         frames = ase.io.iread(path, index=":", format="extxyz")
-        rows = self.rows[self.rows[:, 0] <= self.step]
-        for number, row in enumerate(rows):
+        for number, row in enumerate(begun.rows[begun.rows[:, 0] <= begun.step]):
             step = int(row[0])
             try:
                 frame = next(frames)
@@ -209,20 +181,20 @@ class Restart:
                     raise ValueError("another step")
                 energy = float(frame.get_potential_energy(apply_constraint=False))
                 forces = frame.get_forces(apply_constraint=False)
-                _place(atoms, frame.cell.array, frame.positions, frame.get_momenta())
-            except (*_DAMAGE, RuntimeError, StopIteration) as error:
+                place(run.atoms, frame.cell.array, frame.positions, frame.get_momenta())
+            except Exception as error:
                 raise UserError(
                     f"{path}: frame {number} is not step {step}, as its checkpoint says; the run "
                     f"cannot go on: {_ANEW}"
                 ) from error
             yield Snapshot(
                 step=step,
-                time=step * context.timestep,
-                atoms=atoms,
+                time=step * run.context.timestep,
+                atoms=run.atoms,
                 energy=energy,
                 forces=forces,
-                conserved=row[LOG_COLUMNS.index("conserved_ev_per_atom")] * len(atoms),
-                context=context,
+                conserved=row[LOG_COLUMNS.index("conserved_ev_per_atom")] * len(run.atoms),
+                context=run.context,
             )
 
 
@@ -235,12 +207,6 @@ def forget_lists(atoms: Atoms) -> None:
     reset = getattr(atoms.calc, "reset", None)
     if callable(reset):
         reset()
-
-
-def _place(atoms: Atoms, cell: np.ndarray, positions: np.ndarray, momenta: np.ndarray) -> None:
-    atoms.set_cell(cell, apply_constraint=False)
-    atoms.set_positions(positions, apply_constraint=False)
-    atoms.set_momenta(momenta, apply_constraint=False)
 
 
 def _state(dynamics: MolecularDynamics) -> Iterator[tuple[str, Any]]:

@@ -57,41 +57,65 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(atoms: Atoms) -> Evaluation:
-    """Read what `_results` gives; forces of another shape, which NumPy would stretch, raise."""
-    found = _results(atoms)
-    require_shape(found.forces, len(atoms), 3)
-    return found
-
-
-def require_shape(values: Any, *shape: int, name: str = "forces") -> None:
-    """Raise a ValueError for results of another shape."""
-    if np.shape(values) != shape:
-        raise ValueError(f"{name} of shape {np.shape(values)}, expected {shape}")
-
-
-def misshapen(atoms: Atoms) -> ValueError | None:
-    """Say that the calculator's last forces have another shape, which NumPy says less clearly."""
-    forces = getattr(atoms.calc, "results", {}).get("forces")
-    try:
-        if forces is not None:
-            require_shape(forces, len(atoms), 3)
-    except ValueError as error:
-        return error
-    return None
-
-
-def _results(atoms: Atoms) -> Evaluation:
     """Read energy, forces and stress right after an integrator has asked for the forces.
 
     Through `atoms` each of these costs a comparison of the whole state (some 80 µs), so where
     nothing stands between the getters and the stored results these are read directly.
+
+    Raises
+    ------
+    ValueError
+        An answer is misshapen, see `well_shaped`.
     """
     found = stored(atoms.calc)
-    if found is not None:
-        return Evaluation(float(found.energy), np.array(found.forces), found.stress)
-    stress = getattr(atoms.calc, "results", {}).get("stress")
-    energy = potential_energy(atoms, apply_constraint=False)
-    return Evaluation(energy, atoms.get_forces(apply_constraint=False), stress)
+    if found is None:
+        found = Evaluation(
+            energy=potential_energy(atoms, apply_constraint=False),
+            forces=atoms.get_forces(apply_constraint=False),
+            stress=getattr(atoms.calc, "results", {}).get("stress"),
+        )
+    return Evaluation(
+        well_shaped("energy", found.energy, len(atoms)),
+        well_shaped("forces", found.forces, len(atoms)),
+        found.stress,
+    )
+
+
+def well_shaped(name: str, answer: Any, n_atoms: int) -> Any:
+    """Give what a calculator answers as a number, or as an array of its own, of the right shape.
+
+    The energy is one number, forces are (n_atoms, 3), the stress is (6,) or (3, 3); any other
+    property passes as it is. Numbers that are not finite pass too: those are for the checks.
+
+    Raises
+    ------
+    ValueError
+        It is misshapen: NumPy would stretch it, or say so less clearly.
+    """
+    if answer is None:
+        raise ValueError(f"no {name}, but None")
+    if name not in ("energy", "free_energy", "forces", "stress"):
+        return answer
+    values = np.array(answer, dtype=float)
+    if name in ("energy", "free_energy"):
+        if values.size != 1:
+            raise ValueError(f"{values.size} numbers as the energy")
+        return values.item()
+    expected = (n_atoms, 3) if name == "forces" else (6,)
+    if values.shape != expected and not (name == "stress" and values.shape == (3, 3)):
+        raise ValueError(f"{name} of shape {values.shape}, expected {expected}")
+    return values
+
+
+def misshapen(atoms: Atoms) -> Exception | None:
+    """Say what is wrong with the shape of the last forces, which integrators say less clearly."""
+    forces = getattr(atoms.calc, "results", {}).get("forces")
+    try:
+        if forces is not None:
+            well_shaped("forces", forces, len(atoms))
+    except (TypeError, ValueError) as error:
+        return error
+    return None
 
 
 def stored(calculator: Any) -> Evaluation | None:
@@ -120,21 +144,6 @@ def _plain(calculator: Calculator) -> bool:
     )
 
 
-def check_structure(atoms: Atoms) -> None:
-    """Raise a `UserError` where no MD can start: no atoms, NaN, masses that are none."""
-    if len(atoms) == 0:
-        raise UserError("the structure has no atoms: give one with at least two")
-    if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
-        raise UserError("the starting positions or cell hold NaN or infinity: mend the structure")
-    masses = atoms.get_masses()
-    wrong = np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))
-    if len(wrong):
-        raise UserError(
-            f"atom {wrong[0]} ({atoms.symbols[wrong[0]]}) has a mass of {masses[wrong[0]]:g} amu: "
-            "MD needs positive masses, set them"
-        )
-
-
 def check_start(atoms: Atoms, *, stress: bool = False) -> None:
     """Evaluate the starting structure once, so that a bad set-up is told apart from a bad run.
 
@@ -149,7 +158,7 @@ def check_start(atoms: Atoms, *, stress: bool = False) -> None:
         # Overflows and NaN are left to the checks, with or without NumPy's warnings as errors.
         with np.errstate(all="ignore"):
             potential_energy(atoms)
-            require_shape(atoms.get_forces(apply_constraint=False), len(atoms), 3)
+            well_shaped("forces", atoms.get_forces(apply_constraint=False), len(atoms))
             if stress:
                 atoms.get_stress()
     except UserError:

@@ -49,8 +49,12 @@ class Freedom(NamedTuple):
     rotations: bool
 
 
-def constrained_freedom(atoms: Atoms) -> Freedom:
-    """Measure what constraints leave of `atoms` that `with_md_constraints` gave."""
+def freedom_of(atoms: Atoms) -> Freedom:
+    """Count what may move, of `atoms` that `with_md_constraints` gave."""
+    isolated = not atoms.pbc.any()
+    if not atoms.constraints:
+        turns = turning_axes(len(atoms)) if isolated else 0
+        return Freedom(3 * len(atoms) - 3 - turns, np.eye(3), rotations=isolated)
     masses = atoms.get_masses()
     translations = np.multiply.outer(np.eye(3), masses).transpose(0, 2, 1)
     # FixCom couples all atoms, which would take a probe of each, but what it holds is known.
@@ -66,15 +70,12 @@ def constrained_freedom(atoms: Atoms) -> Freedom:
     )
     free = vectors[:, values > 1 - 1e-6].T
     momenta -= len(free)
-    if len(free) < 3 or atoms.pbc.any():
+    if len(free) < 3 or not isolated:
         return Freedom(momenta, free, rotations=False)
     arms = atoms.positions - atoms.get_center_of_mass()
     turns = np.stack([masses[:, None] * np.cross(axis, arms) for axis in np.eye(3)])
-    left, whole = (
-        np.trace(_overlaps(atoms, atoms.constraints, turns)),
-        np.sum(turns**2 / masses[:, None]),
-    )
-    if left < (1 - 1e-6) * whole:
+    left = np.trace(_overlaps(atoms, atoms.constraints, turns))
+    if left < (1 - 1e-6) * np.sum(turns**2 / masses[:, None]):
         return Freedom(momenta, free, rotations=False)
     return Freedom(momenta - min(momenta, turning_axes(len(atoms))), free, rotations=True)
 
@@ -86,14 +87,6 @@ def turning_axes(n_atoms: int) -> int:
     they bend, no angular momentum: of each pair of bending modes one does not move.
     """
     return {1: 0, 2: 2}.get(n_atoms, 3)
-
-
-def inertia(atoms: Atoms) -> np.ndarray:
-    """Give the tensor of inertia about the centre of mass, (3, 3), in amu Å²."""
-    arms = atoms.positions - atoms.get_center_of_mass()
-    masses = atoms.get_masses()
-    squares = (masses * (arms**2).sum(axis=1)).sum()
-    return squares * np.eye(3) - (masses[:, None] * arms).T @ arms
 
 
 def fault(atoms: Atoms, constraints: Sequence[Any]) -> str | None:

@@ -21,19 +21,16 @@ dynamics; Langevin friction can hide a potential that heats.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms, units
-from ase.md.bussi import Bussi
-from ase.md.langevinbaoab import LangevinBAOAB
+from ase.md import bussi, langevinbaoab, verlet
 from ase.md.md import MolecularDynamics
 from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT, NoseHooverChainThermostat
-from ase.md.verlet import VelocityVerlet
 
-from ase_ws.md.freedom import constrained_freedom
+from ase_ws.md.freedom import freedom_of
 from ase_ws.md.observer import RunContext
 from ase_ws.md.velocities import rest
 
@@ -42,20 +39,7 @@ Thermostat = Literal["bussi", "langevin", "nose-hoover"]
 
 @dataclass(frozen=True)
 class Baths:
-    """Coupling to the surroundings.
-
-    Attributes
-    ----------
-    thermostat_time : float
-        Time constant of the thermostat in fs.
-    barostat_time : float
-        Time constant of the barostat in fs.
-    flexible_cell : bool
-        NPT: let the shape of the cell change too, not only its volume. For solids; a liquid
-        offers no resistance to shear and its cell would lean over.
-    thermostat : {"bussi", "langevin", "nose-hoover"}
-        NVT only.
-    """
+    """Coupling to the surroundings, see `ase_ws.run_md`; times in fs."""
 
     thermostat_time: float = 100.0
     barostat_time: float = 1000.0
@@ -63,77 +47,77 @@ class Baths:
     thermostat: Thermostat = "bussi"
 
 
-@dataclass(frozen=True)
-class Dynamics:
-    """An integrator at work.
+class Integrator(MolecularDynamics):
+    """One of ASE's integrators, made for a run; its atoms need momenta and a calculator."""
 
-    Attributes
-    ----------
-    integrator : MolecularDynamics
-        ASE's integrator, tied to its atoms.
-    reservoir : callable
-        Gives the energy in eV that must be added to E + K to get the conserved quantity.
+    def reservoir(self) -> float:
+        """Energy in eV that must be added to E + K to get the conserved quantity."""
+        return 0.0
+
+
+def build_integrator(
+    atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator
+) -> Integrator:
+    """Make the integrator for the ensemble of `context`."""
+    if context.ensemble == "nve":
+        return _VelocityVerlet(atoms, context.timestep * units.fs)
+    if context.ensemble == "npt":
+        return (_FullCell if baths.flexible_cell else _Isotropic)(atoms, context, baths)
+    if baths.thermostat == "nose-hoover":
+        return _NoseHoover(atoms, context, baths)
+    return (_Bussi if baths.thermostat == "bussi" else _Langevin)(atoms, context, baths, rng)
+
+
+class _VelocityVerlet(Integrator, verlet.VelocityVerlet):
+    """ASE's velocity Verlet."""
+
+
+class _Bussi(Integrator, bussi.Bussi):
+    """ASE's velocity rescaling, for the degrees of freedom that there are.
+
+    ASE counts 3N, but the centre of mass rests (and a molecule does not rotate): with 3N a small
+    molecule would be held at a temperature of 3N/n_dof times the set one.
     """
 
-    integrator: MolecularDynamics
-    reservoir: Callable[[], float]
+    def __init__(self, atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator):
+        constraints = atoms.constraints
+        # ASE asks each how much it removes; some cannot tell, and n_dof replaces it anyway.
+        atoms.set_constraint()
+        super().__init__(
+            atoms,
+            context.timestep * units.fs,
+            temperature_K=context.temperature,
+            taut=baths.thermostat_time * units.fs,
+            rng=rng,
+        )
+        atoms.set_constraint(constraints)
+        self.ndof = context.n_dof
+        self.target_kinetic_energy = 0.5 * self.ndof * units.kB * context.temperature
+
+    def reservoir(self) -> float:
+        return -float(self.transferred_energy)
 
 
-def build_dynamics(
-    atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator
-) -> Dynamics:
-    """Make the integrator for the ensemble of `context`; `atoms` need momenta and a calculator."""
-    name = baths.thermostat if context.ensemble == "nvt" else context.ensemble
-    return _BUILDERS[name](atoms, context, baths, rng)
-
-
-def _nve(atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator) -> Dynamics:
-    return Dynamics(VelocityVerlet(atoms, context.timestep * units.fs), reservoir=lambda: 0.0)
-
-
-def _bussi(atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator) -> Dynamics:
-    constraints = atoms.constraints
-    # ASE asks each constraint how much it removes; some cannot tell, and n_dof replaces it anyway.
-    atoms.set_constraint()
-    bussi = Bussi(
-        atoms,
-        context.timestep * units.fs,
-        temperature_K=context.temperature,
-        taut=baths.thermostat_time * units.fs,
-        rng=rng,
-    )
-    atoms.set_constraint(constraints)
-    # ASE counts 3N here, but the centre of mass rests (and a molecule does not rotate): with 3N
-    # a small molecule would be held at a temperature of 3N/n_dof times the set one.
-    bussi.ndof = context.n_dof
-    bussi.target_kinetic_energy = 0.5 * context.n_dof * units.kB * context.temperature
-    return Dynamics(bussi, reservoir=lambda: -float(bussi.transferred_energy))
-
-
-def _langevin(
-    atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator
-) -> Dynamics:
-    langevin = _Langevin(
-        atoms,
-        context.timestep * units.fs,
-        temperature_K=context.temperature,
-        T_tau=baths.thermostat_time * units.fs,
-        rng=rng,
-    )
-    return Dynamics(langevin, reservoir=lambda: -langevin.heat)
-
-
-class _Langevin(LangevinBAOAB):
+class _Langevin(Integrator, langevinbaoab.LangevinBAOAB):
     """ASE's BAOAB, with the heat counted, constraints, and nothing that moves or turns as a whole.
 
     Taking that motion off the momenta is a projection that is orthogonal in mass-weighted
     coordinates, so the other degrees of freedom stay canonical; and so are the constraints'.
     """
 
-    def __init__(self, atoms: Atoms, *args: Any, **kwargs: Any):
+    def __init__(self, atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator):
         self.heat = 0.0
-        self.freedom = constrained_freedom(atoms) if atoms.constraints else None
-        super().__init__(atoms, *args, **kwargs)
+        self.freedom = freedom_of(atoms)
+        super().__init__(
+            atoms,
+            context.timestep * units.fs,
+            temperature_K=context.temperature,
+            T_tau=baths.thermostat_time * units.fs,
+            rng=rng,
+        )
+
+    def reservoir(self) -> float:
+        return -self.heat
 
     def _update_accel(self) -> None:
         # As in ASE's other integrators: the constraints act on the momenta.
@@ -155,28 +139,24 @@ class _Langevin(LangevinBAOAB):
         self.heat = self.heat + float(self.atoms.get_kinetic_energy() - before)
 
 
-def _nose_hoover(
-    atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator
-) -> Dynamics:
-    chain = _NoseHoover(atoms, context, baths.thermostat_time * units.fs)
-    return Dynamics(chain, reservoir=lambda: float(chain._thermostat.get_thermostat_energy()))
-
-
-class _NoseHoover(VelocityVerlet):
+class _NoseHoover(_VelocityVerlet):
     """ASE's chain around a step of velocity Verlet.
 
     As in ASE's own integrator, but that one drives 2K to 3N k_B T and goes on with momenta that
     know nothing of constraints.
     """
 
-    def __init__(self, atoms: Atoms, context: RunContext, tdamp: float):
+    def __init__(self, atoms: Atoms, context: RunContext, baths: Baths):
         super().__init__(atoms, context.timestep * units.fs)
         self._thermostat = NoseHooverChainThermostat(
             num_atoms_global=context.n_dof / 3,  # type: ignore[arg-type] - counts 3 for each
             masses=self.masses,
             temperature_K=context.temperature,
-            tdamp=tdamp,
+            tdamp=baths.thermostat_time * units.fs,
         )
+
+    def reservoir(self) -> float:
+        return float(self._thermostat.get_thermostat_energy())
 
     def step(self, forces: np.ndarray | None = None) -> Any:
         self._heat()
@@ -190,50 +170,46 @@ class _NoseHoover(VelocityVerlet):
         self.atoms.set_momenta(momenta, apply_constraint=False)
 
 
-def _npt(atoms: Atoms, context: RunContext, baths: Baths, rng: np.random.Generator) -> Dynamics:
-    integrator = _FullCell if baths.flexible_cell else _Isotropic
-    # ASE's chain drives 2K to 3N k_B T; the centre of mass rests, so the target is scaled to make
-    # the kinetic temperature over n_dof come out as set.
-    scaled = context.temperature * context.n_dof / (3 * len(atoms))
-    mtk = integrator(
-        atoms,
-        context.timestep * units.fs,
-        temperature_K=scaled,
-        pressure_au=(context.pressure or 0.0) * units.bar,
-        tdamp=baths.thermostat_time * units.fs,
-        pdamp=baths.barostat_time * units.fs,
-    )
-    return Dynamics(mtk, reservoir=mtk.reservoir)
+class _MartynaTobiasKlein(Integrator):
+    """ASE's NPT integrators, at the temperature of the degrees of freedom that there are.
 
+    ASE's chain drives 2K to 3N k_B T; the centre of mass rests, so the target is scaled to make
+    the kinetic temperature over n_dof come out as set.
+    """
 
-# The two subclasses exist because ASE's `get_conserved_energy` evaluates the potential energy
-# too, and the isotropic one only for calculators that offer "free_energy".
-class _Isotropic(IsotropicMTKNPT):
+    #: Where ASE's class keeps the momentum of the volume, or the momenta of the cell.
+    cell_momenta: str
+
+    def __init__(self, atoms: Atoms, context: RunContext, baths: Baths):
+        super().__init__(  # of ASE's class, which stands behind this one
+            atoms,
+            context.timestep * units.fs,
+            temperature_K=context.temperature * context.n_dof / (3 * len(atoms)),
+            pressure_au=(context.pressure or 0.0) * units.bar,
+            tdamp=baths.thermostat_time * units.fs,
+            pdamp=baths.barostat_time * units.fs,
+        )
+
+    # ASE's `get_conserved_energy` evaluates the potential energy too, and the isotropic one only
+    # for calculators that offer "free_energy".
     def reservoir(self) -> float:
         """Energy of thermostat, barostat and P V in eV."""
+        mtk: Any = self
         return float(
-            self._thermostat.get_thermostat_energy()
-            + self._barostat.get_barostat_energy()
-            + self._p_eps * self._p_eps / (2 * self._barostat.W)
-            + self._pressure_au * self._get_volume()
+            mtk._thermostat.get_thermostat_energy()
+            + mtk._barostat.get_barostat_energy()
+            + np.sum(np.square(getattr(self, self.cell_momenta))) / (2 * mtk._barostat.W)
+            + mtk._pressure_au * mtk._get_volume()
         )
 
 
-class _FullCell(MTKNPT):
-    def reservoir(self) -> float:
-        """Energy of thermostat, barostat and P V in eV."""
-        return float(
-            self._thermostat.get_thermostat_energy()
-            + self._barostat.get_barostat_energy()
-            + np.sum(self._p_g**2) / (2 * self._barostat.W)
-            + self._pressure_au * self._get_volume()
-        )
+class _Isotropic(_MartynaTobiasKlein, IsotropicMTKNPT):
+    """Of a cell that keeps its shape."""
+
+    cell_momenta = "_p_eps"
 
 
-_BUILDERS: dict[str, Callable[[Atoms, RunContext, Baths, np.random.Generator], Dynamics]] = {
-    "nve": _nve,
-    "bussi": _bussi,
-    "langevin": _langevin,
-    "nose-hoover": _nose_hoover,
-    "npt": _npt,
-}
+class _FullCell(_MartynaTobiasKlein, MTKNPT):
+    """Of a cell that changes its shape too."""
+
+    cell_momenta = "_p_g"

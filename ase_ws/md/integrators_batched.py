@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from ase import units
 from torch import Tensor
 
+from ase_ws.md.batched_systems import BatchedSystems
 from ase_ws.md.observer import RunContext
-from ase_ws.md.state import State
 
 #: Steps whose noise is drawn at once.
 _DRAWN = 50
@@ -22,43 +23,46 @@ class VelocityVerletBatched:
 
     Parameters
     ----------
-    state : State
+    systems : BatchedSystems
     contexts : sequence of RunContext
         One for each system; they share the time step.
-    thermostat_time, generators
-        Of no meaning here.
+    thermostat_time : float, fs
+        Time constant of a thermostat.
+    generators : sequence of numpy.random.Generator
+        Of each system, so that its noise does not depend on the others.
+
+    Attributes
+    ----------
+    heat : Tensor, (n_systems,), eV
+        What a thermostat has put in.
     """
 
     def __init__(
         self,
-        state: State,
+        systems: BatchedSystems,
         contexts: Sequence[RunContext],
         thermostat_time: float,
         generators: Sequence[np.random.Generator],
     ):
-        self.state, self.dt = state, contexts[0].timestep * units.fs
-        self._active = list(range(len(state.sizes)))
-        self.heat = torch.zeros(len(state.sizes), dtype=torch.float64, device=state.device)
+        self.systems, self.dt = systems, contexts[0].timestep * units.fs
+        self._contexts, self._generators = list(contexts), list(generators)
+        self._decay = math.exp(-contexts[0].timestep / thermostat_time)
+        self.heat = torch.zeros(len(contexts), dtype=torch.float64, device=systems.device)
 
     def step(self) -> None:
         """One time step."""
-        s = self.state
+        s = self.systems
         s.momenta = s.momenta + 0.5 * self.dt * s.forces
         s.positions = s.positions + self.dt * s.momenta / s.masses
         s.evaluate()
         s.momenta = s.momenta + 0.5 * self.dt * s.forces
 
-    def keep(self, active: list[int]) -> None:
-        """Go on with these systems alone (numbers as at the start)."""
-        if active == self._active:
-            return
-        places = [self._active.index(k) for k in active]
-        self.heat = self.heat[places]
-        self._keep(places)
-        self._active = list(active)
-
-    def _keep(self, places: list[int]) -> None:
-        self.state.keep(places)
+    def keep(self, places: Sequence[int]) -> Tensor:
+        """Go on with the systems at these places alone; give the mask of the atoms that stay."""
+        self.heat = self.heat[list(places)]
+        self._contexts = [self._contexts[k] for k in places]
+        self._generators = [self._generators[k] for k in places]
+        return self.systems.keep(places)
 
 
 class LangevinBAOAB(VelocityVerletBatched):
@@ -67,41 +71,25 @@ class LangevinBAOAB(VelocityVerletBatched):
     p ← e^(−γΔt) p + √(m k_B T (1 − e^(−2γΔt))) ξ, from which the motion of the centre of mass and
     the rotation of isolated systems are taken off. That is a projection that is orthogonal in
     mass-weighted coordinates, so the other 3N − 3 or 3N − 6 degrees of freedom stay canonical.
-
-    Parameters
-    ----------
-    state : State
-    contexts : sequence of RunContext
-        One for each system; they share the time step.
-    thermostat_time : float, fs
-        1/γ.
-    generators : sequence of numpy.random.Generator
-        Of each system, so that its noise does not depend on the others.
+    The time of the thermostat is 1/γ.
     """
 
-    def __init__(
-        self,
-        state: State,
-        contexts: Sequence[RunContext],
-        thermostat_time: float,
-        generators: Sequence[np.random.Generator],
-    ):
-        super().__init__(state, contexts, thermostat_time, generators)
-        self._temperatures = [context.temperature for context in contexts]
-        self._generators = list(generators)
-        self._decay = math.exp(-contexts[0].timestep / thermostat_time)
-        self._drawn = 0
+    _drawn = 0
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
         self._set_width()
 
     def _set_width(self) -> None:
-        s = self.state
-        kelvin = torch.tensor(self._temperatures, dtype=torch.float64, device=s.device)
+        s = self.systems
+        temperatures = [context.temperature for context in self._contexts]
+        kelvin = torch.tensor(temperatures, dtype=torch.float64, device=s.device)
         variance = s.masses * units.kB * kelvin[s.owner][:, None] * (1 - self._decay**2)
         self._width = variance.sqrt()
 
     def step(self) -> None:
         """One time step."""
-        s = self.state
+        s = self.systems
         half = 0.5 * self.dt
         s.momenta = s.momenta + half * s.forces
         s.positions = s.positions + half * s.momenta / s.masses
@@ -116,15 +104,15 @@ class LangevinBAOAB(VelocityVerletBatched):
         if self._drawn == 0:
             drawn = [
                 g.standard_normal((_DRAWN, n, 3))
-                for g, n in zip(self._generators, self.state.sizes, strict=True)
+                for g, n in zip(self._generators, self.systems.sizes, strict=True)
             ]
-            self._block = torch.as_tensor(np.concatenate(drawn, axis=1), device=self.state.device)
+            self._block = torch.as_tensor(np.concatenate(drawn, axis=1), device=self.systems.device)
             self._drawn = _DRAWN
         self._drawn -= 1
         return self._block[_DRAWN - 1 - self._drawn]
 
     def _without_net(self, momenta: Tensor) -> Tensor:
-        s = self.state
+        s = self.systems
         momenta = momenta - s.masses * (s.sum(momenta) / s.total_mass)[s.owner]
         if not bool(s.isolated.any()):
             return momenta
@@ -141,14 +129,14 @@ class LangevinBAOAB(VelocityVerletBatched):
         omega = torch.linalg.solve(inertia, spin) * s.isolated[:, None]
         return momenta - s.masses * torch.linalg.cross(omega[s.owner], arms)
 
-    def _keep(self, places: list[int]) -> None:
-        atoms = self.state.keep(places)
-        self._generators = [self._generators[k] for k in places]
-        self._temperatures = [self._temperatures[k] for k in places]
+    def keep(self, places: Sequence[int]) -> Tensor:
+        """Go on with the systems at these places alone; give the mask of the atoms that stay."""
+        atoms = super().keep(places)
         if self._drawn:
             self._block = self._block[:, atoms]
         if places:
             self._set_width()
+        return atoms
 
 
 class BussiBatched(VelocityVerletBatched):
@@ -158,32 +146,11 @@ class BussiBatched(VelocityVerletBatched):
     target of the kinetic energy K, n the degrees of freedom, R a normal and S a χ² number with
     n − 1 degrees of freedom (Bussi, Donadio and Parrinello, J. Chem. Phys. 126, 014101, 2007,
     equation A7). The numbers are drawn as ASE draws them: the same seed gives the same run.
-
-    Parameters
-    ----------
-    state : State
-    contexts : sequence of RunContext
-        One for each system; they share the time step.
-    thermostat_time : float, fs
-        τ.
-    generators : sequence of numpy.random.Generator
-        Of each system.
     """
-
-    def __init__(
-        self,
-        state: State,
-        contexts: Sequence[RunContext],
-        thermostat_time: float,
-        generators: Sequence[np.random.Generator],
-    ):
-        super().__init__(state, contexts, thermostat_time, generators)
-        self._contexts, self._generators = list(contexts), list(generators)
-        self._decay = math.exp(-contexts[0].timestep / thermostat_time)
 
     def step(self) -> None:
         """One time step."""
-        s = self.state
+        s = self.systems
         kinetic = s.kinetic()
         scale = torch.as_tensor(self._scales(kinetic.cpu().numpy()), device=s.device)
         s.momenta = scale[s.owner][:, None] * s.momenta
@@ -201,8 +168,3 @@ class BussiBatched(VelocityVerletBatched):
         normal, chi_square = np.array(noise).T
         share = (1.0 - c) * targets / kinetic
         return np.sqrt(c + share * (chi_square + normal**2) + 2.0 * normal * np.sqrt(c * share))
-
-    def _keep(self, places: list[int]) -> None:
-        super()._keep(places)
-        self._contexts = [self._contexts[k] for k in places]
-        self._generators = [self._generators[k] for k in places]

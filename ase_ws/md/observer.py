@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from ase_ws.md.frames import bare_frame
+from ase_ws.md.trajectory_frame import bare_frame
 from ase_ws.md.velocities import kinetic_temperature
 from ase_ws.results.finding import Finding
 
@@ -110,8 +110,7 @@ class Observer(Protocol):
     """Something that looks at snapshots of a run.
 
     `interval` is the number of steps between two looks; the first and the last step are always
-    looked at. `start` is
-    called once per run, before step 0, and must forget any earlier run.
+    looked at. `start` is called once per run, before step 0, and must forget any earlier run.
     """
 
     interval: int
@@ -123,3 +122,11 @@ class Observer(Protocol):
     def check(self, snapshot: Snapshot) -> Sequence[Finding]:
         """Look at one snapshot; a finding of severity "fail" stops the run."""
         ...
+
+
+def label_atoms(atoms: Atoms, indices: Sequence[int], limit: int = 6) -> str:
+    """Name atoms as "C0, H5"; beyond `limit` only their number is told."""
+    symbols = atoms.symbols
+    names = [f"{symbols[i]}{i}" for i in indices[:limit]]
+    rest = len(indices) - limit
+    return ", ".join(names) + (f" and {rest} more" if rest > 0 else "")

@@ -5,25 +5,24 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
-from torch import Tensor
 
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.errors import UserError
-from ase_ws.md.evaluation import check_structure
-from ase_ws.md.finite import FiniteGuard
+from ase_ws.md.batched_systems import BatchedSystems, Frame
 from ase_ws.md.integrators_batched import BussiBatched, LangevinBAOAB, VelocityVerletBatched
-from ase_ws.md.observer import Observer, RunContext, Snapshot
-from ase_ws.md.result import MDResult, Record
+from ase_ws.md.observed_run import ObservedRun
+from ase_ws.md.observer import Observer, Snapshot
+from ase_ws.md.record import Record
 from ase_ws.md.run import Progress
-from ase_ws.md.state import Frame, State
-from ase_ws.md.velocities import degrees_of_freedom, draw_velocities
-from ase_ws.md.watch import Watch
+from ase_ws.md.run_result import MDResult
+from ase_ws.md.run_setup import RunSetup, check_structure, require_positive, require_whole
 from ase_ws.typing import Potential
 
 #: Observers look every so many steps. NaN is looked for in every step, and a replica this much
@@ -71,8 +70,8 @@ def run_replicas(
     calculator : PotentialCalculator, Potential or path
     temperature : float or sequence of float
         In K; one for all replicas or one for each.
-    steps : int
-    timestep : float, fs
+    steps, timestep, keep_velocities, interval, progress
+        As for `run_md`.
     seeds : sequence of int
         One for each replica: of its velocities and its noise. A replica does the same whoever
         else is in the batch, to rounding.
@@ -82,20 +81,14 @@ def run_replicas(
         that heats, and gives the run that `run_md` gives from the same seed.
     thermostat_time : float, fs
         Inverse of the friction, or time constant of the rescaling.
-    keep_velocities : bool
-        Go on with the momenta of the structures.
     observers : callable, optional
         Makes the observers of one replica. They look every ten steps (see `LOOK_EVERY`).
-    interval : int
-        Steps between two points of the traces, and frames.
     skin : float, Å
         Of the neighbour lists, which are renewed together.
     out : path, optional
         Folder for one folder for each replica, with the files that `run_md` writes.
     finished : callable, optional
         Called as `finished(number, result)` when a replica ends, some long before the others.
-    progress : callable, optional
-        Called as `progress(steps_done, steps_planned, label)` every `interval` steps.
 
     Returns
     -------
@@ -113,149 +106,117 @@ def run_replicas(
     BAOAB: Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34.
     """
     calculator = _calculator(calculator)
-    if thermostat not in get_args(Thermostat):
+    if ensemble not in ("nve", "nvt"):
+        raise UserError(f"replicas run nve or nvt, not {ensemble!r}: use run_md for npt")
+    if thermostat not in _THERMOSTATS:
         raise UserError(f"replicas know langevin and bussi, not {thermostat!r}: use run_md for it")
-    replicas = _replicas(structures, temperature, seeds, ensemble, steps, timestep, keep_velocities)
-    state = State.of([r.atoms for r in replicas], calculator, skin)
-    integrator = _INTEGRATORS[ensemble if ensemble == "nve" else thermostat](
-        state,
-        [r.context for r in replicas],
-        thermostat_time,
-        [np.random.default_rng(r.noise_seed) for r in replicas],
-    )
-    active = list(range(len(replicas)))
-    try:
-        for number, replica in enumerate(replicas):
-            replica.begin([] if observers is None else observers(), out, number, interval)
+    require_positive("fs", thermostat_time=thermostat_time)
+    require_whole(1, interval=interval)
+    setups = [
+        RunSetup.of(
+            _copy(structure),
+            ensemble,
+            temperature=kelvin,
+            timestep=timestep,
+            steps=steps,
+            seed=seed,
+            keep_velocities=keep_velocities,
+        )
+        for structure, kelvin, seed in zip(
+            _one_each("structures", structures, len(seeds)),
+            _one_each("temperatures", temperature, len(seeds)),
+            seeds,
+            strict=True,
+        )
+    ]
+    systems = BatchedSystems([setup.atoms for setup in setups], calculator, skin)
+    kind = VelocityVerletBatched if ensemble == "nve" else _THERMOSTATS[thermostat]
+    contexts, generators = [s.context for s in setups], [s.rng for s in setups]
+    integrator = kind(systems, contexts, thermostat_time, generators)
+    results: dict[int, MDResult] = {}
+    with ExitStack() as files:
+        runs = []
+        for number, setup in enumerate(setups):
+            run = ObservedRun([] if observers is None else observers(), setup.atoms, setup.context)
+            folder = None if out is None else Path(out) / f"replica_{number:03d}"
+            run.record = files.enter_context(Record(folder))
+            runs.append(run)
+        active = list(range(len(runs)))
         started = time.perf_counter()
         for step in range(steps + 1):
             if step:
                 integrator.step()
-            going_on = _look(active, replicas, state, integrator.heat, step, steps, interval)
-            for k in active:
-                if step == steps or k not in going_on:
-                    seconds = time.perf_counter() - started
-                    replicas[k].end(seconds / len(replicas), finished, k)
-            active = going_on
-            integrator.keep(active)
+            places = _look([runs[number] for number in active], integrator, step, steps, interval)
+            going_on = [active[place] for place in places]
+            for number in active if step == steps else sorted({*active} - {*going_on}):
+                runs[number].record.close()
+                # Each has its share of the wall time.
+                seconds = (time.perf_counter() - started) / len(seeds)
+                results[number] = MDResult.of(runs[number], seconds=seconds, seed=seeds[number])
+                if finished is not None:
+                    finished(number, results[number])
+            if len(going_on) < len(active):
+                active = going_on
+                integrator.keep(places)
             if progress is not None and (step % interval == 0 or step == steps):
-                progress(step, steps, f"{len(active)} of {len(replicas)} replicas")
+                progress(step, steps, f"{len(active)} of {len(seeds)} replicas")
             if not active:
                 break
-    finally:
-        for replica in replicas:
-            replica.close()
-    return [replica.ended for replica in replicas]
+    return [results[number] for number in range(len(seeds))]
 
 
-_INTEGRATORS: dict[str, type[VelocityVerletBatched]] = {
-    "nve": VelocityVerletBatched,
+_THERMOSTATS: dict[str, type[VelocityVerletBatched]] = {
     "langevin": LangevinBAOAB,
     "bussi": BussiBatched,
 }
 
 
-class _Replica:
-    """One replica: its atoms, observers and record."""
-
-    ended: MDResult
-
-    def __init__(
-        self, atoms: Atoms, context: RunContext, seed: int, noise_seed: np.random.SeedSequence
-    ):
-        self.atoms, self.context, self.seed = atoms, context, seed
-        self.noise_seed: np.random.SeedSequence = noise_seed
-        self.n_atoms = len(atoms)
-
-    def begin(
-        self,
-        observers: Sequence[Observer],
-        out: str | os.PathLike[str] | None,
-        number: int,
-        interval: int,
-    ) -> None:
-        """Take up the observers and open the files."""
-        self.watch = Watch([FiniteGuard(), *observers], self.atoms, self.context)
-        folder = None if out is None else Path(out) / f"replica_{number:03d}"
-        self.record = Record(folder, interval)
-
-    def close(self) -> None:
-        """Close the files."""
-        if hasattr(self, "record"):
-            self.record.__exit__()
-
-    def end(self, seconds: float, finished: Finished | None, number: int) -> None:
-        """Make what `run_md` gives; `seconds` is this replica's share of the wall time."""
-        self.close()
-        self.ended = MDResult(
-            atoms=self.atoms,
-            steps_done=self.watch.steps_done,
-            stopped_by=self.watch.failure,
-            warnings=self.watch.warnings,
-            traces=self.record.traces(),
-            last_frames=self.watch.last_frames,
-            earlier_frames=self.watch.earlier_frames,
-            seconds=seconds,
-            context=self.context,
-            seed=self.seed,
-        )
-        if finished is not None:
-            finished(number, self.ended)
-
-
 def _look(
-    active: list[int],
-    replicas: Sequence[_Replica],
-    state: State,
-    heat: Tensor,
+    runs: Sequence[ObservedRun],
+    integrator: VelocityVerletBatched,
     step: int,
     steps: int,
     interval: int,
 ) -> list[int]:
-    """Show the replicas to their observers where that is due; give those that go on."""
+    """Show the replicas to their observers where that is due; give the places that go on."""
+    systems, places = integrator.systems, list(range(len(runs)))
     due = step % LOOK_EVERY == 0 or step == steps
     recorded = step % interval == 0 or step == steps
+    shown = list(places)
     if not (due or recorded):
-        suspicious = state.suspicious([replicas[k].context for k in active], HOT, LARGE_FORCE)
-        if not suspicious.any():
-            for k in active:
-                replicas[k].watch.steps_done = step
-            return active
-    else:
-        suspicious = np.ones(len(active), dtype=bool)
-    frames = state.frames()
-    heats = heat.tolist()
-    go_on = []
-    for place, k in enumerate(active):
-        replica = replicas[k]
-        replica.watch.steps_done = step
-        if suspicious[place]:
-            snapshot = _snapshot(replica, frames[place], heats[place], step)
-            if place in state.errors:
-                replica.watch.steps_done = step - 1
-                replica.watch.calculator_failed(state.errors[place])
-                continue
-            stopped = replica.watch.look(snapshot) if due or not recorded else False
-            if recorded or stopped:
-                replica.record.write(snapshot)
-            if stopped:
-                continue
-        go_on.append(k)
-    return go_on
+        contexts = [run.context for run in runs]
+        shown = np.flatnonzero(systems.suspicious(contexts, HOT, LARGE_FORCE)).tolist()
+    for run in runs:
+        run.steps_done = step
+    frames, heats = (systems.frames(), integrator.heat.tolist()) if shown else ([], [])
+    for place in shown:
+        run = runs[place]
+        snapshot = _snapshot(run, frames[place], heats[place], step)
+        if place in systems.errors:
+            run.steps_done = step - 1
+            run.calculator_failed(systems.errors[place])
+            places.remove(place)
+            continue
+        stopped = (due or not recorded) and run.look(snapshot)
+        if recorded or stopped:
+            run.record.write(snapshot)
+        if stopped:
+            places.remove(place)
+    return places
 
 
-def _snapshot(replica: _Replica, frame: Frame, heat: float, step: int) -> Snapshot:
+def _snapshot(run: ObservedRun, frame: Frame, heat: float, step: int) -> Snapshot:
     positions, momenta, forces, energy = frame
-    replica.atoms.arrays["positions"][:] = positions
-    replica.atoms.arrays["momenta"][:] = momenta
+    run.atoms.arrays["positions"][:] = positions
+    run.atoms.arrays["momenta"][:] = momenta
     snapshot = Snapshot(
         step=step,
-        time=step * replica.context.timestep,
-        atoms=replica.atoms,
+        time=step * run.context.timestep,
+        atoms=run.atoms,
         energy=energy,
         forces=forces,
         conserved=0.0,
-        context=replica.context,
+        context=run.context,
     )
     snapshot.conserved = energy + snapshot.kinetic_energy - heat
     return snapshot
@@ -274,46 +235,16 @@ def _calculator(
     return PotentialCalculator(calculator)
 
 
-def _replicas(
-    structures: Atoms | Sequence[Atoms],
-    temperature: float | Sequence[float],
-    seeds: Sequence[int],
-    ensemble: Ensemble,
-    steps: int,
-    timestep: float,
-    keep_velocities: bool,
-) -> list[_Replica]:
-    n = len(seeds)
-    several = [structures] * n if isinstance(structures, Atoms) else list(structures)
-    temperatures = (
-        list(temperature) if isinstance(temperature, Sequence | np.ndarray) else [temperature] * n
-    )
-    for name, values in (("structures", several), ("temperatures", temperatures)):
-        if len(values) != n:
-            raise UserError(f"{len(values)} {name} for {n} seeds: give one, or one for each seed")
-    if ensemble not in ("nve", "nvt"):
-        raise UserError(f"replicas run nve or nvt, not {ensemble!r}: use run_md for npt")
-    for name, value in (("timestep", timestep), *(("temperature", t) for t in temperatures)):
-        if not (np.isfinite(value) and value > 0):
-            raise UserError(f"{name} is {value}: it must be a positive number")
-    out = []
-    for structure, kelvin, seed in zip(several, temperatures, seeds, strict=True):
-        if structure.constraints:
-            raise UserError("replicas do not know constraints: use run_md")
-        check_structure(structure)
-        atoms = structure.copy()
-        # As in `run_md`: the same seed draws the same velocities.
-        velocity_seed, noise_seed = np.random.SeedSequence(seed).spawn(2)
-        if not keep_velocities:
-            draw_velocities(atoms, kelvin, np.random.default_rng(velocity_seed))
-        elif "momenta" not in atoms.arrays:
-            raise UserError("keep_velocities is set, but the atoms have none: set their momenta")
-        context = RunContext(
-            ensemble=ensemble,
-            temperature=float(kelvin),
-            timestep=float(timestep),
-            steps=int(steps),
-            n_dof=degrees_of_freedom(atoms),
-        )
-        out.append(_Replica(atoms, context, int(seed), noise_seed))
-    return out
+def _one_each(what: str, given: Any, n: int) -> list[Any]:
+    """Give one for each replica, of one for all or of as many."""
+    several = list(given) if isinstance(given, Sequence | np.ndarray) else [given] * n
+    if len(several) != n:
+        raise UserError(f"{len(several)} {what} for {n} seeds: give one, or one for each seed")
+    return several
+
+
+def _copy(structure: Atoms) -> Atoms:
+    if structure.constraints:
+        raise UserError("replicas do not know constraints: use run_md")
+    check_structure(structure)
+    return structure.copy()

@@ -7,7 +7,7 @@ from ase import Atoms, units
 
 from ase_ws.errors import UserError
 from ase_ws.md.constraints import in_md_form, with_md_constraints
-from ase_ws.md.freedom import Freedom, constrained_freedom, inertia, turning_axes
+from ase_ws.md.freedom import Freedom, freedom_of
 
 
 def degrees_of_freedom(atoms: Atoms, *, finished: bool = False) -> int:
@@ -25,7 +25,6 @@ def degrees_of_freedom(atoms: Atoms, *, finished: bool = False) -> int:
 
     Parameters
     ----------
-    atoms : Atoms
     finished : bool
         The run is over: nobody asks whether MD can keep its constraints.
 
@@ -34,11 +33,7 @@ def degrees_of_freedom(atoms: Atoms, *, finished: bool = False) -> int:
     UserError
         A constraint that does not go with MD, see `ase_ws.md.constraints`.
     """
-    if atoms.constraints:
-        working = in_md_form(atoms) if finished else with_md_constraints(atoms)
-        return constrained_freedom(working).n_dof
-    n_dof = 3 * len(atoms) - 3
-    return n_dof if atoms.pbc.any() else n_dof - turning_axes(len(atoms))
+    return freedom_of(in_md_form(atoms) if finished else with_md_constraints(atoms)).n_dof
 
 
 def kinetic_temperature(kinetic_energy: float, n_dof: int) -> float:
@@ -69,12 +64,9 @@ def draw_velocities(
     freedom : Freedom, optional
         What the constraints leave, of `atoms` that `with_md_constraints` gave. Default: measured.
     """
-    working = atoms
-    if atoms.constraints and freedom is None:
-        working = with_md_constraints(atoms)
-        freedom = constrained_freedom(working)
-    n_dof = degrees_of_freedom(atoms) if freedom is None else freedom.n_dof
-    if n_dof < 1:
+    working = atoms if freedom is not None else with_md_constraints(atoms)
+    freedom = freedom_of(working) if freedom is None else freedom
+    if freedom.n_dof < 1:
         raise UserError(
             f"MD needs at least one internal degree of freedom, this structure of {len(atoms)} "
             "atom(s) has none: build a supercell or free some atoms"
@@ -82,27 +74,25 @@ def draw_velocities(
     sigma = np.sqrt(atoms.get_masses() * units.kB * temperature)
     working.set_momenta(rng.standard_normal((len(atoms), 3)) * sigma[:, None])
     rest(working, freedom)
-    actual = kinetic_temperature(working.get_kinetic_energy(), n_dof)
+    actual = kinetic_temperature(working.get_kinetic_energy(), freedom.n_dof)
     scale = np.sqrt(temperature / actual)
     atoms.set_momenta(working.get_momenta() * scale, apply_constraint=False)
 
 
-def rest(atoms: Atoms, freedom: Freedom | None = None) -> None:
-    """Bring the centre of mass to rest, and stop an isolated molecule from rotating.
-
-    With constraints, what they leave free of that, see `constrained_freedom`.
-    """
+def rest(atoms: Atoms, freedom: Freedom) -> None:
+    """Bring the centre of mass to rest, and stop rotation, where nothing holds the whole."""
     momenta, masses = atoms.get_momenta(), atoms.get_masses()
-    net = momenta.sum(axis=0)
-    if freedom is not None:
-        net = net @ freedom.translations.T @ freedom.translations
+    net = momenta.sum(axis=0) @ freedom.translations.T @ freedom.translations
     atoms.set_momenta(momenta - np.outer(masses, net / masses.sum()))
-    if not atoms.pbc.any() and (freedom is None or freedom.rotations):
+    if freedom.rotations:
         _stop_rotation(atoms)
 
 
 def _stop_rotation(atoms: Atoms) -> None:
-    # The pseudo-inverse leaves out the axis of a linear molecule, which has no inertia.
-    omega = np.linalg.pinv(inertia(atoms), rcond=1e-10) @ atoms.get_angular_momentum()
-    arms = atoms.positions - atoms.get_center_of_mass()
-    atoms.set_momenta(atoms.get_momenta() - atoms.get_masses()[:, None] * np.cross(omega, arms))
+    arms, masses = atoms.positions - atoms.get_center_of_mass(), atoms.get_masses()
+    weighted = masses[:, None] * arms
+    inertia = (masses * (arms**2).sum(axis=1)).sum() * np.eye(3) - weighted.T @ arms
+    # The pseudo-inverse leaves out the axis of a linear molecule, which has no inertia; for ASE's
+    # `ZeroRotation` rounding gives it some.
+    omega = np.linalg.pinv(inertia, rcond=1e-10) @ atoms.get_angular_momentum()
+    atoms.set_momenta(atoms.get_momenta() - masses[:, None] * np.cross(omega, arms))

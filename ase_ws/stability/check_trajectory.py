@@ -13,8 +13,8 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from ase_ws.files.folders import make_clear, require_writable
+from ase_ws.md.observed_run import ObservedRun
 from ase_ws.md.observer import Ensemble, RunContext, Snapshot
-from ase_ws.md.watch import Watch, with_guard
 from ase_ws.results.blame import Blame
 from ase_ws.results.check import CheckResult
 from ase_ws.results.finding import Finding
@@ -143,7 +143,7 @@ def check_trajectory(
     for observer in (*held, bonds):
         # Every frame is looked at: frames are rarer than steps.
         observer.interval = 1
-    watch = Watch([*with_guard(held), bonds], moves.atoms, context)
+    watch = ObservedRun([*held, bonds], moves.atoms, context)
     traces = _look(watch, moves, context)
     job = Job(kelvin, 0, 0)
     replica = ReplicaResult(
@@ -212,7 +212,7 @@ def _not_applying(result: CheckResult) -> CheckResult:
     return CheckResult(**{**vars(result), "status": "does not apply"})
 
 
-def _look(watch: Watch, moves: Moves, context: RunContext) -> dict[str, list[float | None]]:
+def _look(watch: ObservedRun, moves: Moves, context: RunContext) -> dict[str, list[float | None]]:
     """Show every frame; give the traces."""
     names = ("step", "time_fs", "potential_ev_per_atom", "conserved_ev_per_atom", "temperature_k")
     traces: dict[str, list[float | None]] = {name: [] for name in names}
@@ -233,7 +233,7 @@ def _look(watch: Watch, moves: Moves, context: RunContext) -> dict[str, list[flo
     return traces
 
 
-def _until_it_fails(watch: Watch, moves: Moves, context: RunContext) -> Iterator[Snapshot]:
+def _until_it_fails(watch: ObservedRun, moves: Moves, context: RunContext) -> Iterator[Snapshot]:
     """Go through the frames, up to one at which the calculator gives no answer."""
     step = 0
     try:

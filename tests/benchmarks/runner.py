@@ -45,7 +45,7 @@ def run_cases(
     is missing in what comes back.
     """
     # Here: what only reads results needs no processes.
-    from ase_ws.progress import step_progress
+    from ase_ws.cli.progress import step_progress
 
     RESULTS.mkdir(exist_ok=True)
     with Journal(RESULTS / f"{name}.jsonl", _by_case) as journal:

@@ -95,7 +95,7 @@ def run_cases(
     """Run what is not done yet; give every result in the order of the cases."""
     names = [case.name for case in cases if case.available]
     done = run_named(
-        _run_named,
+        run_one,
         names,
         journal,
         field="case",
@@ -106,7 +106,7 @@ def run_cases(
     return [done[case.name] for case in cases if case.name in done]
 
 
-def _run_named(name: str) -> dict[str, Any]:
+def run_one(name: str) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

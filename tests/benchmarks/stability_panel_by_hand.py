@@ -135,7 +135,7 @@ def push(
         atoms.positions[j] -= (1.0 - share) * (1.0 - r / first) * line
         energy[k] = atoms.get_potential_energy()
     energy -= energy[0]
-    top = _first_top(energy)
+    top = first_top(energy)
     if top is None:
         return None
     low = top + int(energy[top:].argmin())
@@ -149,7 +149,7 @@ def push(
     }
 
 
-def _first_top(energy: np.ndarray) -> int | None:
+def first_top(energy: np.ndarray) -> int | None:
     """Give the first point behind which the energy falls by more than `HOLE` before it is passed.
 
     The start counts for nothing: coming down from it to a minimum is no wall.

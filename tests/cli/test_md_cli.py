@@ -12,7 +12,7 @@ from ase.constraints import FixAtoms
 
 from ase_ws.md import read_log
 from ase_ws.md.checkpoint import NAME
-from ase_ws.md.result import NotWrittenError
+from ase_ws.md.run_result import NotWrittenError
 from ase_ws.potentials.files import save_potential
 from ase_ws.testing import tiny_mace
 
@@ -85,10 +85,10 @@ def test_damaged_files(cli, work):
 def test_the_summary_is_printed_before_the_error(cli, work, monkeypatch, capfd):
     from ase_ws.cli.md import md
 
-    def full(path, text):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("ase_ws.md.result.write_text", full)
+    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(NotWrittenError, match=r"md\.json"):
         md(Path("model.safetensors"), Path("methanol.xyz"), Path("md"), steps=3)
     assert "3 steps" in capfd.readouterr().out

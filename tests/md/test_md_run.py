@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -28,8 +29,8 @@ from ase_ws.errors import UserError
 from ase_ws.frames import read_atoms
 from ase_ws.md import Finding, degrees_of_freedom, read_log, run_md
 from ase_ws.md.evaluation import evaluate
-from ase_ws.md.files import LogWriter, TrajectoryWriter
-from ase_ws.md.result import NotWrittenError
+from ase_ws.md.record import LogWriter, TrajectoryWriter
+from ase_ws.md.run_result import NotWrittenError
 from ase_ws.stability.checks.drift import fit_slope
 from ase_ws.stability.judged.answers import Judged, PotentialError
 from ase_ws.testing import Morse
@@ -507,14 +508,14 @@ class Small(Sips):
 
 
 def test_short_writes_are_completed(tmp_path, monkeypatch):
-    monkeypatch.setattr("ase_ws.md.files.io.FileIO", Sips)
+    monkeypatch.setattr("ase_ws.md.record.io.FileIO", Sips)
     run_md(ethanol(), Springs(ethanol()), temperature=300, steps=30, out=tmp_path)
     assert len(ase.io.read(tmp_path / "trajectory.extxyz", ":")) == 4
     assert read_log(tmp_path / "md.csv")["step"].tolist() == [0, 10, 20, 30]
 
 
 def test_a_full_disk_leaves_whole_frames(tmp_path, monkeypatch):
-    monkeypatch.setattr("ase_ws.md.files.io.FileIO", Small)
+    monkeypatch.setattr("ase_ws.md.record.io.FileIO", Small)
     with pytest.raises(OSError, match=r"No space left on device: '.*trajectory\.extxyz'"):
         run_md(ethanol(), Springs(ethanol()), temperature=300, steps=99, interval=1, out=tmp_path)
     frames = ase.io.read(tmp_path / "trajectory.extxyz", ":")
@@ -525,10 +526,10 @@ def test_a_full_disk_leaves_whole_frames(tmp_path, monkeypatch):
 
 
 def test_the_result_outlives_a_summary_that_cannot_be_written(tmp_path, monkeypatch):
-    def full(path, text):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("ase_ws.md.result.write_text", full)
+    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(NotWrittenError, match=r"No space left.*md\.json") as caught:
         run_md(ethanol(), Springs(ethanol()), temperature=300, steps=10, out=tmp_path)
     assert caught.value.result.steps_done == 10

@@ -9,7 +9,7 @@ from ase.md.verlet import VelocityVerlet
 
 from ase_ws import PotentialCalculator
 from ase_ws.errors import UserError
-from ase_ws.md import read_log, run_md, run_replicas
+from ase_ws.md import FiniteGuard, read_log, run_md, run_replicas
 from ase_ws.md.velocities import draw_velocities
 from ase_ws.results.finding import Finding
 from ase_ws.stability.checks.defaults import default_checks
@@ -210,6 +210,11 @@ def test_files(tmp_path):
         ({"temperature": [300, 400, 500]}, "3 temperatures for 2 seeds"),
         ({"temperature": -1}, "temperature is -1"),
         ({"timestep": np.nan}, "timestep is nan"),
+        ({"thermostat_time": 0.0}, "thermostat_time is 0.0"),
+        ({"thermostat": "nose-hoover"}, "run_md"),
+        ({"interval": 0}, "interval is 0"),
+        ({"seeds": (0, -1)}, "seed is -1"),
+        ({"keep_velocities": True}, "keep_velocities"),
     ],
 )
 def test_bad_arguments(wrong, message):
@@ -217,6 +222,37 @@ def test_bad_arguments(wrong, message):
         run_replicas(
             molecule("H2O"), Morse(), **{"temperature": 300, "steps": 1, "seeds": (0, 1), **wrong}
         )
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_one_guard_is_enough_and_is_asked_first(place):
+    """The caller's own guard takes the place of the runner's, in one run as in many."""
+    asked = []
+
+    class Guard(FiniteGuard):
+        def check(self, snapshot):
+            asked.append("guard")
+            return super().check(snapshot)
+
+    class Looks:
+        interval = 1
+
+        def start(self, atoms, context):
+            pass
+
+        def check(self, snapshot):
+            asked.append("other")
+            return []
+
+    def observers():
+        return [Guard(), Looks()] if place == 0 else [Looks(), Guard()]
+
+    water = molecule("H2O")
+    run_replicas(water, Morse(), temperature=300, steps=1, observers=observers)
+    run_md(
+        water, PotentialCalculator(Morse()), temperature=300, steps=1, observers=observers()
+    )  # fmt: skip
+    assert asked == ["guard", "other"] * 4
 
 
 def test_constraints_are_refused():

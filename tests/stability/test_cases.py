@@ -77,7 +77,7 @@ def test_what_was_run_is_not_run_again(cases, monkeypatch, tmp_path):
         ran.append(name)
         return {"case": name, "verdict": "stable", "seconds": 0.0}
 
-    monkeypatch.setattr(cases, "_run_named", run)
+    monkeypatch.setattr(cases, "run_one", run)
     chosen = [cases.CASES["good_cu_nvt"], cases.CASES["bad_stale"]]
     journal = tmp_path / "results" / "cases.jsonl"
     arguments = {"workers": 1, "journal": journal}
@@ -103,7 +103,7 @@ def test_a_case_that_is_refused_is_a_miss(cases, monkeypatch):
         raise UserError("no such element")
 
     monkeypatch.setattr(cases, "run_case", raises)
-    found = cases._run_named("good_cu_nvt")
+    found = cases.run_one("good_cu_nvt")
     assert found["verdict"] == "refused"
     assert cases.misses([found]) == ["good_cu_nvt: refused, should be stable (no such element)"]
     cases.print_tables([found])

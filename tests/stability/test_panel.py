@@ -96,9 +96,9 @@ def test_coming_down_to_the_minimum_is_no_wall(panel):
     """The start may be up to 30 eV above the minimum: the energy falls there, behind no wall."""
     r = np.arange(3.0, 0.4, -0.02)
     well = 30 * (r - 1.0) ** 2
-    assert panel.by_hand._first_top(well) is None
+    assert panel.by_hand.first_top(well) is None
     turned = np.where(r < 0.7, 2.7 - 100 * (0.7 - r), well)
-    top = panel.by_hand._first_top(turned)
+    top = panel.by_hand.first_top(turned)
     assert top is not None and r[top] == pytest.approx(0.7, abs=0.03)
 
 

@@ -14,8 +14,8 @@ from ase_ws._version import __version__
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.errors import UserError
 from ase_ws.frames import check_elements, frame_from_atoms, read_frames, read_structure
-from ase_ws.md.frames import KEPT_INFO
 from ase_ws.md.run import Progress
+from ase_ws.md.trajectory_frame import KEPT_INFO
 from ase_ws.potentials.files import HeadError, largest_training_force, load_potential
 from ase_ws.results.settings import Job, StabilitySettings
 from ase_ws.stability.campaign.config import CampaignConfig, split_selection

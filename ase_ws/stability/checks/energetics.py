@@ -10,8 +10,8 @@ from typing import ClassVar
 import numpy as np
 from ase import Atoms, units
 
-from ase_ws.md.finite import FiniteGuard, label_atoms
-from ase_ws.md.observer import RunContext, Snapshot
+from ase_ws.md.finite_guard import FiniteGuard
+from ase_ws.md.observer import RunContext, Snapshot, label_atoms
 from ase_ws.results.finding import Finding
 from ase_ws.stability.checks.base import Check
 from ase_ws.stability.checks.geometry import NON_METALS, Topology

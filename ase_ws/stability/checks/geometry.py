@@ -8,8 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from ase import Atoms
 
-from ase_ws.md.finite import label_atoms
-from ase_ws.md.observer import RunContext, Snapshot
+from ase_ws.md.observer import RunContext, Snapshot, label_atoms
 from ase_ws.pairs import (
     Pairs,
     find_pairs,

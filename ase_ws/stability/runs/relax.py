@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.optimize import FIRE
 
 from ase_ws.md.evaluation import potential_energy
-from ase_ws.md.finite import FiniteGuard
+from ase_ws.md.finite_guard import FiniteGuard
 from ase_ws.md.observer import RunContext, Snapshot
 from ase_ws.results.finding import Finding
 from ase_ws.stability.checks.base import Check

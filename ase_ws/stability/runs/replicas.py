@@ -16,8 +16,8 @@ from ase_ws.errors import UserError
 from ase_ws.md.evaluation import CALCULATOR_FAILURES
 from ase_ws.md.observer import Observer
 from ase_ws.md.replicas import run_replicas
-from ase_ws.md.result import MDResult
 from ase_ws.md.run import Progress, run_md
+from ase_ws.md.run_result import MDResult
 from ase_ws.md.velocities import degrees_of_freedom
 from ase_ws.results.check import CheckResult
 from ase_ws.results.finding import Finding

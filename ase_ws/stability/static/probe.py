@@ -11,8 +11,7 @@ from ase import Atoms, units
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from ase_ws.md.evaluation import potential_energy
-from ase_ws.md.finite import label_atoms
-from ase_ws.md.observer import Ensemble
+from ase_ws.md.observer import Ensemble, label_atoms
 from ase_ws.results.settings import StabilitySettings
 from ase_ws.stability.judged.answers import Judged, PotentialError, energy_tolerance
 from ase_ws.stability.static.counter import Counter

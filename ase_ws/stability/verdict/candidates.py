@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_ws.files.writing import atomic_path
-from ase_ws.md.finite import label_atoms
+from ase_ws.md.observer import label_atoms
 from ase_ws.pairs import find_pairs, longest, radii_sum
 from ase_ws.results.replica import ReplicaResult
 from ase_ws.results.report import StabilityReport

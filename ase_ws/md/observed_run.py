@@ -1,39 +1,43 @@
-"""Show each snapshot to the observers and keep what they say."""
+"""A run under the eyes of its observers: what they say, and the frames around a failure."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
 
 from ase_ws.md.evaluation import describe
-from ase_ws.md.finite import FiniteGuard
-from ase_ws.md.frames import bare_frame
+from ase_ws.md.finite_guard import FiniteGuard
 from ase_ws.md.observer import Observer, RunContext, Snapshot
+from ase_ws.md.record import Record
+from ase_ws.md.trajectory_frame import bare_frame, place
 from ase_ws.results.finding import Finding
 
 #: Frames kept for someone who wants to know how a failure came about: so many, this far apart (fs).
 EARLIER, EARLIER_EVERY = 5, 20.0
 
+#: What was seen of a step: with cell, positions and momenta, since the atoms move on.
+_Seen = tuple[Snapshot, tuple[np.ndarray, ...]]
+
 
 @dataclass
-class Watch:
-    """The observers at work, and the frames around a failure.
+class ObservedRun:
+    """What the observers have found so far.
 
     Attributes
     ----------
     observers : sequence of Observer
-        Asked in this order.
+        Asked in this order, after a `FiniteGuard`: one is put in front where there is none.
     atoms : Atoms
         The live atoms.
     context : RunContext
-        What holds for the whole run.
     steps_done : int
         Last step that was looked at.
+    record : Record
+        Written by whoever runs it; the default is in memory only.
     failure : Finding or None
         What ended the run.
     warnings : list of Finding
@@ -48,14 +52,19 @@ class Watch:
     atoms: Atoms
     context: RunContext
     steps_done: int = 0
+    record: Record = field(default_factory=lambda: Record(None))
     failure: Finding | None = None
     warnings: list[Finding] = field(default_factory=list)
     last_frames: list[Atoms] = field(default_factory=list)
     earlier_frames: list[Atoms] = field(default_factory=list)
-    _previous: tuple[Snapshot, _State] | None = None
-    _kept: deque[tuple[Snapshot, _State]] = field(default_factory=lambda: deque(maxlen=EARLIER))
+    _previous: _Seen | None = None
+    _kept: deque[_Seen] = field(default_factory=lambda: deque(maxlen=EARLIER))
 
     def __post_init__(self) -> None:
+        if not any(isinstance(observer, FiniteGuard) for observer in self.observers):
+            self.observers = [FiniteGuard(), *self.observers]
+        # First whatever the order given: the others may trip over NaN.
+        self.observers = sorted(self.observers, key=lambda o: not isinstance(o, FiniteGuard))
         for observer in self.observers:
             observer.start(self.atoms, self.context)
 
@@ -94,7 +103,7 @@ class Watch:
         # Three small arrays instead of `atoms.copy()`, which would cost ten times as much in
         # every step for a frame that is hardly ever wanted.
         atoms = self.atoms
-        state = _State(atoms.positions.copy(), atoms.get_momenta(), atoms.cell.array.copy())
+        state = (atoms.cell.array.copy(), atoms.positions.copy(), atoms.get_momenta())
         # What the checks share of a snapshot is theirs, and large.
         snapshot.shared.clear()
         self._previous = snapshot, state
@@ -109,18 +118,10 @@ class Watch:
         step = self._previous[0].step
         self.earlier_frames = [self._frame(*kept) for kept in self._kept if kept[0].step < step]
 
-    def _frame(self, snapshot: Snapshot, state: _State) -> Atoms:
+    def _frame(self, snapshot: Snapshot, state: tuple[np.ndarray, ...]) -> Atoms:
         atoms = self.atoms.copy()
-        atoms.set_cell(state.cell, apply_constraint=False)
-        atoms.set_positions(state.positions, apply_constraint=False)
-        atoms.set_momenta(state.momenta, apply_constraint=False)
+        place(atoms, *state)
         return snapshot.to_atoms(atoms)
-
-
-class _State(NamedTuple):
-    positions: np.ndarray
-    momenta: np.ndarray
-    cell: np.ndarray
 
 
 def _raised_by(error: BaseException, constraints: Sequence[object]) -> str | None:
@@ -132,11 +133,3 @@ def _raised_by(error: BaseException, constraints: Sequence[object]) -> str | Non
             return type(owner).__name__.removeprefix("_")
         trace = trace.tb_next
     return None
-
-
-def with_guard(observers: Sequence[Observer]) -> list[Observer]:
-    """Put a `FiniteGuard` in front, the caller's own where there is one."""
-    if not any(isinstance(observer, FiniteGuard) for observer in observers):
-        return [FiniteGuard(), *observers]
-    # First whatever the order given: the others may trip over NaN.
-    return sorted(observers, key=lambda observer: not isinstance(observer, FiniteGuard))

@@ -1,18 +1,21 @@
-"""The files of a run, readable at any moment, also after the run was killed."""
+"""The record of a run: files that are readable at any moment, also after a kill."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
 from ase import Atoms
 
+from ase_ws.files.folders import require_writable
+from ase_ws.files.writing import naming
 from ase_ws.frames.files import HALF_WRITTEN
+from ase_ws.md.observer import Snapshot
 
 TRAJECTORY, LOG, SUMMARY = "trajectory.extxyz", "md.csv", "md.json"
 
@@ -25,17 +28,6 @@ LOG_COLUMNS = (
     "temperature_k",
     "volume_a3",
 )
-
-
-@contextmanager
-def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Name the file in an error of the operating system that does not, such as a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 class _Appender:
@@ -113,10 +105,81 @@ class LogWriter(_Appender):
         self._append((",".join(numbers) + "\n").encode())
 
 
+_FILES = (("trajectory", TrajectoryWriter, TRAJECTORY), ("log", LogWriter, LOG))
+
+
+class Record:
+    """Traces in memory and, with a folder `out`, the trajectory and the log on disk.
+
+    With `rows` and `offsets` (bytes of "trajectory" and "log") of a checkpoint it goes on from it.
+    """
+
+    def __init__(
+        self,
+        out: str | os.PathLike[str] | None,
+        rows: np.ndarray | None = None,
+        offsets: Mapping[str, int] | None = None,
+    ):
+        self._rows: list[tuple[float, ...]] = [] if rows is None else list(map(tuple, rows))
+        offsets = offsets or {}
+        self._files: dict[str, Any] = {}
+        if out is not None:
+            folder = Path(out)
+            require_writable(folder, folder=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                for name, kind, file in _FILES:
+                    self._files[name] = kind(folder / file, offsets.get(name))
+            except BaseException:
+                self.close()
+                raise
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Add one point."""
+        n_atoms = len(snapshot.atoms)
+        row = (
+            snapshot.step,
+            snapshot.time,
+            snapshot.energy / n_atoms,
+            snapshot.kinetic_energy / n_atoms,
+            snapshot.conserved / n_atoms,
+            snapshot.temperature,
+            snapshot.atoms.cell.volume,
+        )
+        self._rows.append(row)
+        if self._files:
+            self._files["log"].write(row)
+            self._files["trajectory"].write(snapshot.to_atoms())
+
+    def rows(self) -> np.ndarray:
+        """Points so far, (n_points, n_columns)."""
+        return np.array(self._rows, dtype=float).reshape(-1, len(LOG_COLUMNS))
+
+    def offsets(self) -> dict[str, int]:
+        """How far the files are written."""
+        return {name: file.offset for name, file in self._files.items()}
+
+    def traces(self) -> dict[str, np.ndarray]:
+        """Give one array per column of `LOG_COLUMNS`."""
+        table = self.rows()
+        return {name: table[:, k].copy() for k, name in enumerate(LOG_COLUMNS)}
+
+
 def steps_on_file(folder: str | os.PathLike[str]) -> int:
     """Give the last step of the log in a folder; 0 where there is none that can be read."""
     try:
-        return int(read_log(Path(folder) / "md.csv")["step"][-1])
+        return int(read_log(Path(folder) / LOG)["step"][-1])
     except (OSError, ValueError, LookupError):
         return 0
 

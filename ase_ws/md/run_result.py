@@ -1,10 +1,9 @@
-"""What a run leaves behind: the record it writes on the way, and the result at its end."""
+"""What comes out of a run."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,10 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ase_ws.files.folders import require_writable
 from ase_ws.files.writing import write_text
-from ase_ws.md.files import (
-    LOG,
-    LOG_COLUMNS,
-    SUMMARY,
-    TRAJECTORY,
-    LogWriter,
-    TrajectoryWriter,
-    naming,
-)
-from ase_ws.md.observer import RunContext, Snapshot
+from ase_ws.md.observed_run import ObservedRun
+from ase_ws.md.observer import RunContext
+from ase_ws.md.record import SUMMARY
 from ase_ws.results.finding import Finding
 
 
@@ -68,6 +59,22 @@ class MDResult:
     seed: int
     earlier_frames: list[Atoms] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, run: ObservedRun, *, seconds: float, seed: int) -> MDResult:
+        """Take what there is at the end of a run."""
+        return cls(
+            atoms=run.atoms,
+            steps_done=run.steps_done,
+            stopped_by=run.failure,
+            warnings=run.warnings,
+            traces=run.record.traces(),
+            last_frames=run.last_frames,
+            earlier_frames=run.earlier_frames,
+            seconds=seconds,
+            context=run.context,
+            seed=int(seed),
+        )
+
     def __repr__(self) -> str:
         """Length and end of the run, without traces and frames."""
         end = "done" if self.stopped_by is None else f"stopped by '{self.stopped_by.check}'"
@@ -105,10 +112,8 @@ class MDResult:
         NotWrittenError
             With this result, so that a run is not lost for want of space on a disk.
         """
-        path = Path(folder) / SUMMARY
         try:
-            with naming(path):
-                write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
+            write_text(Path(folder) / SUMMARY, json.dumps(self.to_dict(), indent=2) + "\n")
         except OSError as error:
             raise NotWrittenError(self, error) from error
 
@@ -125,70 +130,3 @@ class NotWrittenError(OSError):
     def __init__(self, result: MDResult, error: OSError):
         super().__init__(error.errno, error.strerror, error.filename)
         self.result = result
-
-
-class Record:
-    """Traces in memory and, with a folder `out`, the trajectory and the log on disk."""
-
-    def __init__(
-        self,
-        out: str | os.PathLike[str] | None,
-        interval: int,
-        *,
-        rows: np.ndarray | None = None,
-        offsets: Mapping[str, int] | None = None,
-    ):
-        self._rows: list[tuple[float, ...]] = [] if rows is None else list(map(tuple, rows))
-        offsets = offsets or {}
-        self._trajectory: TrajectoryWriter | None = None
-        self._log: LogWriter | None = None
-        if out is not None:
-            folder = Path(out)
-            require_writable(folder, folder=True)
-            folder.mkdir(parents=True, exist_ok=True)
-            self._trajectory = TrajectoryWriter(folder / TRAJECTORY, offsets.get("trajectory"))
-            try:
-                self._log = LogWriter(folder / LOG, offsets.get("log"))
-            except BaseException:
-                self._trajectory.close()
-                raise
-
-    def __enter__(self) -> Record:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for writer in (self._trajectory, self._log):
-            if writer is not None:
-                writer.close()
-
-    def write(self, snapshot: Snapshot) -> None:
-        """Add one point."""
-        n_atoms = len(snapshot.atoms)
-        row = (
-            snapshot.step,
-            snapshot.time,
-            snapshot.energy / n_atoms,
-            snapshot.kinetic_energy / n_atoms,
-            snapshot.conserved / n_atoms,
-            snapshot.temperature,
-            snapshot.atoms.cell.volume,
-        )
-        self._rows.append(row)
-        if self._log is not None:
-            self._log.write(row)
-        if self._trajectory is not None:
-            self._trajectory.write(snapshot.to_atoms())
-
-    def rows(self) -> np.ndarray:
-        """Points so far, (n_points, n_columns)."""
-        return np.array(self._rows, dtype=float).reshape(-1, len(LOG_COLUMNS))
-
-    def offsets(self) -> dict[str, int]:
-        """How far the files are written."""
-        writers = {"trajectory": self._trajectory, "log": self._log}
-        return {name: writer.offset for name, writer in writers.items() if writer is not None}
-
-    def traces(self) -> dict[str, np.ndarray]:
-        """Give one array per column of `LOG_COLUMNS`."""
-        table = self.rows()
-        return {name: table[:, k].copy() for k, name in enumerate(LOG_COLUMNS)}

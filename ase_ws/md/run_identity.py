@@ -11,25 +11,16 @@ from ase import Atoms
 from ase.io.jsonio import encode
 
 from ase_ws.md.fingerprint import fingerprint
-from ase_ws.md.frames import KEPT_INFO
 from ase_ws.md.integrators import Baths
-from ase_ws.md.observer import RunContext
+from ase_ws.md.run_setup import RunSetup
+from ase_ws.md.trajectory_frame import KEPT_INFO
 
 #: Positions and the like count as the same up to this (Å, amu, ASE's momenta).
 _SAME = 1e-6
 
 
-class Start:
-    """Settings and starting structure of a run.
-
-    Parameters
-    ----------
-    settings : dict
-        Plain data that JSON can hold.
-    arrays : dict of arrays
-        The structure: numbers, masses, positions, cell, initial charges and magnetic moments, and
-        momenta where they were given.
-    """
+class RunIdentity:
+    """Settings of a run, as JSON holds them, and its starting structure, as arrays by name."""
 
     def __init__(self, settings: dict[str, Any], arrays: dict[str, np.ndarray]):
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
@@ -37,16 +28,10 @@ class Start:
 
     @classmethod
     def of(
-        cls,
-        atoms: Atoms,
-        context: RunContext,
-        baths: Baths,
-        seed: int,
-        interval: int,
-        *,
-        keep_velocities: bool,
-    ) -> Start:
+        cls, setup: RunSetup, baths: Baths, interval: int, *, keep_velocities: bool
+    ) -> RunIdentity:
         """Take note of a run that is about to start."""
+        atoms = setup.atoms
         arrays = {
             "numbers": atoms.numbers.copy(),
             "masses": atoms.get_masses(),
@@ -64,14 +49,14 @@ class Start:
             "potential": fingerprint(atoms.calc),
             "constraints": [_described(constraint) for constraint in atoms.constraints],
             "keep_velocities": keep_velocities,
-            **asdict(context),
+            **asdict(setup.context),
             **asdict(baths),
-            "seed": int(seed),
+            "seed": setup.seed,
             "interval": int(interval),
         }
         return cls(settings, arrays)
 
-    def differs_from(self, saved: Start) -> str | None:
+    def differs_from(self, saved: RunIdentity) -> str | None:
         """Say what is not as in `saved`, the first thing; `steps` may differ."""
         for name, now in self.settings.items():
             before = saved.settings[name]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.graphs import collate, graph
-from ase_ws.md.evaluation import CALCULATOR_FAILURES, require_shape
+from ase_ws.md.evaluation import CALCULATOR_FAILURES
 from ase_ws.md.observer import RunContext
 from ase_ws.typing import GraphBatch
 
@@ -19,8 +19,10 @@ from ase_ws.typing import GraphBatch
 Frame = tuple[np.ndarray, np.ndarray, np.ndarray, float]
 
 
-class State:
+class BatchedSystems:
     """Positions, momenta and forces of many systems, in float64, on the calculator's device.
+
+    What the potential raises for the start is raised.
 
     Attributes
     ----------
@@ -38,23 +40,11 @@ class State:
         self.systems, self.calculator = list(systems), calculator
         self.skin = skin if calculator.potential.skin_safe else 0.0
         self.device = calculator.graph.device
-        self._graph: GraphBatch | None = None
         self.errors: dict[int, BaseException] = {}
-
-    @classmethod
-    def of(cls, systems: Sequence[Atoms], calculator: PotentialCalculator, skin: float) -> State:
-        """Take the positions and momenta of the systems, and evaluate them."""
-        state = cls(systems, calculator, skin)
-        state.positions = state._tensor(np.concatenate([a.positions for a in systems]))
-        state.momenta = state._tensor(np.concatenate([a.get_momenta() for a in systems]))
-        state._arrange()
-        state.energy, state.forces = state._predicted()
-        return state
-
-    positions: Tensor
-    momenta: Tensor
-    forces: Tensor
-    energy: Tensor
+        self.positions = self._tensor(np.concatenate([a.positions for a in systems]))
+        self.momenta = self._tensor(np.concatenate([a.get_momenta() for a in systems]))
+        self._arrange()
+        self.energy, self.forces = self._predicted()
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(np.array(values, dtype=float), device=self.device)
@@ -69,7 +59,7 @@ class State:
         )
         self.isolated = torch.tensor([not a.pbc.any() for a in self.systems], device=self.device)
         self.total_mass = self.sum(self.masses)
-        self._graph = None
+        self._graph: GraphBatch | None = None
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over the atoms of each system."""
@@ -87,21 +77,27 @@ class State:
 
     def _predicted(self) -> tuple[Tensor, Tensor]:
         prediction = self.calculator.evaluate(self._current_graph())
-        require_shape(prediction.forces, len(self.positions), 3)
-        require_shape(prediction.energy, len(self.sizes), name="energies")
-        assert prediction.forces is not None
-        return prediction.energy.detach(), prediction.forces.detach().double()
+        energy, forces = prediction.energy, prediction.forces
+        if forces is None:
+            raise ValueError("no forces, but None")
+        for name, values, shape in (
+            ("forces", forces, (len(self.positions), 3)),
+            ("energies", energy, (len(self.sizes),)),
+        ):
+            if values.shape != shape:
+                raise ValueError(f"{name} of shape {tuple(values.shape)}, expected {shape}")
+        return energy.detach(), forces.detach().double()
 
     def _one_by_one(self) -> None:
         ends = np.cumsum(self.sizes)[:-1].tolist()
         positions = torch.tensor_split(self.positions, ends)
         energies, forces = [], []
         for place, (system, there) in enumerate(zip(self.systems, positions, strict=True)):
-            alone = State([system], self.calculator, self.skin)
-            alone.positions = there
-            alone._arrange()
+            moved = system.copy()
+            moved.positions = there.cpu().numpy()
             try:
-                energy, force = alone._predicted()
+                alone = BatchedSystems([moved], self.calculator, self.skin)
+                energy, force = alone.energy, alone.forces
             except CALCULATOR_FAILURES as error:
                 self.errors[place] = error
                 energy, force = self.energy.new_full((1,), np.nan), torch.full_like(there, np.nan)
@@ -132,8 +128,7 @@ class State:
         ]
         built = collate(graphs)
         self._offset = self._tensor(positions) - built.positions.to(self.device)
-        self._graph = built.to(self.device, dtype)
-        self._built_at = self.positions.clone()
+        self._graph, self._built_at = built.to(self.device, dtype), self.positions.clone()
         return self._graph
 
     def kinetic(self) -> Tensor:

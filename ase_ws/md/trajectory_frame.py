@@ -42,6 +42,13 @@ def bare_frame(atoms: Atoms, step: int, time: float) -> Atoms:
     return frame
 
 
+def place(atoms: Atoms, cell: np.ndarray, positions: np.ndarray, momenta: np.ndarray) -> None:
+    """Put atoms somewhere, whatever their constraints say to it."""
+    atoms.set_cell(cell, apply_constraint=False)
+    atoms.set_positions(positions, apply_constraint=False)
+    atoms.set_momenta(momenta, apply_constraint=False)
+
+
 def _names_atoms(name: str, values: np.ndarray) -> bool:
     lowered = name.lower()
     if name in _TAKEN or name in all_properties or any(word in lowered for word in _LABELS):
