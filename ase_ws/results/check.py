@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field
 from pydantic.dataclasses import dataclass
 
-from ase_ws.results.record import CONFIG, NoneIsEmpty, Numbers, Record, Text, about
+from ase_ws.results.record import CONFIG, Listed, Numbers, Record, Text, about
 
 Status = Literal["passed", "warned", "failed", "not judged", "does not apply"]
 
@@ -20,12 +19,12 @@ STATUS_ORDER: tuple[str, ...] = ("does not apply", "not judged", "passed", "warn
 class CheckResult(Record):
     """How one check ended: in one run, or the worst of all runs."""
 
-    name: Annotated[Text, about("Name of the check.")] = ""
-    definition: Annotated[Text, about("What is measured, as an equation or in words.")] = ""
-    unit: Annotated[Text, about("Unit of the limits and of the worst value.")] = ""
-    warn_at: Annotated[float | None, about("Beyond this the check warns.")] = None
-    fail_at: Annotated[float | None, about("Beyond this the check fails.")] = None
-    worst: Annotated[float | None, about("Worst value that was met.")] = None
+    name: Text = about("Name of the check.", "")
+    definition: Text = about("What is measured, as an equation or in words.", "")
+    unit: Text = about("Unit of the limits and of the worst value.", "")
+    warn_at: float | None = about("Beyond this the check warns.")
+    fail_at: float | None = about("Beyond this the check fails.")
+    worst: float | None = about("Worst value that was met.")
     worst_time: Annotated[
         float | None,
         Field(
@@ -34,30 +33,24 @@ class CheckResult(Record):
             serialization_alias="worst_time_fs",
         ),
     ] = None
-    status: Annotated[Text, about("How it ended.", enum=list(STATUS_ORDER))] = "not judged"
-    note: Annotated[Text, about("What a reader needs beside the numbers.")] = ""
+    status: Text = about("How it ended.", "not judged", enum=list(STATUS_ORDER))
+    note: Text = about("What a reader needs beside the numbers.", "")
 
 
 @dataclass(frozen=True, config=CONFIG)
 class Curve(Record):
     """A curve of a static check: a scan, a ladder of rattled structures, an equation of state."""
 
-    title: Annotated[Text, about("What was varied, such as 'C0-O1 stretch'.")] = ""
-    xlabel: Annotated[Text, about("Quantity and unit of x.")] = ""
-    ylabel: Annotated[Text, about("Quantity and unit of y.")] = ""
-    x: Annotated[Numbers, about("Points along the curve.")] = field(default_factory=list)
-    y: Annotated[Numbers, about("Values; null where the model gave none.")] = field(
-        default_factory=list
-    )
-    marks: Annotated[Numbers, about("The x at which something is wrong.")] = field(
-        default_factory=list
-    )
+    title: Text = about("What was varied, such as 'C0-O1 stretch'.", "")
+    xlabel: Text = about("Quantity and unit of x.", "")
+    ylabel: Text = about("Quantity and unit of y.", "")
+    x: Numbers = about("Points along the curve.", list)
+    y: Numbers = about("Values; null where the model gave none.", list)
+    marks: Numbers = about("The x at which something is wrong.", list)
 
 
 @dataclass(frozen=True, config=CONFIG)
 class StaticCheckResult(CheckResult):
     """A check that needs no MD, with the curves that it looked at."""
 
-    curves: Annotated[list[Curve], NoneIsEmpty, about("What was scanned; often nothing.")] = field(
-        default_factory=list
-    )
+    curves: Listed[Curve] = about("What was scanned; often nothing.", list)

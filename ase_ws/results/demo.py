@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ase_ws.errors import UserError
-from ase_ws.results.record import CONFIG, NoneIsEmpty, Numbers, Record, Table, Text, only_finite
+from ase_ws.results.record import CONFIG, Listed, Numbers, Record, Table, Text, only_finite
 from ase_ws.results.report import StabilityReport, read_stability
 
 SCHEMA_VERSION = 1
@@ -36,7 +36,7 @@ class Training(Record):
     seconds: float | None = None
     weak: Text = ""
     settings: Table = field(default_factory=dict)
-    history: Annotated[list[HistoryEntry], NoneIsEmpty] = field(default_factory=list)
+    history: Listed[HistoryEntry] = field(default_factory=list)
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -93,8 +93,8 @@ class DemoResults(Record):
     system: Table = field(default_factory=dict)
     title: Text = ""
     data: Table = field(default_factory=dict)
-    models: Annotated[list[Model], NoneIsEmpty] = field(default_factory=list)
-    findings: Annotated[list[Text], NoneIsEmpty] = field(default_factory=list)
+    models: Listed[Model] = field(default_factory=list)
+    findings: Listed[Text] = field(default_factory=list)
 
 
 def read_results(results: Mapping[str, Any]) -> DemoResults:

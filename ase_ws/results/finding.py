@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field
 from pydantic.dataclasses import dataclass
 
-from ase_ws.results.record import CONFIG, Indices, NullIsZero, Number, Record, Text, about
+from ase_ws.results.record import CONFIG, Index, Indices, Number, Record, Text, about
 
 Severity = Literal["warn", "fail"]
 
@@ -16,15 +16,13 @@ Severity = Literal["warn", "fail"]
 class Finding(Record):
     """Something that a check has to say about one moment of one run."""
 
-    check: Annotated[Text, about("Name of the check.")] = ""
-    severity: Annotated[Text, about("A failure stops the run.", enum=["warn", "fail"])] = ""
-    message: Annotated[Text, about("One line for people; names the atoms it is about.")] = ""
-    value: Annotated[float | None, about("What was measured, in the unit of the check.")] = None
-    threshold: Annotated[float | None, about("Its limit, in the unit of the check.")] = None
-    atoms: Annotated[
-        Indices, about("Atoms it is about, counted from 0; empty: the whole system.")
-    ] = ()
-    step: Annotated[int, NullIsZero, about("MD step.")] = 0
+    check: Text = about("Name of the check.", "")
+    severity: Text = about("A failure stops the run.", "", enum=["warn", "fail"])
+    message: Text = about("One line for people; names the atoms it is about.", "")
+    value: float | None = about("What was measured, in the unit of the check.")
+    threshold: float | None = about("Its limit, in the unit of the check.")
+    atoms: Indices = about("Atoms it is about, counted from 0; empty: the whole system.", ())
+    step: Index = about("MD step.", 0)
     time: Annotated[
         Number,
         Field(
@@ -33,5 +31,5 @@ class Finding(Record):
             serialization_alias="time_fs",
         ),
     ] = 0.0
-    temperature: Annotated[float | None, about("Set temperature in K.")] = None
-    replica: Annotated[int | None, about("Number of the replica there, from 0.")] = None
+    temperature: float | None = about("Set temperature in K.")
+    replica: int | None = about("Number of the replica there, from 0.")

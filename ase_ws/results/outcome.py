@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import field
 from typing import Annotated, Literal
 
 from pydantic import computed_field
@@ -18,7 +17,7 @@ from ase_ws.results.rates import (
     failure_rate_upper,
     survival_curve,
 )
-from ase_ws.results.record import CONFIG, NoneIsEmpty, Record, Text, about
+from ase_ws.results.record import CONFIG, Listed, Record, Text, about
 from ase_ws.results.replica import ReplicaResult
 
 Verdict = Literal["stable", "unstable", "inconclusive"]
@@ -83,18 +82,15 @@ class AtTemperature(Rates):
 class Outcome(Rates):
     """What MD with one model came to."""
 
-    name: Annotated[Text, about("How the model is called.")] = ""
-    verdict: Annotated[
-        Text,
-        about("Whether it can be trusted.", enum=["stable", "unstable", "inconclusive"]),
-    ] = ""
-    reason: Annotated[Text, about("Why, in one line.")] = ""
-    failures: Annotated[list[Finding], NoneIsEmpty, about("Before MD and of all runs.")] = field(
-        default_factory=list
+    name: Text = about("How the model is called.", "")
+    verdict: Text = about(
+        "Whether it can be trusted.",
+        "",
+        enum=["stable", "unstable", "inconclusive"],
     )
-    replicas: Annotated[list[ReplicaResult], NoneIsEmpty, about("Each run.")] = field(
-        default_factory=list
-    )
+    reason: Text = about("Why, in one line.", "")
+    failures: Listed[Finding] = about("Before MD and of all runs.", list)
+    replicas: Listed[ReplicaResult] = about("Each run.", list)
 
     def counted(self) -> tuple[int, float]:
         """Give failures and time of all replicas."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
-from typing import Annotated
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -56,14 +54,10 @@ def failure_rate_interval(
 class Survival(Record):
     """Kaplan-Meier estimate of the fraction that has not failed, a step function, with its band."""
 
-    time_ps: Annotated[Numbers, about("Times in ps at which the steps are.")] = field(
-        default_factory=list
-    )
-    fraction: Annotated[Numbers, about("Fraction without a failure from this time on.")] = field(
-        default_factory=list
-    )
-    low: Annotated[Numbers, about("Lower edge of the 95 % band.")] = field(default_factory=list)
-    high: Annotated[Numbers, about("Upper edge of the 95 % band.")] = field(default_factory=list)
+    time_ps: Numbers = about("Times in ps at which the steps are.", list)
+    fraction: Numbers = about("Fraction without a failure from this time on.", list)
+    low: Numbers = about("Lower edge of the 95 % band.", list)
+    high: Numbers = about("Upper edge of the 95 % band.", list)
 
 
 def survival_curve(

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 from typing_extensions import Self
@@ -72,11 +72,15 @@ Indices = Annotated[
     BeforeValidator(lambda value: tuple(item for item in value or () if item is not None)),
 ]
 Table = Annotated[dict[str, Any], _none_is(dict)]
-NoneIsEmpty = _none_is(list)
-NullIsZero = _none_is(int)
-NullIsNoTable = _none_is(dict)
+_T = TypeVar("_T")
+Listed = Annotated[list[_T], _none_is(list)]
+Index = Annotated[int, _none_is(int)]
+Counts = Annotated[dict[str, dict[str, int]], _none_is(dict)]
 
 
-def about(description: str, **more: Any) -> Any:
-    """Describe a field, for the schema."""
-    return Field(description=description, json_schema_extra=more or None)
+def about(description: str, default: Any = None, **more: Any) -> Any:
+    """Describe a field, for the schema; what is absent in a file is `default`, or made by it."""
+    made: dict[str, Any] = {"default": default}
+    if isinstance(default, type):
+        made = {"default_factory": default}
+    return Field(**made, description=description, json_schema_extra=more or None)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ from ase_ws.results.check import CheckResult, StaticCheckResult
 from ase_ws.results.finding import Finding
 from ase_ws.results.outcome import Outcome
 from ase_ws.results.pictures import BondLengths, FailingFrame
-from ase_ws.results.record import CONFIG, NoneIsEmpty, Table, Text, about, only_finite
+from ase_ws.results.record import CONFIG, Listed, Table, Text, about, only_finite
 
 #: Raised whenever a key of `stability.json` changes its meaning or goes.
 SCHEMA_VERSION = 2
@@ -32,50 +32,36 @@ FILES = ("stability.json", "candidates.xyz", "report.html")
 class StabilityReport(Outcome):
     """The answer to "is this potential safe for MD of this structure at this temperature?"."""
 
-    schema_version: Annotated[
-        int,
-        BeforeValidator(lambda version: version or 1),
-        about("Raised whenever a key changes its meaning or goes."),
-    ] = SCHEMA_VERSION
-    warnings: Annotated[list[Finding], NoneIsEmpty, about("Before MD and of all runs.")] = field(
-        default_factory=list
+    schema_version: Annotated[int, BeforeValidator(lambda version: version or 1)] = about(
+        "Raised whenever a key changes its meaning or goes.",
+        SCHEMA_VERSION,
     )
-    checks: Annotated[
-        list[CheckResult], NoneIsEmpty, about("Each check: the worst of all runs.")
-    ] = field(default_factory=list)
-    static: Annotated[list[StaticCheckResult], NoneIsEmpty, about("Checks that need no MD.")] = (
-        field(default_factory=list)
+    warnings: Listed[Finding] = about("Before MD and of all runs.", list)
+    checks: Listed[CheckResult] = about("Each check: the worst of all runs.", list)
+    static: Listed[StaticCheckResult] = about("Checks that need no MD.", list)
+    meaning: Text = about("What it means that a look before MD decided; empty where none did.", "")
+    blame: Blame | None = about("What is to blame; null without a failure.")
+    comparison: Outcome | None = about(
+        "A second model in the same runs (same seeds); its runs have no traces.",
     )
-    meaning: Annotated[
-        Text, about("What it means that a look before MD decided; empty where none did.")
-    ] = ""
-    blame: Annotated[Blame | None, about("What is to blame; null without a failure.")] = None
-    comparison: Annotated[
-        Outcome | None,
-        about("A second model in the same runs (same seeds); its runs have no traces."),
-    ] = None
-    bond_lengths: Annotated[
-        list[BondLengths], NoneIsEmpty, about("One entry a kind of bond, in MD and in training.")
-    ] = field(default_factory=list)
-    failing_frame: Annotated[FailingFrame | None, about("To draw the first failure.")] = None
-    calibration: Annotated[
-        dict[str, Any] | None,
-        about("The training set that limits come from: `source`, `n_frames`, ..."),
-    ] = None
-    settings: Annotated[
-        Table,
-        about(
-            "What was done: the fields of `BudgetedSettings`, and steps, formula, n_atoms, "
-            "calculator, relaxation; left_out says in words what a budget has cut."
-        ),
-    ] = field(default_factory=dict)
-    provenance: Annotated[
-        Table,
-        about(
-            "Where it comes from: command, created, versions, model; the time that it took "
-            "(wall_time_s, and of it before_md_s and md_s), and its estimate."
-        ),
-    ] = field(default_factory=dict)
+    bond_lengths: Listed[BondLengths] = about(
+        "One entry a kind of bond, in MD and in training.",
+        list,
+    )
+    failing_frame: FailingFrame | None = about("To draw the first failure.")
+    calibration: dict[str, Any] | None = about(
+        "The training set that limits come from: `source`, `n_frames`, ...",
+    )
+    settings: Table = about(
+        "What was done: the fields of `BudgetedSettings`, and steps, formula, n_atoms, "
+        "calculator, relaxation; left_out says in words what a budget has cut.",
+        dict,
+    )
+    provenance: Table = about(
+        "Where it comes from: command, created, versions, model; the time that it took "
+        "(wall_time_s, and of it before_md_s and md_s), and its estimate.",
+        dict,
+    )
 
     def __repr__(self) -> str:
         """Verdict, failures and simulated time: everything would fill the screen."""
