@@ -167,7 +167,21 @@ class Potential(Protocol):
 
 
 class LossTerm(Protocol):
-    """An unweighted loss. It sees the potential, so it can evaluate displaced copies."""
+    """An unweighted loss. It sees the potential, so it can evaluate displaced copies.
+
+    Any function of this signature is a term. An object may say more about itself:
+
+    | name | says | where it is absent |
+    | --- | --- | --- |
+    | `needs_forces(batch)` | whether `prediction` must have forces, differentiable | it has |
+    | `needs_stress(batch)` | the same of the stress | it has none |
+    | `skin` | how far beyond `r_max` the edges of the batch must reach, Å | 0 |
+    | `at(part)` | the term with this part (0 to 1) of its ramp behind it | itself |
+    | `copies(...)`, `of(...)` | its displaced copies, see `ase_ws.losses.WeakLoss` | none |
+
+    Its value is logged in the column `train_NAME` of the metrics, by the name of its
+    `ase_ws.losses.WeightedTerm`.
+    """
 
     def __call__(
         self,

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from ase_ws.graphs import sum_by_graph
 from ase_ws.losses.copies import evaluate_copies
-from ase_ws.losses.displacements import Displacements, Shape
-from ase_ws.losses.metrics import Metric, check_metric, penalty
+from ase_ws.losses.displacements import Shape
+from ase_ws.losses.residual import Metric, check_metric, penalty
+from ase_ws.losses.term import DisplacedTerm, labels_of, nothing
 from ase_ws.typing import GraphBatch, Labels, Potential, Prediction
 
 
 @dataclass(frozen=True)
-class _LabelledCopyLoss:
+class _LabelledCopyLoss(DisplacedTerm):
     """What both share: one displaced copy, held against labels of the frame it came from."""
 
     epsilon: float
@@ -29,20 +30,6 @@ class _LabelledCopyLoss:
     def __post_init__(self) -> None:
         check_metric(self.metric)
         _ = self.displacements
-
-    @property
-    def displacements(self) -> Displacements:
-        """The sampler of displaced copies."""
-        return Displacements(self.epsilon, self.shape, self.cap, self.pool, self.seed)
-
-    @property
-    def skin(self) -> float:
-        """How far beyond `r_max` the edges of a batch must reach, Å."""
-        return 2 * self.displacements.longest
-
-    def needs_forces(self, batch: GraphBatch) -> bool:
-        """Tell that the potential's forces at r are not needed."""
-        return False
 
     def _target(self, labels: Labels, displacement: Tensor, batch: GraphBatch) -> Tensor:
         """Energy that the copy should have, (n_graphs,), eV."""
@@ -61,12 +48,10 @@ class _LabelledCopyLoss:
         generator: torch.Generator,
     ) -> Tensor:
         """Return the loss (see `ase_ws.typing.LossTerm`)."""
-        labels = batch.labels
-        if labels is None:
-            raise ValueError("a loss against labels needs a batch with labels")
+        labels = labels_of(batch)
         mask = self._usable(labels)
         if not bool(mask.any()):
-            return 0.0 * prediction.energy.sum()
+            return nothing(prediction)
         copy = self.displacements.copy(batch, generator, forces=False)
         (moved,) = evaluate_copies(potential, batch, [copy], self.skin)
         target = self._target(labels, copy.displacement, batch)

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from ase_ws.graphs import mean_by_graph, pieces, sum_by_graph
 from ase_ws.losses.copies import Copy, edges_for
-from ase_ws.losses.displacements import Displacements, Shape
-from ase_ws.losses.metrics import Metric, check_metric, penalty
-from ase_ws.losses.pieces import PIECE_ATOMS, sum_in_pieces
-from ase_ws.losses.residual import forces_of
+from ase_ws.losses.displacements import Shape
+from ase_ws.losses.evaluation import PIECE_ATOMS, sum_in_pieces
+from ase_ws.losses.residual import Metric, check_metric, forces_of, penalty
+from ase_ws.losses.term import DisplacedTerm
 from ase_ws.losses.weak import WeakLoss
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
 
 @dataclass(frozen=True)
-class GradientLoss:
+class GradientLoss(DisplacedTerm):
     """Direct forces must be −dE/dr at a displaced copy, in all components.
 
     L = mean over structures of (1 / 3 n_atoms) Σ ρ(F_i(r+δ) + ∂E/∂r_i(r+δ)), in eV²/Å² for
@@ -70,20 +70,12 @@ class GradientLoss:
         if not 0 <= self.at_labels <= 1:
             raise ValueError(f"at_labels must lie within 0 and 1: {self.at_labels}")
         if self.epsilon:
-            _ = self._displacements
+            _ = self.displacements
 
     @property
     def skin(self) -> float:
         """How far beyond `r_max` the edges of a batch must reach, Å."""
-        return 2 * self._displacements.longest if self.epsilon else 0.0
-
-    @property
-    def _displacements(self) -> Displacements:
-        return Displacements(self.epsilon, self.shape, self.cap)
-
-    def needs_forces(self, batch: GraphBatch) -> bool:
-        """Tell that none are needed at r: those of the copy come with its energy."""
-        return False
+        return super().skin if self.epsilon else 0.0
 
     def __call__(
         self,
@@ -97,7 +89,7 @@ class GradientLoss:
         moved = replace(batch, labels=None, frame_ids=None)
         stays = self._stays(batch, generator)
         if self.epsilon:
-            step = self._displacements(batch, generator)
+            step = self.displacements(batch, generator)
             moved = moved.displaced(torch.where(stays[:, None], 0.0, step))
         labels = batch.labels
         targets = torch.zeros_like(batch.positions) if labels is None else labels.forces
@@ -158,10 +150,6 @@ class CurlLoss(WeakLoss):
     -----
     This package's, for direct forces, whose curl is what heats an NVE run.
     """
-
-    def needs_forces(self, batch: GraphBatch) -> bool:
-        """Tell that none are needed at r."""
-        return False
 
     def copies(
         self,

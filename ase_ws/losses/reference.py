@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from ase_ws.losses.copies import Copy, evaluate_copies
+from ase_ws.losses.copies import Copy, as_it_is, evaluate_copies
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
 
@@ -93,3 +93,24 @@ def difference(prediction: Prediction, base: Prediction) -> Prediction:
     if prediction.forces is None or base.forces is None:
         return Prediction(energy)
     return Prediction(energy, prediction.forces - base.forces)
+
+
+def less_reference(
+    reference: Potential | Reference,
+    batch: GraphBatch,
+    start: Prediction,
+    copies: Sequence[Copy],
+    predictions: Sequence[Prediction],
+    skin: float,
+) -> tuple[Prediction, list[Prediction]]:
+    """Take the reference's values off the predictions at r (where it has forces) and at the copies.
+
+    One call of the reference serves all of them.
+    """
+    if not isinstance(reference, Reference):
+        # Without memory of earlier calls.
+        reference = Reference(reference)
+    here = [as_it_is(batch)] if start.forces is not None else []
+    base = reference(batch, [*here, *copies], skin)
+    at_copies = [difference(p, b) for p, b in zip(predictions, base[len(here) :], strict=True)]
+    return (difference(start, base[0]) if here else start), at_copies

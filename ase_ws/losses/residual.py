@@ -1,11 +1,15 @@
-"""What is left of an energy difference when the work along the path is taken off."""
+"""What is left of an energy difference when the work along the path is taken off, and its ρ."""
 
 from __future__ import annotations
+
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from ase_ws.graphs import sum_by_graph
 from ase_ws.typing import GraphBatch, Prediction
+
+Metric = Literal["square", "absolute", "huber"]
 
 
 def path_residual(
@@ -42,3 +46,32 @@ def forces_of(prediction: Prediction) -> Tensor:
     if prediction.forces is None:
         raise ValueError("the weak losses need a prediction with forces")
     return prediction.forces
+
+
+def check_metric(metric: str) -> None:
+    """Raise ValueError for a name that `penalty` does not know."""
+    if metric not in get_args(Metric):
+        raise ValueError(f"metric must be one of {get_args(Metric)}: '{metric}'")
+
+
+def penalty(residual: Tensor, metric: Metric, delta: float) -> Tensor:
+    """Apply ρ elementwise.
+
+    Parameters
+    ----------
+    residual : Tensor
+    metric : {"square", "absolute", "huber"}
+        ρ(R) = R², |R|, or Huber's: R² for |R| <= δ and δ(2|R| − δ) beyond, which joins smoothly
+        (twice the textbook form, so that it equals "square" near zero).
+    delta : float
+        δ of the Huber form, in the unit of the residual.
+    """
+    if metric == "square":
+        return residual**2
+    size = residual.abs()
+    if metric == "absolute":
+        return size
+    if metric != "huber":
+        raise ValueError(f"metric must be 'square', 'absolute' or 'huber': '{metric}'")
+    inside = size.clamp(max=delta)
+    return inside * (2 * size - inside)

@@ -2,28 +2,61 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ase_ws.losses.metrics import Metric, penalty
+from ase_ws.losses.residual import Metric, penalty
+from ase_ws.losses.term import labels_of, nothing
 from ase_ws.typing import GraphBatch, Labels, Potential, Prediction
 
 
-def _labels(batch: GraphBatch) -> Labels:
-    if batch.labels is None:
-        raise ValueError("a supervised loss needs a batch with labels")
-    return batch.labels
+class SupervisedLoss:
+    """What they share: one label, the structures that have it, and the mean over these."""
 
+    #: Of `Prediction` and of `Labels`, where `has_` of it tells who has one.
+    label: ClassVar[str]
 
-def _nothing(prediction: Prediction) -> Tensor:
-    """Exactly zero, with zero gradients: what a batch without the label contributes."""
-    return 0.0 * prediction.energy.sum()
+    def labelled(self, batch: GraphBatch) -> Tensor:
+        """Structures that have the label, (n_graphs,), bool."""
+        return getattr(labels_of(batch), f"has_{self.label}")
+
+    def n_labelled(self, batch: GraphBatch) -> int:
+        """Count the structures that the mean is over."""
+        return int(self.labelled(batch).sum())
+
+    def needs_forces(self, batch: GraphBatch) -> bool:
+        """Tell whether the batch has force labels that are looked at."""
+        return self.label == "forces" and bool(self.labelled(batch).any())
+
+    def needs_stress(self, batch: GraphBatch) -> bool:
+        """Tell whether the batch has stress labels that are looked at."""
+        return self.label == "stress" and bool(self.labelled(batch).any())
+
+    def __call__(
+        self,
+        potential: Potential,
+        batch: GraphBatch,
+        prediction: Prediction,
+        *,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Return the loss (see `ase_ws.typing.LossTerm`)."""
+        mask, value = self.labelled(batch), getattr(prediction, self.label)
+        if value is None or not bool(mask.any()):
+            return nothing(prediction)
+        return self.of(value, labels_of(batch), mask, batch)
+
+    @abstractmethod
+    def of(self, value: Tensor, labels: Labels, mask: Tensor, batch: GraphBatch) -> Tensor:
+        """Mean over the structures of `mask`; select first: NaN times zero is NaN."""
 
 
 @dataclass(frozen=True)
-class EnergyLoss:
+class EnergyLoss(SupervisedLoss):
     """L = mean over labelled structures of ρ((E − E_ref) / n_atoms), in eV²/atom² for squares.
 
     Parameters
@@ -36,34 +69,16 @@ class EnergyLoss:
     metric: Metric = "square"
     delta: float = 0.01
 
-    def needs_forces(self, batch: GraphBatch) -> bool:
-        """Tell that none are needed."""
-        return False
+    label: ClassVar[str] = "energy"
 
-    def n_labelled(self, batch: GraphBatch) -> int:
-        """Count the structures that the mean is over."""
-        return int(_labels(batch).has_energy.sum())
-
-    def __call__(
-        self,
-        potential: Potential,
-        batch: GraphBatch,
-        prediction: Prediction,
-        *,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """Return the loss (see `ase_ws.typing.LossTerm`)."""
-        labels = _labels(batch)
-        mask = labels.has_energy
-        if not bool(mask.any()):
-            return _nothing(prediction)
-        # Select before any arithmetic: a NaN times zero is a NaN.
-        error = (prediction.energy[mask] - labels.energy[mask]) / batch.n_atoms[mask]
+    def of(self, value: Tensor, labels: Labels, mask: Tensor, batch: GraphBatch) -> Tensor:
+        """Mean over the structures of `mask`."""
+        error = (value[mask] - labels.energy[mask]) / batch.n_atoms[mask]
         return penalty(error, self.metric, self.delta).mean()
 
 
 @dataclass(frozen=True)
-class ForcesLoss:
+class ForcesLoss(SupervisedLoss):
     """L = mean over labelled structures of (1 / 3 n_atoms) Σ ρ(F − F_ref), in eV²/Å² for squares.
 
     Every structure counts the same, whatever its size.
@@ -78,57 +93,22 @@ class ForcesLoss:
     metric: Metric = "square"
     delta: float = 0.1
 
-    def needs_forces(self, batch: GraphBatch) -> bool:
-        """Tell whether the batch has force labels."""
-        return bool(_labels(batch).has_forces.any())
+    label: ClassVar[str] = "forces"
 
-    def n_labelled(self, batch: GraphBatch) -> int:
-        """Count the structures that the mean is over."""
-        return int(_labels(batch).has_forces.sum())
-
-    def __call__(
-        self,
-        potential: Potential,
-        batch: GraphBatch,
-        prediction: Prediction,
-        *,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """Return the loss (see `ase_ws.typing.LossTerm`)."""
-        labels = _labels(batch)
-        if prediction.forces is None or not self.needs_forces(batch):
-            return _nothing(prediction)
-        atoms = labels.has_forces[batch.batch]
-        per_atom = penalty(
-            prediction.forces[atoms] - labels.forces[atoms], self.metric, self.delta
-        ).mean(dim=1)
-        n_atoms = batch.n_atoms[batch.batch[atoms]]
-        return (per_atom / n_atoms).sum() / labels.has_forces.sum()
+    def of(self, value: Tensor, labels: Labels, mask: Tensor, batch: GraphBatch) -> Tensor:
+        """Mean over the structures of `mask`."""
+        atoms = mask[batch.batch]
+        error = value[atoms] - labels.forces[atoms]
+        per_atom = penalty(error, self.metric, self.delta).mean(dim=1)
+        return (per_atom / batch.n_atoms[batch.batch[atoms]]).sum() / mask.sum()
 
 
 @dataclass(frozen=True)
-class StressLoss:
+class StressLoss(SupervisedLoss):
     """L = mean over labelled structures of (1/9) Σ (σ − σ_ref)², in eV²/Å⁶."""
 
-    def needs_forces(self, batch: GraphBatch) -> bool:
-        """Tell that none are needed: stress is asked for by itself."""
-        return False
+    label: ClassVar[str] = "stress"
 
-    def n_labelled(self, batch: GraphBatch) -> int:
-        """Count the structures that the mean is over."""
-        return int(_labels(batch).has_stress.sum())
-
-    def __call__(
-        self,
-        potential: Potential,
-        batch: GraphBatch,
-        prediction: Prediction,
-        *,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """Return the loss (see `ase_ws.typing.LossTerm`)."""
-        labels = _labels(batch)
-        if prediction.stress is None or not bool(labels.has_stress.any()):
-            return _nothing(prediction)
-        mask = labels.has_stress
-        return (prediction.stress[mask] - labels.stress[mask]).square().mean()
+    def of(self, value: Tensor, labels: Labels, mask: Tensor, batch: GraphBatch) -> Tensor:
+        """Mean over the structures of `mask`."""
+        return (value[mask] - labels.stress[mask]).square().mean()

@@ -5,28 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ase_ws.errors import UserError
-from ase_ws.losses.comparison import NoisyNodesLoss, TaylorLabelLoss
-from ase_ws.losses.consistency import GradientLoss
-from ase_ws.losses.joined import weak_values
-from ase_ws.losses.supervised import EnergyLoss, ForcesLoss, StressLoss
-from ase_ws.losses.weak import WeakLoss
-from ase_ws.typing import GraphBatch, Potential, Prediction
-
-Term = (
-    EnergyLoss
-    | ForcesLoss
-    | StressLoss
-    | GradientLoss
-    | TaylorLabelLoss
-    | NoisyNodesLoss
-    | WeakLoss
-)
+from ase_ws.losses.evaluation import weak_values
+from ase_ws.losses.term import Needs, nothing, ramped, skin_of
+from ase_ws.typing import GraphBatch, LossTerm, Potential, Prediction
 
 
 @dataclass(frozen=True)
@@ -40,7 +27,8 @@ class WeightedTerm:
     loss : LossTerm
     weight_ramp, epsilon_ramp : float
         Part of the training, from its start, over which the weight rises linearly from 0, and the
-        displacements' scale ε from a tenth of its value. 0: at full strength from the first step.
+        term's own scale (ε of displacements: from a tenth of its value), where it has a method
+        `at`. 0: at full strength from the first step.
     fraction : float
         Part of the steps on which the term is evaluated, evenly spread. The weight is not rescaled:
         on average the term counts as `fraction` times its weight.
@@ -48,7 +36,7 @@ class WeightedTerm:
 
     name: str
     weight: float
-    loss: Term
+    loss: LossTerm
     weight_ramp: float = 0.0
     epsilon_ramp: float = 0.0
     fraction: float = 1.0
@@ -67,13 +55,7 @@ class WeightedTerm:
         on = math.floor((step + 1) * self.fraction) > math.floor(step * self.fraction)
         done = step / n_steps if n_steps > 0 else 1.0
         weight = self.weight * _risen(done, self.weight_ramp) * on
-        loss = self.loss
-        risen = _risen(done, self.epsilon_ramp)
-        if risen < 1 and not isinstance(loss, EnergyLoss | ForcesLoss | StressLoss):
-            loss = replace(loss, epsilon=loss.epsilon * (0.1 + 0.9 * risen))
-            if not isinstance(loss, GradientLoss):
-                # Values kept for another ε are of no use, so the pool rests while ε grows.
-                loss = replace(loss, pool=0)
+        loss = ramped(self.loss, _risen(done, self.epsilon_ramp))
         return replace(self, weight=weight, loss=loss)
 
 
@@ -116,7 +98,7 @@ class TotalLoss:
     @property
     def skin(self) -> float:
         """How far beyond `r_max` the edges must reach for the displaced copies, Å."""
-        return max((getattr(t.loss, "skin", 0.0) for t in self.terms), default=0.0)
+        return max((skin_of(t.loss) for t in self.terms), default=0.0)
 
     def __call__(
         self,
@@ -133,10 +115,8 @@ class TotalLoss:
         `step` of `n_steps` decides on ramps and fractions; by default everything counts in full.
         """
         active = [term for t in self.terms if (term := t.at(step, n_steps)).weight > 0]
-        forces = any(t.loss.needs_forces(batch) for t in active)
-        stress = any(isinstance(t.loss, StressLoss) for t in active) and bool(
-            batch.labels is not None and batch.labels.has_stress.any()
-        )
+        needs = [Needs.of(t.loss, batch) for t in active]
+        forces, stress = any(need.forces for need in needs), any(need.stress for need in needs)
         prediction = potential(
             batch, forces=forces, stress=stress, create_graph=create_graph and (forces or stress)
         )
@@ -161,15 +141,12 @@ def _sum(
     batch: GraphBatch,
     generator: torch.Generator,
 ) -> LossValue:
-    weak = {t.name: t.loss for t in terms if isinstance(t.loss, WeakLoss)}
+    # Terms that say which copies they need go through the potential together.
+    weak: dict[str, Any] = {t.name: t.loss for t in terms if hasattr(t.loss, "copies")}
     raw = weak_values(weak, prediction, potential, batch, generator)
     for t in terms:
         if t.name not in raw:
             raw[t.name] = t.loss(potential, batch, prediction, generator=generator)
     weighted = {t.name: t.weight * raw[t.name] for t in terms}
-    total = torch.stack(list(weighted.values())).sum() if weighted else _nothing(prediction)
+    total = torch.stack(list(weighted.values())).sum() if weighted else nothing(prediction)
     return LossValue(total, {t.name: raw[t.name] for t in terms}, weighted)
-
-
-def _nothing(prediction: Prediction) -> Tensor:
-    return 0.0 * prediction.energy.sum()

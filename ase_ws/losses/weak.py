@@ -16,20 +16,21 @@ import torch
 from torch import Tensor
 
 from ase_ws.losses.adversarial import adversarial_direction
-from ase_ws.losses.copies import Copy, as_it_is, evaluate_copies
-from ase_ws.losses.displacements import Displacements, Shape
-from ase_ws.losses.metrics import Metric, check_metric, penalty
-from ase_ws.losses.reference import Reference, difference
-from ase_ws.losses.residual import forces_of, path_residual
+from ase_ws.losses.copies import Copy
+from ase_ws.losses.displacements import Shape
+from ase_ws.losses.evaluation import weak_values
+from ase_ws.losses.reference import Reference
+from ase_ws.losses.residual import Metric, check_metric, forces_of, path_residual, penalty
+from ase_ws.losses.term import DisplacedTerm
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
 
 @dataclass(frozen=True)
-class WeakLoss(ABC):
+class WeakLoss(DisplacedTerm, ABC):
     """What the weak losses share: displaced copies are asked for, evaluated, and judged.
 
     The two halves, `copies` and `residual`, are apart so that the copies of several losses can go
-    through the potential together (`ase_ws.losses.TotalLoss`).
+    through the potential together (`weak_values`).
     """
 
     epsilon: float
@@ -52,20 +53,6 @@ class WeakLoss(ABC):
         if self.direction not in ("random", "adversarial"):
             raise ValueError(f"direction must be 'random' or 'adversarial': '{self.direction}'")
         _ = self.displacements
-
-    @property
-    def displacements(self) -> Displacements:
-        """The sampler of displaced copies."""
-        return Displacements(self.epsilon, self.shape, self.cap, self.pool, self.seed)
-
-    @property
-    def skin(self) -> float:
-        """How far beyond `r_max` the edges of a batch must reach, Å."""
-        return 2 * self.displacements.longest
-
-    @abstractmethod
-    def needs_forces(self, batch: GraphBatch) -> bool:
-        """Tell whether forces at r are needed."""
 
     @abstractmethod
     def copies(
@@ -96,14 +83,7 @@ class WeakLoss(ABC):
         generator: torch.Generator,
     ) -> Tensor:
         """Return the loss (see `ase_ws.typing.LossTerm`)."""
-        copies = self.copies(potential, batch, prediction, generator)
-        predictions = evaluate_copies(potential, batch, copies, self.skin)
-        if self.reference is not None:
-            reference = as_reference(self.reference)
-            prediction, predictions = less_reference(
-                reference, batch, prediction, copies, predictions, self.skin
-            )
-        return self.of(batch, prediction, copies, predictions)
+        return weak_values({"": self}, prediction, potential, batch, generator)[""]
 
     def of(
         self,
@@ -144,29 +124,6 @@ class WeakLoss(ABC):
 def _without_force_gradients(prediction: Prediction) -> Prediction:
     forces = prediction.forces
     return prediction._replace(forces=None if forces is None else forces.detach())
-
-
-def as_reference(reference: Potential | Reference) -> Reference:
-    """Wrap a plain potential in a `Reference` without memory of earlier calls."""
-    return reference if isinstance(reference, Reference) else Reference(reference)
-
-
-def less_reference(
-    reference: Reference,
-    batch: GraphBatch,
-    start: Prediction,
-    copies: Sequence[Copy],
-    predictions: Sequence[Prediction],
-    skin: float,
-) -> tuple[Prediction, list[Prediction]]:
-    """Take the reference's values off the predictions at r (where it has forces) and at the copies.
-
-    One call of the reference serves all of them.
-    """
-    here = [as_it_is(batch)] if start.forces is not None else []
-    base = reference(batch, [*here, *copies], skin)
-    at_copies = [difference(p, b) for p, b in zip(predictions, base[len(here) :], strict=True)]
-    return (difference(start, base[0]) if here else start), at_copies
 
 
 @dataclass(frozen=True)
@@ -273,10 +230,6 @@ class PISCLoss(WeakLoss):
     Source: Takamoto, Zaverkin, Niepert, arXiv 2408.05215, eq. for PISC; order 2 and the reference
     are this package's.
     """
-
-    def needs_forces(self, batch: GraphBatch) -> bool:
-        """Tell that none are needed at r: both copies are displaced."""
-        return False
 
     def copies(
         self,

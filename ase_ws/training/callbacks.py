@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +61,8 @@ class History(L.Callback):
     provenance : dict
         Goes into the model file.
     select : {"best", "last"}
+    more : sequence of str
+        Columns beside `COLUMNS`.
     """
 
     def __init__(
@@ -68,10 +70,12 @@ class History(L.Callback):
         folder: Path,
         provenance: dict[str, Any],
         select: Literal["best", "last"] = "best",
+        more: Sequence[str] = (),
     ):
         self.folder = folder
         self.provenance = provenance
         self.select = select
+        self.columns = (*COLUMNS, *more)
         self.kept_step: int | None = None
         #: Where there is no trainer to count steps: the step, and whether it is the last.
         self.at: tuple[int, bool] | None = None
@@ -116,7 +120,7 @@ class History(L.Callback):
         """Add a row; save the model if it is the one to keep so far."""
         assert isinstance(pl_module, FinetuneModule)
         metrics = pl_module.validation_metrics()
-        row = dict.fromkeys(COLUMNS)
+        row = dict.fromkeys(self.columns)
         row.update({k: v for k, v in metrics.items() if k in row})
         ended = trainer.global_step >= trainer.max_steps > 0
         row["step"], ended = self.at or (trainer.global_step, ended)
@@ -141,7 +145,7 @@ class History(L.Callback):
     @rank_zero_only
     def _write(self) -> None:
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS)
+        writer = csv.DictWriter(text, self.columns)
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.folder / "metrics.csv", text.getvalue())

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 
 from ase_ws._version import __version__
 from ase_ws.devices import resolve_device, sensible_threads, threads
+from ase_ws.errors import UserError
 from ase_ws.files.folders import make_clear, require_free, require_writable
 from ase_ws.frames import Frame, FrameSource
 from ase_ws.losses import (
@@ -41,6 +42,7 @@ from ase_ws.losses import (
 from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.files import is_own, load_potential, read_header
 from ase_ws.training.callbacks import (
+    COLUMNS,
     History,
     LastCheckpoint,
     Progress,
@@ -88,6 +90,7 @@ def finetune(
     model: str | os.PathLike[str] | PotentialModule | None = None,
     config: FinetuneConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str],
+    terms: Sequence[WeightedTerm] = (),
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -107,6 +110,10 @@ def finetune(
     config : FinetuneConfig, dict, or path of a YAML file, optional
     out : path
         Folder for `model.safetensors`, `metrics.csv`, `config.yaml`, `last.ckpt`.
+    terms : sequence of WeightedTerm
+        Loss terms of your own, added to those of `config`: a name, a weight, and anything that
+        keeps `ase_ws.typing.LossTerm`. Each has its column `train_NAME` in `metrics.csv`. They are
+        no part of `config.yaml`: a run that goes on must be given them again.
     resume : bool
         Go on from `out/last.ckpt`, up to `optimizer.max_steps`.
     overwrite : bool
@@ -133,10 +140,12 @@ def finetune(
         require_writable(out, folder=True)
     else:
         require_free(out, overwrite=overwrite, resume=f"ase-ws finetune --resume {out}")
-    with _reproducible(config := _as_config(config)):
+    config = _with_terms(_as_config(config), terms)
+    with _reproducible(config):
         plan = prepare(config, train, valid, model)
     config, potential = plan.config, plan.potential
-    loss, valid_loss = build_losses(config, plan.train, plan.base)
+    loss, valid_loss = build_losses(config, plan.train, plan.base, terms)
+    plan.inputs["terms"] = ", ".join(f"{term.name} x {term.weight:g}" for term in terms)
 
     # Before the folder is cleared: the base model may be the one that stands there.
     notes = dict(notes or {})
@@ -160,7 +169,8 @@ def finetune(
     if not resume:
         make_clear(out, FILES)
     config.write(out / "config.yaml")
-    history = History(out, provenance, config.optimizer.select or "best")
+    select = config.optimizer.select or "best"
+    history = History(out, provenance, select, [f"train_{term.name}" for term in terms])
     module = FinetuneModule(
         potential, loss, valid_loss, config, frames=plan.train, inputs=plan.inputs
     )
@@ -231,8 +241,32 @@ def _as_config(
     return load_config(config)
 
 
+def _with_terms(config: FinetuneConfig, terms: Sequence[WeightedTerm]) -> FinetuneConfig:
+    """Check the user's own terms; with any there are gradient steps to take."""
+    own = {column.removeprefix("train_") for column in COLUMNS}
+    for term in terms:
+        if not isinstance(term, WeightedTerm):
+            raise UserError(
+                f"terms: expected ase_ws.losses.WeightedTerm(name, weight, loss), not {term!r:.80}"
+            )
+        if term.name in own:
+            raise UserError(f"terms: the name '{term.name}' is taken: give the term another")
+        own.add(term.name)
+    if terms and config.optimizer.kind == "gauss-newton":
+        raise UserError(
+            "terms: optimizer.kind=gauss-newton solves for the energies alone and would ignore "
+            f"'{terms[0].name}': use optimizer.kind=adam"
+        )
+    if terms:
+        config.optimizer.kind = "adam"
+    return config
+
+
 def build_losses(
-    config: FinetuneConfig, frames: list[Frame], base: PotentialModule | None
+    config: FinetuneConfig,
+    frames: list[Frame],
+    base: PotentialModule | None,
+    terms: Sequence[WeightedTerm] = (),
 ) -> tuple[TotalLoss, TotalLoss]:
     """Build the training loss and the supervised loss that models are chosen by.
 
@@ -244,6 +278,8 @@ def build_losses(
         Training frames: a force term is only there if some frame has forces.
     base : PotentialModule or None
         Frozen reference of the weak terms.
+    terms : sequence of WeightedTerm
+        The user's own, of the training loss only.
     """
     loss, weak = config.loss, config.weak
     has_forces = any(f.forces is not None for f in frames)
@@ -278,7 +314,7 @@ def build_losses(
         "epsilon_ramp": weak.epsilon_ramp,
         "fraction": weak.fraction,
     }
-    terms = [
+    weak_terms = [
         WeightedTerm("curl", weak.curl_weight, CurlLoss(**sampling), **when),
         WeightedTerm(
             "gradient",
@@ -298,7 +334,7 @@ def build_losses(
         WeightedTerm("pitc", weak.pitc_weight or 0.0, PITCLoss(**shared), **when),
         WeightedTerm("pisc", weak.pisc_weight or 0.0, PISCLoss(**shared), **when),
     ]
-    return TotalLoss([*supervised, *terms]), TotalLoss(supervised)
+    return TotalLoss([*supervised, *weak_terms, *terms]), TotalLoss(supervised)
 
 
 def _trainer(
@@ -405,6 +441,7 @@ def _provenance(plan: Plan, notes: Mapping[str, Any]) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": sys.version.split()[0],
         "config": plan.config.model_dump(mode="json"),
+        "terms": plan.inputs["terms"],
         "n_train": len(train),
         "n_valid": len(plan.valid),
         "n_train_with_forces": sum(f.forces is not None for f in train),

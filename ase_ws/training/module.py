@@ -15,7 +15,9 @@ from ase_ws.devices import resolve_dtype
 from ase_ws.errors import DivergedError
 from ase_ws.frames import Frame
 from ase_ws.graphs import collate
-from ase_ws.losses import EnergyLoss, ForcesLoss, StressLoss, TotalLoss
+from ase_ws.losses import TotalLoss
+from ase_ws.losses.supervised import SupervisedLoss
+from ase_ws.losses.term import Needs
 from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.derivatives import energy_forces
 from ase_ws.training.config import FinetuneConfig
@@ -137,12 +139,9 @@ class FinetuneModule(L.LightningModule):
         """Collect errors; forces need gradients although nothing is trained."""
         labels = batch.labels
         assert labels is not None
-        stress = any(isinstance(t.loss, StressLoss) for t in self.valid_loss.terms)
-        prediction = self.potential(
-            batch,
-            forces=bool(labels.has_forces.any()),
-            stress=stress and bool(labels.has_stress.any()),
-        )
+        stress = any(Needs.of(term.loss, batch).stress for term in self.valid_loss.terms)
+        forces = bool(labels.has_forces.any())
+        prediction = self.potential(batch, forces=forces, stress=stress)
         direct = prediction.forces is not None and not self.potential.conservative
         self.errors.add(batch, prediction, energy_forces(self.potential, batch) if direct else None)
         value = self.valid_loss.of(
@@ -150,7 +149,7 @@ class FinetuneModule(L.LightningModule):
         )
         for term in self.valid_loss.terms:
             # Means over the labelled structures of each batch become the mean over all of them.
-            assert isinstance(term.loss, EnergyLoss | ForcesLoss | StressLoss)
+            assert isinstance(term.loss, SupervisedLoss)
             n = term.loss.n_labelled(batch)
             total, count = self.valid_sums.get(term.name, (0.0, 0))
             self.valid_sums[term.name] = (total + n * float(value.weighted[term.name]), count + n)

@@ -62,7 +62,8 @@ def checkpoint_of(out: Path, config: FinetuneConfig, inputs: Mapping[str, str]) 
     # Without the file this says so: nobody could tell how the run was set up.
     _require_same(out, load_config(out / "config.yaml"), config)
     for name, fingerprint in inputs.items():
-        if before.get(name) != fingerprint:
+        # Checkpoints of earlier versions know of no terms.
+        if before.get(name, "") != fingerprint:
             raise UserError(
                 f"{out}: the {name} have changed since the run began (their content, whatever the "
                 "name of the file): put back what it began with, or start anew in another folder"

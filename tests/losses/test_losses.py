@@ -22,9 +22,8 @@ from ase_ws.losses import (
     WeightedTerm,
 )
 from ase_ws.losses.copies import evaluate_copies
-from ase_ws.losses.metrics import penalty
-from ase_ws.losses.residual import path_residual
-from ase_ws.losses.weak import as_reference, less_reference
+from ase_ws.losses.reference import less_reference
+from ase_ws.losses.residual import path_residual, penalty
 from ase_ws.testing import Cubic, Curl, Harmonic, LeakyMorse, Morse
 from ase_ws.typing import Labels, LossTerm, Potential
 
@@ -67,8 +66,9 @@ def residual(loss, potential, batch):
     copies = loss.copies(potential, batch, prediction, generator())
     moved = evaluate_copies(potential, batch, copies, loss.skin)
     if loss.reference is not None:
-        reference = as_reference(loss.reference)
-        prediction, moved = less_reference(reference, batch, prediction, copies, moved, loss.skin)
+        prediction, moved = less_reference(
+            loss.reference, batch, prediction, copies, moved, loss.skin
+        )
     return loss.residual(batch, prediction, copies, moved)
 
 

@@ -22,7 +22,7 @@ from ase_ws.losses import (
 )
 from ase_ws.losses import consistency as consistency_module
 from ase_ws.losses import copies as copies_module
-from ase_ws.losses import joined as joined_module
+from ase_ws.losses import evaluation as joined_module
 from ase_ws.losses.adversarial import adversarial_direction
 from ase_ws.losses.copies import Copy, evaluate_copies
 from ase_ws.testing import Curl, Harmonic, LeakyMorse, Morse

@@ -1,19 +1,29 @@
-"""Evaluates several weak losses together: small batches in one call, large ones in pieces."""
+"""Evaluates losses of displaced copies together: small batches in one call, large ones in pieces.
+
+The one way from a loss to its value: copies are drawn, evaluated, held against the reference where
+there is one, and judged.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ase_ws.graphs import pieces
 from ase_ws.losses.copies import JOINED_ATOMS, Copy, evaluate_copies
-from ase_ws.losses.pieces import PIECE_ATOMS, sum_in_pieces
-from ase_ws.losses.reference import Reference
-from ase_ws.losses.weak import WeakLoss, as_reference, less_reference
+from ase_ws.losses.reference import Reference, less_reference
 from ase_ws.typing import GraphBatch, Potential, Prediction
+
+if TYPE_CHECKING:
+    from ase_ws.losses.weak import WeakLoss
+
+#: Atoms in a piece of a batch that is too large to join: few enough to hold less memory than the
+#: prediction at r does, enough to be bound by arithmetic.
+PIECE_ATOMS = 1000
 
 
 def weak_values(
@@ -143,9 +153,51 @@ def _values_less(
         if not any(loss.needs_forces(batch) for loss in losses.values()):
             # Nobody looks at r itself: the reference need not either.
             start = start._replace(forces=None)
-        start, differences = less_reference(
-            as_reference(reference), batch, start, copies, at_copies, skin
-        )
+        start, differences = less_reference(reference, batch, start, copies, at_copies, skin)
         rest = iter(differences)
         found = {name: [next(rest) for _ in plans[name]] for name in losses}
     return {name: loss.of(batch, start, plans[name], found[name]) for name, loss in losses.items()}
+
+
+def sum_in_pieces(
+    potential: Potential,
+    here: Sequence[Tensor],
+    values: Callable[[list[Tensor]], Iterable[Tensor]],
+) -> Tensor:
+    """Sum values whose gradients are taken one by one, so that the graph of each can go.
+
+    The linear function Σ p·∂L/∂p of the weights p and of `here` has the gradients of L, and holds
+    no more memory than the weights.
+
+    Parameters
+    ----------
+    potential : Potential
+        Whose weights the values depend on.
+    here : sequence of Tensor
+        Others that they depend on, and that need gradients.
+    values : callable
+        Takes stand-ins for `here`, and gives the values one after the other.
+
+    Returns
+    -------
+    Tensor, ()
+    """
+    weights = list(potential.parameters()) if isinstance(potential, torch.nn.Module) else []
+    weights = [p for p in weights if p.requires_grad]
+    # The way from there to the weights is still needed by others.
+    doubles = [x.detach().requires_grad_() for x in here]
+    inputs = [*weights, *doubles]
+    wanted = torch.is_grad_enabled() and bool(inputs)
+    gradients = [torch.zeros_like(x) for x in inputs]
+    found = []
+    for value in values(doubles):
+        found.append(value.detach())
+        if wanted and value.requires_grad:
+            new = torch.autograd.grad(value, inputs, allow_unused=True)
+            gradients = [g if n is None else g + n for g, n in zip(gradients, new, strict=True)]
+    total = torch.stack(found).sum()
+    if not wanted:
+        return total
+    terms = [(x * g).sum() for x, g in zip([*weights, *here], gradients, strict=True)]
+    linear = torch.stack([t.to(total.dtype) for t in terms]).sum()
+    return total + linear - linear.detach()

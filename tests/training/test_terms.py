@@ -1,0 +1,121 @@
+"""Loss terms of the user's own: trained with, logged, noted, refused where they do not count."""
+
+import csv
+
+import pytest
+import torch
+
+from ase_ws import finetune
+from ase_ws.errors import UserError
+from ase_ws.losses import TotalLoss, WeightedTerm
+from ase_ws.losses.term import Needs
+from ase_ws.potentials.files import read_header
+
+
+def small_forces(potential, batch, prediction, *, generator):
+    """A plain function: mean square of all force components, in eV²/Å²."""
+    return prediction.forces.square().mean()
+
+
+class LowEnergies:
+    """An object that says what it needs: no forces, a skin of its own, and a ramp."""
+
+    skin = 0.3
+
+    def __init__(self, part=1.0):
+        self.part = part
+
+    def needs_forces(self, batch):
+        return False
+
+    def at(self, part):
+        return LowEnergies(part)
+
+    def __call__(self, potential, batch, prediction, *, generator):
+        assert prediction.forces is None or batch.labels.has_forces.any()
+        return self.part * prediction.energy.mean()
+
+
+def run(labelled, quick, out, terms, steps=30, **more):
+    settings = {"max_steps": steps, "valid_interval": 15}
+    return finetune(
+        labelled(8), labelled(3, seed=50), config=quick(optimizer=settings), out=out,
+        terms=terms, **more,
+    )  # fmt: skip
+
+
+def largest_force(potential, labelled):
+    from ase_ws.frames import read_frames
+    from ase_ws.training.evaluate import evaluate_potential
+
+    return abs(evaluate_potential(potential, read_frames(labelled(3, seed=50))).forces_pred).max()
+
+
+def test_a_term_of_the_users_own_trains_the_model(labelled, quick, tmp_path):
+    plain = run(labelled, quick, tmp_path / "plain", [])
+    term = WeightedTerm("small_forces", 100.0, small_forces)
+    held = run(labelled, quick, tmp_path / "held", [term])
+    # A hundred times the labels' own weight pulls the forces down.
+    assert largest_force(held.potential, labelled) < 0.5 * largest_force(plain.potential, labelled)
+    with (tmp_path / "held" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["train_small_forces"]) > 0
+    assert "train_small_forces" not in (tmp_path / "plain" / "metrics.csv").read_text()
+    provenance = read_header(tmp_path / "held" / "model.safetensors")["provenance"]
+    assert provenance["terms"] == "small_forces x 100"
+
+
+def test_what_a_term_says_of_itself_is_heeded(mace, to_graph, labelled):
+    batch = to_graph(labelled(1)[0], 5.0)
+    plain, says = (
+        WeightedTerm("a", 1.0, small_forces),
+        WeightedTerm("b", 1.0, LowEnergies(), 0.0, 0.5),
+    )
+    assert Needs.of(small_forces, batch) == Needs(forces=True, stress=False)
+    assert Needs.of(says.loss, batch) == Needs(forces=False, stress=False)
+    assert TotalLoss([plain]).skin == 0.0
+    assert TotalLoss([plain, says]).skin == 0.3
+    assert says.at(1, 10).loss.part == pytest.approx(0.2)
+    assert says.at(5, 10).loss is says.loss
+    value = TotalLoss([says])(mace, batch, generator=torch.Generator())
+    assert float(value.raw["b"].detach()) == pytest.approx(
+        float(mace(batch, forces=False).energy.mean().detach())
+    )
+
+
+def test_a_run_goes_on_with_the_same_terms_only(labelled, quick, tmp_path):
+    term = WeightedTerm("small_forces", 1.0, small_forces)
+    run(labelled, quick, tmp_path / "a", [term], steps=15)
+    for others in ([], [WeightedTerm("small_forces", 2.0, small_forces)]):
+        with pytest.raises(UserError, match="the terms have changed since the run began"):
+            run(labelled, quick, tmp_path / "a", others, resume=True)
+    again = run(labelled, quick, tmp_path / "a", [term], resume=True)
+    whole = run(labelled, quick, tmp_path / "b", [term])
+    assert again.history[-1]["valid_loss"] == pytest.approx(
+        whole.history[-1]["valid_loss"], rel=0.5
+    )
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ([small_forces], r"expected ase_ws\.losses\.WeightedTerm\(name, weight, loss\), not <func"),
+        ([WeightedTerm("energy", 1.0, small_forces)], "the name 'energy' is taken"),
+        ([WeightedTerm("a", 1.0, small_forces)] * 2, "the name 'a' is taken"),
+    ],
+)
+def test_bad_terms_are_refused_before_anything_is_written(
+    labelled, quick, tmp_path, terms, message
+):
+    with pytest.raises(UserError, match=message):
+        run(labelled, quick, tmp_path / "a", terms)
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_closed_form_would_ignore_a_term(labelled, tmp_path):
+    term = WeightedTerm("small_forces", 1.0, small_forces)
+    with pytest.raises(UserError, match="gauss-newton solves for the energies alone"):
+        finetune(
+            labelled(8, forces=False), config={"optimizer": {"kind": "gauss-newton"}},
+            out=tmp_path / "a", terms=[term],
+        )  # fmt: skip
