@@ -357,5 +357,7 @@ def test_a_browser_shows_the_page(html, tmp_path, width):
     assert len(seen["images"]) == 6  # the clouds of points
     assert all(image > 100 for image in seen["images"])
     assert len(seen["figures"]) == 19
-    assert all(w > 250 and h > 150 for w, h in seen["figures"])
+    # The small multiples of static curves, four in a row, may be narrower.
+    assert sum(w > 250 and h > 150 for w, h in seen["figures"]) >= 15
+    assert all(w > 200 and h > 120 for w, h in seen["figures"])
     assert seen["wide"] <= 0, "the page is wider than the window"

@@ -75,7 +75,9 @@ def _context(results: DemoResults) -> dict[str, Any]:
         "results": results,
         "title": results.title or _TITLE,
         "trained": trained,
-        "with_curves": [(m, look) for m, look in both if m.training and m.training.history],
+        "with_curves": [
+            item for item in trained if item.model.training and item.model.training.history
+        ],
         "error_columns": tables.ERROR_COLUMNS,
         "error_rows": tables.error_rows(models, styles),
         "learning": figures.learning_panels(models, styles, drawer),

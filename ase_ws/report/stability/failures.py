@@ -14,7 +14,6 @@ from ase_ws.report.drawing.panels import Drawer, Panel
 from ase_ws.report.drawing.text import joined, number
 from ase_ws.report.stability.entries import Entry
 from ase_ws.report.stability.sentences import atom_names, blame_sentence, finding_where, frame_alt
-from ase_ws.report.stability.tables import RerunRow, rerun_rows
 from ase_ws.results.blame import Blame
 from ase_ws.results.finding import Finding
 from ase_ws.results.pictures import FailingFrame
@@ -37,7 +36,6 @@ class FirstFailure:
     caption: str
     blame: Blame | None
     blame_sentence: str
-    reruns: tuple[RerunRow, ...]
 
 
 def first_failures(entries: Sequence[Entry], drawer: Drawer) -> list[FirstFailure]:
@@ -62,7 +60,6 @@ def first_failures(entries: Sequence[Entry], drawer: Drawer) -> list[FirstFailur
                 blame_sentence(run.blame, before_md=entry.decided_before_md)
                 if run.blame is not None
                 else "",
-                tuple(rerun_rows(run.blame.reruns)) if run.blame is not None else (),
             )
         )
     return found

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ase_ws._version import __version__
 from ase_ws.files.writing import write_text
-from ase_ws.report.drawing.panels import Drawer, Panel
+from ase_ws.report.drawing.panels import Drawer
 from ase_ws.report.drawing.templates import render
 from ase_ws.report.drawing.text import seconds
 from ase_ws.report.stability import cards, figures, tables
 from ase_ws.report.stability.entries import Entry, entries_of, temperatures_of
 from ase_ws.report.stability.failures import first_failures
+from ase_ws.report.stability.sentences import counted, finding_text
+from ase_ws.results.replica import ReplicaResult
 from ase_ws.results.report import StabilityReport, read_stability
 
 _SECTIONS = {
@@ -67,28 +68,6 @@ def render_stability_report(runs: Sequence[Mapping[str, Any]], *, title: str = "
     return render("stability/page.html.j2", _context(parsed, title))
 
 
-@dataclass(frozen=True)
-class _Traces:
-    temperature: str
-    panels: tuple[Panel, ...]
-    pairs: tuple[tuple[Entry, Any], ...]
-    banded: bool
-    any_failure: bool
-
-
-@dataclass(frozen=True)
-class _Runs:
-    entry: Entry
-    total: int
-    rows: list[tables.ReplicaRow]
-
-
-@dataclass(frozen=True)
-class _Events:
-    entry: Entry
-    events: list[cards.Event]
-
-
 def _context(runs: Sequence[StabilityReport], title: str) -> dict[str, Any]:
     entries = entries_of(runs)
     own = entries[: len(runs)]
@@ -101,13 +80,12 @@ def _context(runs: Sequence[StabilityReport], title: str) -> dict[str, Any]:
         "meta": _meta(runs),
         "entries": entries,
         "run_entries": own,
-        "entry_looks": _looks(entries),
         "temperatures": temperatures,
         "model_rows": tables.model_rows(entries, temperatures),
         "survival": figures.survival_panels(entries, temperatures, drawer),
         "bonds": bonds,
         "bonds_more": bonds_more,
-        "bond_looks": _looks([e for e in own if e.run is not None and e.run.bond_lengths]),
+        "bond_entries": [e for e in own if e.run is not None and e.run.bond_lengths],
         "any_training": any(item.training for run in runs for item in run.bond_lengths),
         "replicas": _replicas(entries),
         "commands": list(dict.fromkeys(filter(None, map(_command, runs)))),
@@ -126,24 +104,20 @@ def parts(own: Sequence[Entry], drawer: Drawer) -> dict[str, Any]:
     return {
         "cards": [cards.card(entry) for entry in own],
         "failures": first_failures(own, drawer),
-        "traces": _traces(own, temperatures_of(own), drawer),
+        "traces": figures.trace_rows(own, temperatures_of(own), drawer),
         "static_entries": static,
-        "static_looks": _looks(static),
         "static_rows": tables.check_rows(_runs(static), lambda run: run.static),
         "scans": figures.scan_rows(static, drawer),
         "checked": checked,
         "check_rows": tables.check_rows(_runs(checked), lambda run: run.checks),
-        "events": [_Events(entry, cards.events(entry)) for entry in own if cards.events(entry)],
+        "events": [(entry, found) for entry in own if (found := cards.events(entry))],
         "replicas": _replicas(own),
+        "told": {"counted": counted, "finding": finding_text},
     }
 
 
-def _replicas(entries: Sequence[Entry]) -> list[_Runs]:
-    return [
-        _Runs(entry, len(entry.outcome.replicas), tables.replica_rows(entry))
-        for entry in entries
-        if entry.outcome.replicas
-    ]
+def _replicas(entries: Sequence[Entry]) -> list[tuple[Entry, list[ReplicaResult]]]:
+    return [(entry, tables.first_failed(entry)) for entry in entries if entry.outcome.replicas]
 
 
 def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -157,17 +131,6 @@ def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
         "static": context["static_rows"],
     }
     return [(anchor, name) for anchor, name in _SECTIONS.items() if present.get(anchor, True)]
-
-
-def _traces(own: Sequence[Entry], temperatures: Sequence[float], drawer: Drawer) -> list[_Traces]:
-    return [
-        _Traces(row.temperature, row.panels, _looks(row.entries), row.banded, row.any_failure)
-        for row in figures.trace_rows(own, temperatures, drawer)
-    ]
-
-
-def _looks(entries: Sequence[Entry]) -> tuple[tuple[Entry, Any], ...]:
-    return tuple((entry, entry.look) for entry in entries)
 
 
 def _runs(entries: Sequence[Entry]) -> list[StabilityReport]:

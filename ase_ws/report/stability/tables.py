@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ase_ws.report.drawing.settings import SettingRow, flatten, setting_rows
-from ase_ws.report.drawing.text import ABSENT, kelvin, number, value
+from ase_ws.report.drawing.text import ABSENT, number, value
 from ase_ws.report.drawing.verdicts import status_kind
 from ase_ws.report.stability.entries import Entry
 from ase_ws.report.stability.sentences import (
@@ -18,7 +18,6 @@ from ase_ws.report.stability.sentences import (
     picoseconds,
     rate_text,
 )
-from ase_ws.results.blame import Rerun
 from ase_ws.results.check import CheckResult
 from ase_ws.results.outcome import AtTemperature
 from ase_ws.results.replica import ReplicaResult
@@ -183,71 +182,13 @@ def _check_cell(check: CheckResult) -> CheckCell:
     )
 
 
-@dataclass(frozen=True)
-class RerunRow:
-    """One rerun as text."""
-
-    what: str
-    timestep: str
-    failed: str
-    first: str
-
-
-def rerun_rows(reruns: Sequence[Rerun]) -> list[RerunRow]:
-    """Build the small table under the blame."""
-    return [
-        RerunRow(
-            rerun.what or "one change",
-            ABSENT if math.isnan(rerun.timestep) else f"{number(rerun.timestep)} fs",
-            counted(rerun.failed, rerun.replicas, rerun.total_ps),
-            ABSENT if rerun.failure is None else finding_text(rerun.failure),
-        )
-        for rerun in reruns
-    ]
-
-
-@dataclass(frozen=True)
-class ReplicaRow:
-    """One run as text."""
-
-    kind: str
-    temperature: str
-    replica: str
-    seed: str
-    time: str
-    end: str
-    mean: str
-    speed: str
-
-
-def replica_rows(entry: Entry) -> list[ReplicaRow]:
-    """Build the table of runs, failed ones first, at most `MAX_REPLICAS`."""
-    ordered = sorted(entry.outcome.replicas, key=_fate)
-    return [_replica_row(run) for run in ordered[:MAX_REPLICAS]]
+def first_failed(entry: Entry) -> list[ReplicaResult]:
+    """Order the runs for their table, failed ones first, at most `MAX_REPLICAS`."""
+    return sorted(entry.outcome.replicas, key=_fate)[:MAX_REPLICAS]
 
 
 def _fate(run: ReplicaResult) -> tuple[bool, float]:
-    time = run.time_to_failure_ps
-    return run.failure is None, 0.0 if time is None else time
-
-
-def _replica_row(run: ReplicaResult) -> ReplicaRow:
-    whole = "" if math.isnan(run.planned_ps) else f" of {number(run.planned_ps)}"
-    failure = run.failure
-    end = "no failure"
-    if failure is not None:
-        end = f"{failure.check or 'unnamed'}: {failure.message or 'no details were given'}"
-    mean = run.mean_temperature
-    return ReplicaRow(
-        "good" if failure is None else "bad",
-        kelvin(run.temperature),
-        value(run.replica),
-        ABSENT if run.seed is None else str(run.seed),
-        f"{number(run.simulated_ps)}{whole} ps",
-        end,
-        ABSENT if mean is None else kelvin(round(mean, 1)),
-        number(run.ns_per_day),
-    )
+    return run.failure is None, run.time_to_failure_ps or 0.0
 
 
 def fact_columns(run: StabilityReport) -> list[tuple[str, list[tuple[str, str]]]]:
