@@ -76,7 +76,7 @@ def failed_checks(report: Any) -> set[str]:
     """Names of all checks that failed, static ones too where the suite has them."""
     names = {finding.check for finding in report.failures}
     static = getattr(report, "static", None) or ()
-    return names | {check["name"] for check in static if check["status"] == "failed"}
+    return names | {check.name for check in static if check.status == "failed"}
 
 
 def code_version() -> str:

@@ -123,9 +123,9 @@ def test_misses_are_named(cases):
 
 def test_static_failures_count_as_caught(cases):
     """A suite that has static checks tells of them in `static`, or among its failures."""
-    finding, static = SimpleNamespace(check="drift"), {"name": "work"}
+    finding = SimpleNamespace(check="drift")
     for status, names in (("failed", {"drift", "work"}), ("warned", {"drift"})):
-        static["status"] = status
+        static = SimpleNamespace(name="work", status=status)
         report = SimpleNamespace(failures=[finding], static=[static])
         assert cases.failed_checks(report) == names
     assert cases.failed_checks(SimpleNamespace(failures=[finding])) == {"drift"}

@@ -18,6 +18,7 @@ from toys import NaNSprings, ethanol
 from ase_ws.errors import UserError
 from ase_ws.potentials.files import save_potential
 from ase_ws.report import render_stability_report
+from ase_ws.results.check import StaticCheckResult
 from ase_ws.results.finding import Finding
 from ase_ws.results.settings import BudgetedSettings
 from ase_ws.stability import check_stability
@@ -370,7 +371,7 @@ def test_md_that_fails_is_said_to_have_decided():
 
 def test_a_second_question_after_md_is_no_look_before_it():
     finding = Finding("repeatable", "fail", "the potential answers differently")
-    early = [{"name": "repeatable", "status": "failed"}]
+    early = [StaticCheckResult("repeatable", status="failed")]
     assert decide([finding], [], [], [], 1.0)[1].startswith("asked again after MD, repeatable: ")
     assert decide([finding], [], [], [], 1.0, early)[1].startswith("before MD, repeatable: ")
 

@@ -1081,7 +1081,7 @@ def test_the_whole_suite_on_a_good_potential():
     assert all(done <= planned for done, planned, _ in said)
     assert said[0][1] / 1.5 < count < said[0][1] * 1.5
     for result in results:
-        record = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+        record = json.loads(json.dumps(result.record.to_dict(), allow_nan=False))
         assert record["definition"] == result.check.definition
         assert len(record["curves"]) == len(result.curves)
 
