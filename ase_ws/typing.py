@@ -177,7 +177,8 @@ class LossTerm(Protocol):
     | `needs_stress(batch)` | the same of the stress | it has none |
     | `skin` | how far beyond `r_max` the edges of the batch must reach, Å | 0 |
     | `at(part)` | the term with this part (0 to 1) of its ramp behind it | itself |
-    | `copies(...)`, `of(...)` | its displaced copies, see `ase_ws.losses.WeakLoss` | none |
+    | `copies(...)`, `of(...)`, `reference` | its displaced copies and what becomes of their
+      predictions, see `ase_ws.losses.WeakLoss`: all such terms share one evaluation | none |
 
     Its value is logged in the column `train_NAME` of the metrics, by the name of its
     `ase_ws.losses.WeightedTerm`.

@@ -16,6 +16,7 @@ from torch import Tensor
 from ase_ws.graphs import pieces
 from ase_ws.losses.copies import JOINED_ATOMS, Copy, evaluate_copies
 from ase_ws.losses.reference import Reference, less_reference
+from ase_ws.losses.term import Needs, skin_of
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def weak_values(
     """
     if not losses:
         return {}
-    skin = max(loss.skin for loss in losses.values())
+    skin = max(skin_of(loss) for loss in losses.values())
     plans = {
         name: loss.copies(potential, batch, prediction, generator) for name, loss in losses.items()
     }
@@ -124,10 +125,10 @@ def _joined_values(
     found = {name: [next(predictions) for _ in plan] for name, plan in plans.items()}
     return {
         name: value
-        for reference in {id(loss.reference): loss.reference for loss in losses.values()}.values()
+        for reference in {id(r): r for r in map(_reference, losses.values())}.values()
         for name, value in _values_less(
             reference,
-            {name: loss for name, loss in losses.items() if loss.reference is reference},
+            {name: loss for name, loss in losses.items() if _reference(loss) is reference},
             plans,
             found,
             prediction,
@@ -135,6 +136,11 @@ def _joined_values(
             skin,
         ).items()
     }
+
+
+def _reference(loss: WeakLoss) -> Potential | Reference | None:
+    """Give the potential that a loss takes differences to, if it has one."""
+    return getattr(loss, "reference", None)
 
 
 def _values_less(
@@ -150,7 +156,7 @@ def _values_less(
     if reference is not None:
         copies = [copy for name in losses for copy in plans[name]]
         at_copies = [prediction for name in losses for prediction in found[name]]
-        if not any(loss.needs_forces(batch) for loss in losses.values()):
+        if not any(Needs.of(loss, batch).forces for loss in losses.values()):
             # Nobody looks at r itself: the reference need not either.
             start = start._replace(forces=None)
         start, differences = less_reference(reference, batch, start, copies, at_copies, skin)

@@ -33,6 +33,11 @@ def skin_of(term: LossTerm) -> float:
     return float(getattr(term, "skin", 0.0))
 
 
+def has_copies(term: LossTerm) -> bool:
+    """Whether a term leaves its displaced copies to others to evaluate, as `WeakLoss` does."""
+    return all(callable(getattr(term, name, None)) for name in ("copies", "of"))
+
+
 def ramped(term: LossTerm, part: float) -> LossTerm:
     """Give the term as it is with `part` (0 to 1) of its ramp behind it."""
     at = getattr(term, "at", None)

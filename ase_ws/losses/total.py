@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ase_ws.errors import UserError
 from ase_ws.losses.evaluation import weak_values
-from ase_ws.losses.term import Needs, nothing, ramped, skin_of
+from ase_ws.losses.term import Needs, has_copies, nothing, ramped, skin_of
 from ase_ws.typing import GraphBatch, LossTerm, Potential, Prediction
 
 
@@ -48,6 +48,13 @@ class WeightedTerm:
             raise ValueError(f"ramps of '{self.name}' must lie within 0 and 1")
         if not 0 <= self.fraction <= 1:
             raise ValueError(f"fraction of '{self.name}' must lie within 0 and 1: {self.fraction}")
+
+    def __str__(self) -> str:
+        """Name, weight, when, and what: the same for the same term, also in another process."""
+        kind = self.loss if hasattr(self.loss, "__qualname__") else type(self.loss)
+        what = f"{kind.__module__}.{kind.__qualname__}"  # pyright: ignore[reportAttributeAccessIssue]
+        ramps = f"ramps {self.weight_ramp!r} and {self.epsilon_ramp!r}"
+        return f"{self.name}: {self.weight!r} of {what}, {ramps}, on {self.fraction!r} of the steps"
 
     def at(self, step: int, n_steps: int) -> WeightedTerm:
         """Give the term as it counts at this step: weight zero where it is left out."""
@@ -142,7 +149,7 @@ def _sum(
     generator: torch.Generator,
 ) -> LossValue:
     # Terms that say which copies they need go through the potential together.
-    weak: dict[str, Any] = {t.name: t.loss for t in terms if hasattr(t.loss, "copies")}
+    weak: dict[str, Any] = {t.name: t.loss for t in terms if has_copies(t.loss)}
     raw = weak_values(weak, prediction, potential, batch, generator)
     for t in terms:
         if t.name not in raw:

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import copy
-import logging
 import os
-import signal
 import sys
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,42 +13,32 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 
 from ase_ws._version import __version__
 from ase_ws.devices import resolve_device, sensible_threads, threads
-from ase_ws.errors import UserError
 from ase_ws.files.folders import make_clear, require_free, require_writable
-from ase_ws.frames import Frame, FrameSource
+from ase_ws.frames import FrameSource
 from ase_ws.losses import (
-    CurlLoss,
-    EnergyLoss,
-    ForcesLoss,
-    GradientLoss,
-    NoisyNodesLoss,
-    PISCLoss,
-    PITCLoss,
-    Reference,
-    StressLoss,
-    TaylorLabelLoss,
-    TotalLoss,
     WeightedTerm,
 )
 from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.files import is_own, load_potential, read_header
 from ase_ws.training.callbacks import (
-    COLUMNS,
     History,
-    LastCheckpoint,
     Progress,
-    StepProgress,
-    warm_ema,
 )
 from ase_ws.training.config import FinetuneConfig, load_config, validated_config
 from ase_ws.training.gauss_newton import Step, gauss_newton
 from ase_ws.training.module import FinetuneModule, train_loader, valid_loader
 from ase_ws.training.prepare import Plan, prepare
 from ase_ws.training.resume import FILES, checkpoint_of, earlier_command
+from ase_ws.training.terms import build_losses, with_terms
+from ase_ws.training.trainer import (
+    keyboard_interrupt,
+    quiet_lightning,
+    reproducible,
+    trainer_of,
+)
 
 
 @dataclass(repr=False)
@@ -140,12 +125,12 @@ def finetune(
         require_writable(out, folder=True)
     else:
         require_free(out, overwrite=overwrite, resume=f"ase-ws finetune --resume {out}")
-    config = _with_terms(_as_config(config), terms)
-    with _reproducible(config):
+    config = with_terms(_as_config(config), terms)
+    with reproducible(config):
         plan = prepare(config, train, valid, model)
     config, potential = plan.config, plan.potential
     loss, valid_loss = build_losses(config, plan.train, plan.base, terms)
-    plan.inputs["terms"] = ", ".join(f"{term.name} x {term.weight:g}" for term in terms)
+    plan.inputs["loss terms"] = "; ".join(map(str, terms))
 
     # Before the folder is cleared: the base model may be the one that stands there.
     notes = dict(notes or {})
@@ -176,16 +161,16 @@ def finetune(
     )
     n_atoms = sum(len(f.numbers) for f in plan.train) / len(plan.train)
     number = config.threads or sensible_threads(n_atoms * (config.optimizer.batch_size or 1))
-    with _reproducible(config), _quiet_lightning(), threads(number):
-        trainer = _trainer(config, out, history, progress)
+    with reproducible(config), quiet_lightning(), threads(number):
+        trainer = trainer_of(config, out, history, progress)
         if train_batches is None:
-            with _keyboard_interrupt(trainer):
+            with keyboard_interrupt(trainer):
                 _solve(trainer, module, plan, valid_batches, history, progress)
             return _result(out, history)
         if checkpoint is None:
             # The first row is the model before training: with a base model it may stay the best.
             trainer.validate(module, valid_batches, verbose=False)
-        with _keyboard_interrupt(trainer):
+        with keyboard_interrupt(trainer):
             trainer.fit(
                 module, train_batches, valid_batches, ckpt_path=checkpoint, weights_only=True
             )
@@ -241,192 +226,6 @@ def _as_config(
     return load_config(config)
 
 
-def _with_terms(config: FinetuneConfig, terms: Sequence[WeightedTerm]) -> FinetuneConfig:
-    """Check the user's own terms; with any there are gradient steps to take."""
-    own = {column.removeprefix("train_") for column in COLUMNS}
-    for term in terms:
-        if not isinstance(term, WeightedTerm):
-            raise UserError(
-                f"terms: expected ase_ws.losses.WeightedTerm(name, weight, loss), not {term!r:.80}"
-            )
-        if term.name in own:
-            raise UserError(f"terms: the name '{term.name}' is taken: give the term another")
-        own.add(term.name)
-    if terms and config.optimizer.kind == "gauss-newton":
-        raise UserError(
-            "terms: optimizer.kind=gauss-newton solves for the energies alone and would ignore "
-            f"'{terms[0].name}': use optimizer.kind=adam"
-        )
-    if terms:
-        config.optimizer.kind = "adam"
-    return config
-
-
-def build_losses(
-    config: FinetuneConfig,
-    frames: list[Frame],
-    base: PotentialModule | None,
-    terms: Sequence[WeightedTerm] = (),
-) -> tuple[TotalLoss, TotalLoss]:
-    """Build the training loss and the supervised loss that models are chosen by.
-
-    Parameters
-    ----------
-    config : FinetuneConfig
-        Resolved.
-    frames : list of Frame
-        Training frames: a force term is only there if some frame has forces.
-    base : PotentialModule or None
-        Frozen reference of the weak terms.
-    terms : sequence of WeightedTerm
-        The user's own, of the training loss only.
-    """
-    loss, weak = config.loss, config.weak
-    has_forces = any(f.forces is not None for f in frames)
-    supervised = [
-        WeightedTerm("energy", loss.energy_weight or 0.0, EnergyLoss(loss.metric)),
-        WeightedTerm(
-            "forces", (loss.forces_weight or 0.0) if has_forces else 0.0, ForcesLoss(loss.metric)
-        ),
-        WeightedTerm("stress", loss.stress_weight, StressLoss()),
-    ]
-    # One memory for both terms.
-    reference = Reference(base) if base is not None and weak.reference == "base" else None
-    sampling: dict[str, Any] = {
-        "epsilon": weak.epsilon or 0.05,
-        "metric": weak.metric,
-        "shape": weak.shape,
-        "cap": weak.cap,
-        # Without a reference nothing is kept, and new displacements cost the same.
-        "pool": weak.pool if reference is not None else 0,
-        "seed": config.seed,
-    }
-    shared: dict[str, Any] = {
-        **sampling,
-        "order": weak.order or 1,
-        "reference": reference,
-        "detach_target": weak.detach_target,
-        "detach_forces": weak.detach_forces,
-        "direction": weak.direction,
-    }
-    when: dict[str, float] = {
-        "weight_ramp": weak.weight_ramp,
-        "epsilon_ramp": weak.epsilon_ramp,
-        "fraction": weak.fraction,
-    }
-    weak_terms = [
-        WeightedTerm("curl", weak.curl_weight, CurlLoss(**sampling), **when),
-        WeightedTerm(
-            "gradient",
-            weak.gradient_weight or 0.0,
-            GradientLoss(
-                sampling["epsilon"],
-                weak.metric,
-                shape=weak.shape,
-                cap=weak.cap,
-                detach_forces=weak.detach_forces,
-                at_labels=weak.at_labels or 0.0,
-            ),
-            **when,
-        ),
-        WeightedTerm("taylor", weak.taylor_weight, TaylorLabelLoss(**sampling), **when),
-        WeightedTerm("noisy_nodes", weak.noisy_nodes_weight, NoisyNodesLoss(**sampling), **when),
-        WeightedTerm("pitc", weak.pitc_weight or 0.0, PITCLoss(**shared), **when),
-        WeightedTerm("pisc", weak.pisc_weight or 0.0, PISCLoss(**shared), **when),
-    ]
-    return TotalLoss([*supervised, *weak_terms, *terms]), TotalLoss(supervised)
-
-
-def _trainer(
-    config: FinetuneConfig, out: Path, history: History, progress: Progress | None
-) -> L.Trainer:
-    settings = config.optimizer
-    callbacks: list[L.Callback] = [history]
-    if settings.ema_decay > 0:
-        average = warm_ema(settings.ema_decay)
-        callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=average))
-    if progress is not None:
-        callbacks.append(StepProgress(progress, history))
-    if settings.patience is not None:
-        callbacks.append(_Patience(history, settings.patience))
-    callbacks.append(LastCheckpoint(out / "last.ckpt"))
-    device = resolve_device(config.device)
-    return L.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=[device.index or 0] if device.type == "cuda" else 1,
-        max_steps=settings.max_steps or -1,
-        gradient_clip_val=settings.gradient_clip,
-        val_check_interval=settings.valid_interval,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        inference_mode=False,
-        callbacks=callbacks,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=str(out),
-        enable_checkpointing=False,
-    )
-
-
-class _Patience(EarlyStopping):
-    """Lightning's early stopping, watching the history's validation loss."""
-
-    def __init__(self, history: History, patience: int):
-        super().__init__(monitor="valid_loss", patience=patience, mode="min", strict=False)
-        self._history = history
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look at the latest row."""
-        if self._history.rows and not trainer.sanity_checking:
-            value = torch.tensor(self._history.rows[-1]["valid_loss"])
-            trainer.callback_metrics["valid_loss"] = value
-        super().on_validation_end(trainer, pl_module)
-
-
-@contextmanager
-def _keyboard_interrupt(trainer: L.Trainer) -> Iterator[None]:
-    """Turn Lightning's answer to Ctrl-C (ignore the signal for good, exit with 1) into Python's."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit:
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGINT, handler)
-
-
-@contextmanager
-def _reproducible(config: FinetuneConfig) -> Iterator[None]:
-    """Seed torch for the run and give the caller's random state back afterwards."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(config.seed)
-        yield
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Silence notices that say nothing about this run (hardware, data-loader workers)."""
-    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning.*")
-            warnings.filterwarnings("ignore", module="torch.*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 def _provenance(plan: Plan, notes: Mapping[str, Any]) -> dict[str, Any]:
     """Give what the model file says of how the model was made."""
     train, model = plan.train, plan.model
@@ -441,7 +240,7 @@ def _provenance(plan: Plan, notes: Mapping[str, Any]) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": sys.version.split()[0],
         "config": plan.config.model_dump(mode="json"),
-        "terms": plan.inputs["terms"],
+        "terms": plan.inputs["loss terms"],
         "n_train": len(train),
         "n_valid": len(plan.valid),
         "n_train_with_forces": sum(f.forces is not None for f in train),

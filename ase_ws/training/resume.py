@@ -65,7 +65,7 @@ def checkpoint_of(out: Path, config: FinetuneConfig, inputs: Mapping[str, str]) 
         # Checkpoints of earlier versions know of no terms.
         if before.get(name, "") != fingerprint:
             raise UserError(
-                f"{out}: the {name} have changed since the run began (their content, whatever the "
+                f"{out}: the {name} have changed since the run began (what they are, whatever the "
                 "name of the file): put back what it began with, or start anew in another folder"
             )
     if step > (config.optimizer.max_steps or step):
