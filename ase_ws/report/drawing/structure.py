@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
@@ -20,36 +19,6 @@ from ase_ws.report.stability.plots import WRONG
 WIDTH = 5.2
 """Of the picture, in inches."""
 
-# The convention of Corey, Pauling and Koltun where it has a colour, in our own shades; all others
-# by their column of the periodic table would need a legend, so they are one violet grey.
-_COLOURS = {
-    "H": "#f2f3f5",
-    "He": "#d9f3f5",
-    "Li": "#b57edc",
-    "B": "#f0b7a4",
-    "C": "#5a6068",
-    "N": "#4a6fe3",
-    "O": "#e2463c",
-    "F": "#7ec850",
-    "Na": "#9a5fd0",
-    "Mg": "#6fae3c",
-    "Al": "#b7a9ab",
-    "Si": "#d9b382",
-    "P": "#f08a24",
-    "S": "#ecc93a",
-    "Cl": "#3fb54a",
-    "K": "#8547bd",
-    "Ca": "#4f9e3a",
-    "Ti": "#a9b0b8",
-    "Fe": "#cf6a32",
-    "Cu": "#c47a3d",
-    "Zn": "#8287b5",
-    "Br": "#a5432f",
-    "Ag": "#c3c7cc",
-    "I": "#8a2fa0",
-    "Au": "#e8c33b",
-}
-_OTHER = "#a896b8"
 _DARK, _LIGHT = "#101216", "#ffffff"
 _BOND = "#8d949e"
 _DISC = 0.62
@@ -197,7 +166,7 @@ def _draw_atoms(axes: Axes, points: np.ndarray, discs: np.ndarray, symbols: Sequ
     for i in map(int, np.argsort(points[:, 2], kind="stable")):
         radius = float(discs[i])
         layer = _depth(points, points[i, 2])
-        colour = np.array(to_rgb(_COLOURS.get(symbols[i], _OTHER)))
+        colour = _colour(symbols[i])
         axes.add_patch(
             Circle(
                 tuple(points[i, :2]),
@@ -208,24 +177,6 @@ def _draw_atoms(axes: Axes, points: np.ndarray, discs: np.ndarray, symbols: Sequ
                 zorder=layer,
             )
         )
-        for size, whiter in (
-            (0.72, 0.1),
-            (0.5, 0.2),
-            (0.3, 0.32),
-            (0.13, 0.48),
-        ):  # a soft light from the upper left
-            axes.add_patch(
-                Circle(
-                    (
-                        points[i, 0] - (1 - size) * 0.36 * radius,
-                        points[i, 1] + (1 - size) * 0.4 * radius,
-                    ),
-                    size * radius,
-                    facecolor=tuple(colour + (1 - colour) * whiter),
-                    linewidth=0,
-                    zorder=layer,
-                )
-            )
 
 
 def _draw_rings(axes: Axes, points: np.ndarray, discs: np.ndarray, marked: Sequence[int]) -> None:
@@ -256,7 +207,7 @@ def _draw_names(
         inside = size >= _SMALLEST_NAME
         if i not in marked and (len(names) > _NAME_ALL or not inside):
             continue
-        colour = np.array(to_rgb(_COLOURS.get(symbols[i], _OTHER)))
+        colour = _colour(symbols[i])
         is_bright = float(colour @ (0.2126, 0.7152, 0.0722)) > 0.42
         axes.text(
             points[i, 0],
@@ -281,3 +232,11 @@ def _depth(points: np.ndarray, z: float) -> float:
     """Give the layer of something at this depth: nearer to the eye is drawn later."""
     low, span = float(points[:, 2].min()), float(np.ptp(points[:, 2]))
     return 2.0 + 100.0 * (z - low) / span if span > 0 else 2.0
+
+
+def _colour(symbol: str) -> np.ndarray:
+    """Colour of an element as Jmol and ASE have it, RGB from 0 to 1."""
+    from ase.data import atomic_numbers
+    from ase.data.colors import jmol_colors
+
+    return jmol_colors[atomic_numbers.get(symbol, 0)]

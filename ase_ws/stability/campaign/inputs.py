@@ -75,11 +75,6 @@ class Pair:
         """All replicas."""
         return self.config.jobs()
 
-    @property
-    def is_batched(self) -> bool:
-        """Whether the replica engine can run it; see `ase_ws.stability.runs.replicas.batched`."""
-        return self.config.ensemble != "npt" and not self.atoms.constraints
-
     def trial(
         self, calculator: PotentialCalculator | None = None, progress: Progress | None = None
     ) -> Trial:

@@ -19,7 +19,7 @@ from ase_ws.stability.campaign.journal import journal_line
 from ase_ws.stability.campaign.records import preparation_from_dict, preparation_to_dict
 from ase_ws.stability.judged.answers import MACHINE, MachineError, PotentialError
 from ase_ws.stability.runs.prepare import Preparation
-from ase_ws.stability.runs.replicas import BATCH_ATOMS, Run, rehearse
+from ase_ws.stability.runs.replicas import BATCH_ATOMS, Run, fits_a_batch, rehearse
 from ase_ws.stability.trial import Trial
 
 #: What is done first: nothing can start before it is prepared, and blame completes a report.
@@ -99,7 +99,7 @@ def chunks(pair: Pair, jobs: Sequence[Job], n_open: int, workers: int) -> list[l
     """
     if pair.config.chunk is not None:
         size = pair.config.chunk
-    elif not pair.is_batched:
+    elif not fits_a_batch(pair.atoms, pair.config):
         size = 1
     else:
         fair = -(-n_open // (2 * workers)) if workers > 1 else n_open

@@ -93,11 +93,12 @@ def run_jobs(
 def batched(start: Atoms, settings: StabilitySettings) -> bool:
     """Whether the replica engine can run this."""
     # Exactly this class: a subclass may do something else with the results.
-    return (
-        type(start.calc) is PotentialCalculator
-        and settings.ensemble != "npt"
-        and (not start.constraints)
-    )
+    return type(start.calc) is PotentialCalculator and fits_a_batch(start, settings)
+
+
+def fits_a_batch(atoms: Atoms, settings: StabilitySettings) -> bool:
+    """Whether the replica engine can run such a structure, with a potential of this package."""
+    return settings.ensemble != "npt" and not atoms.constraints
 
 
 def rehearse(start: Atoms, settings: StabilitySettings) -> None:
