@@ -109,7 +109,7 @@ def finetune(
 ) -> None:
     """Fine-tune a model on labelled frames, or train a small one from scratch."""
     from ase_ws.training import finetune as run_finetune
-    from ase_ws.training.config import load_config
+    from ase_ws.training.config_files import load_config
 
     if resume is not None:
         config, out = config or resume / "config.yaml", out or resume

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ase_ws.errors import UserError
-from ase_ws.files.mistakes import first_mistake
 from ase_ws.files.writing import write_text
-from ase_ws.files.yaml import parse_yaml, read_yaml
 from ase_ws.potentials.mace.architecture import check_irreps
 from ase_ws.training.auto import choose_weak
 
@@ -29,7 +25,7 @@ ITERATIONS = 5
 
 
 #: The weights that count with each kind of weak losses.
-_WEIGHTS = {
+WEIGHTS = {
     "none": (),
     "pitc": ("pitc_weight",),
     "pisc": ("pisc_weight",),
@@ -290,16 +286,16 @@ class FinetuneConfig(_Section):
             raise UserError("weak.reference=base needs a base model: give --model BASE")
         on_difference = weak.reference == "base"
         _default(weak, "order", 1 if conservative else 2)
-        counting = _WEIGHTS[weak.kind]
+        counting = WEIGHTS[weak.kind]
         n_with_forces = max(n_with_forces, int(has_forces))
         _settle_gradient(weak, conservative=conservative, n_with_forces=n_with_forces)
         gradient_only = bool(weak.gradient_weight) and weak.kind in ("none", "gradient")
         _default(weak, "epsilon", 0.15 if on_difference else 0.03 if gradient_only else 0.05)
         strength = (0.001 if on_difference else 0.01) if conservative else 30.0
-        for name in _WEIGHTS["both"]:
+        for name in WEIGHTS["both"]:
             _default(weak, name, strength if name in counting else 0.0)
             if getattr(weak, name) and name not in counting:
-                kinds = [kind for kind, names in _WEIGHTS.items() if name in names]
+                kinds = [kind for kind, names in WEIGHTS.items() if name in names]
                 raise UserError(
                     f"weak.{name} counts with --weak {' or '.join(kinds)} only, and the kind is "
                     f"'{weak.kind}': leave it out, or change the kind"
@@ -342,7 +338,7 @@ class FinetuneConfig(_Section):
 
 def _settle_gradient(weak: WeakConfig, *, conservative: bool, n_with_forces: int) -> None:
     """Give the gradient its weight and its part at labels, where they were left open."""
-    wanted = "gradient_weight" in _WEIGHTS[weak.kind]
+    wanted = "gradient_weight" in WEIGHTS[weak.kind]
     full = 0.6 if n_with_forces < MANY_FORCES else 0.3
     _default(weak, "gradient_weight", full if wanted else 0.0)
     if weak.at_labels and not weak.gradient_weight:
@@ -358,85 +354,3 @@ def _settle_gradient(weak: WeakConfig, *, conservative: bool, n_with_forces: int
 def _default(section: _Section, name: str, value: Any) -> None:
     if getattr(section, name) is None:
         setattr(section, name, value)
-
-
-def load_config(
-    path: str | os.PathLike[str] | None = None,
-    overrides: Sequence[str] = (),
-    options: Mapping[str, Any] | None = None,
-) -> FinetuneConfig:
-    """Merge a YAML file, dotted options of the command line, and `--set a.b=c`, in that order.
-
-    Parameters
-    ----------
-    path : path, optional
-    overrides : sequence of str
-        Each "section.field=value", the value read as YAML.
-    options : mapping, optional
-        Dotted names to values; None means not given.
-
-    Raises
-    ------
-    UserError
-        Names the field, what it was and what was expected.
-    """
-    given = {name: value for name, value in (options or {}).items() if value is not None}
-    for item in overrides:
-        name, separator, value = item.partition("=")
-        if not separator:
-            raise UserError(f"--set {item}: expected section.field=value")
-        given[name.strip()] = parse_yaml(value, f"--set {item}")
-    tree = {} if path is None else _read_yaml(Path(path))
-    _forget_strength_of_another_kind(tree, given.get("weak.kind"))
-    for name, value in given.items():
-        _set(tree, name, value)
-    return validated_config(tree)
-
-
-def _forget_strength_of_another_kind(tree: dict[str, Any], kind: str | None) -> None:
-    """Drop what a file says of its own kind of weak losses where another is asked for.
-
-    A run writes every number that it chose: those of `none` are zeros, those of `both` no good for
-    `gradient`.
-    """
-    weak = tree.get("weak")
-    if kind is None or not isinstance(weak, dict) or weak.get("kind", kind) == kind:
-        return
-    displaced = ("pitc", "pisc", "both")
-    # These mean the same by the same numbers, but for a term that only one of them has.
-    alike = kind in displaced and weak["kind"] in displaced
-    absent = set(_WEIGHTS["both"]).difference(_WEIGHTS.get(kind, ()))
-    for name in _STRENGTH:
-        if not alike or name in absent or weak.get(name) == 0:
-            weak.pop(name, None)
-
-
-_STRENGTH = ("order", "epsilon", "reference", *_WEIGHTS["both"], *_WEIGHTS["gradient"], "at_labels")
-
-
-def validated_config(tree: Mapping[str, Any]) -> FinetuneConfig:
-    """Check a nested dict against `FinetuneConfig`; the error names the first wrong field."""
-    try:
-        return FinetuneConfig.model_validate(dict(tree))
-    except ValidationError as error:
-        field, message = first_mistake(error, FinetuneConfig)
-        raise UserError(f"setting '{field}': {message}") from error
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    tree = read_yaml(path, what="configuration file")
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected sections such as 'data:' and 'model:'")
-    # A section with nothing under it is the same as none.
-    return {name: section for name, section in tree.items() if section is not None}
-
-
-def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, leaf = dotted.split(".")
-    for name in parents:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
-            raise UserError(f"setting '{dotted}': '{name}' is not a section")
-    tree[leaf] = value

@@ -27,7 +27,8 @@ from ase_ws.training.callbacks import (
     History,
     Progress,
 )
-from ase_ws.training.config import FinetuneConfig, load_config, validated_config
+from ase_ws.training.config import FinetuneConfig
+from ase_ws.training.config_files import load_config, validated_config
 from ase_ws.training.gauss_newton import Step, gauss_newton
 from ase_ws.training.module import FinetuneModule, train_loader, valid_loader
 from ase_ws.training.prepare import Plan, prepare

@@ -11,7 +11,8 @@ import torch
 
 from ase_ws.errors import UserError
 from ase_ws.potentials.files import read_header
-from ase_ws.training.config import FinetuneConfig, load_config
+from ase_ws.training.config import FinetuneConfig
+from ase_ws.training.config_files import load_config
 from ase_ws.training.module import INPUTS
 
 #: What a run leaves in its folder.

@@ -21,7 +21,8 @@ from ase_ws.errors import UserError
 from ase_ws.frames import read_frames
 from ase_ws.potentials.files import read_header
 from ase_ws.testing import tiny_mace
-from ase_ws.training.config import FinetuneConfig, load_config
+from ase_ws.training.config import FinetuneConfig
+from ase_ws.training.config_files import load_config
 from ase_ws.training.evaluate import evaluate_potential
 
 

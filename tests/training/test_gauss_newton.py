@@ -13,7 +13,8 @@ from ase_ws.frames import read_frames
 from ase_ws.potentials.files import load_potential
 from ase_ws.training import evaluate_potential, finetune
 from ase_ws.training import gauss_newton as module
-from ase_ws.training.config import FinetuneConfig, load_config
+from ase_ws.training.config import FinetuneConfig
+from ase_ws.training.config_files import load_config
 from ase_ws.training.gauss_newton import NOISE, gauss_newton, most_likely
 from ase_ws.training.prepare import prepare
 from ase_ws.training.start import refit_e0

@@ -9,7 +9,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase_ws.errors import UserError
 from ase_ws.training import FinetuneConfig, finetune
 from ase_ws.training.auto import choose_weak
-from ase_ws.training.config import load_config
+from ase_ws.training.config_files import load_config
 
 
 @pytest.mark.parametrize("base", [None, "b"])

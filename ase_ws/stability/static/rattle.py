@@ -9,10 +9,10 @@ import numpy as np
 
 from ase_ws.results.check import Curve
 from ase_ws.results.finding import Finding, Severity
+from ase_ws.stability.static.line_check import CROSSED, LineCheck, in_md
 from ase_ws.stability.static.probe import Probe, random_direction
 from ase_ws.stability.static.result import StaticResult
 from ase_ws.stability.static.scan import Line, Refusal, discontinuities, follow
-from ase_ws.stability.static.smoothness import CROSSED, LineCheck, in_md
 
 #: In k_B T per atom. A harmonic solid or molecule has 3/2 of it on average, and more than 10 with
 #: a probability of less than exp(−5.6) per atom (Chernoff's bound for a gamma distribution).

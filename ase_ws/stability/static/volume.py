@@ -9,11 +9,11 @@ import numpy as np
 
 from ase_ws.results.check import Curve
 from ase_ws.results.finding import Finding, Severity
+from ase_ws.stability.static.line_check import CROSSED, in_md
 from ase_ws.stability.static.probe import Probe
 from ase_ws.stability.static.rattle import LIKELY
 from ase_ws.stability.static.result import StaticCheck, StaticResult
 from ase_ws.stability.static.scan import Limits, Refusal, discontinuities, follow, minima
-from ase_ws.stability.static.smoothness import CROSSED, in_md
 
 
 @dataclass

@@ -53,7 +53,7 @@ def untrained(case: dict[str, Any], train: list[Any], valid: list[Any]) -> tuple
 def trained(case: dict[str, Any], train: list[Any], valid: list[Any]) -> tuple[Any, Found]:
     """Train as the case says."""
     from ase_ws.training import finetune
-    from ase_ws.training.config import load_config
+    from ase_ws.training.config_files import load_config
 
     labels = case.get("labels", "energy+forces")
     if labels.endswith("% with forces"):

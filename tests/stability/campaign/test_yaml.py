@@ -9,7 +9,7 @@ from ase_ws.cli.app import main
 from ase_ws.errors import UserError
 from ase_ws.files.yaml import MOST_DEPTH, MOST_VALUES, parse_yaml, read_yaml
 from ase_ws.stability.campaign import read_config
-from ase_ws.training.config import load_config
+from ase_ws.training.config_files import load_config
 
 BAD = {
     "a date of the 99th month": b"seed: 2020-99-99\n",
