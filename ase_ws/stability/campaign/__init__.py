@@ -12,7 +12,6 @@
 | `dask.py` | work on a Dask cluster; the only file that knows Dask |
 | `executors.py` | what those have in common |
 | `records.py` | structures, preparations and replicas as JSON |
-| `pairs.py` | the report of one model and structure |
 | `single.py` | one model and one structure on a Dask cluster |
 | `summary.py`, `progress.py` | one row for each pair; how far it is |
 """
