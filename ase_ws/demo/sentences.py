@@ -70,7 +70,9 @@ def _short(value: float) -> str:
 def _verdict(model: dict[str, Any]) -> str:
     parts = []
     for report in model["stability"]:
-        temperatures = ", ".join(f"{row['temperature']:g} K" for row in report["temperatures"])
+        rows = report["temperatures"]
+        rows = [row for row in rows if row.get("failed")] or rows
+        temperatures = ", ".join(f"{row['temperature']:g} K" for row in rows)
         parts.append(f"{report['verdict']} at {temperatures or 'the start'}")
     total = sum(report["total_ps"] for report in model["stability"])
     return f"MD with the model '{model['name']}': {'; '.join(parts)} ({total:.3g} ps in all)."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -53,6 +53,8 @@ class WeightedTerm:
         """Name, weight, when, and what: the same for the same term, also in another process."""
         kind = self.loss if hasattr(self.loss, "__qualname__") else type(self.loss)
         what = f"{kind.__module__}.{kind.__qualname__}"  # pyright: ignore[reportAttributeAccessIssue]
+        if is_dataclass(self.loss):  # its repr names its settings
+            what = f"{kind.__module__}: {self.loss!r}"
         ramps = f"ramps {self.weight_ramp!r} and {self.epsilon_ramp!r}"
         return f"{self.name}: {self.weight!r} of {what}, {ramps}, on {self.fraction!r} of the steps"
 

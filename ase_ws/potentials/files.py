@@ -215,4 +215,5 @@ def largest_training_force(path: str | os.PathLike[str]) -> float | None:
     """Largest force that a model was trained on, in eV/Å, where its file tells."""
     if not is_own(path):
         return None
-    return read_header(path).get("provenance", {}).get("largest_training_force_ev_per_angstrom")
+    provenance = read_header(path).get("provenance", {})
+    return provenance.get("largest_training_force_ev_per_angstrom") or None  # 0: no force at all

@@ -63,6 +63,8 @@ class Parity(Record):
 def _reports(value: Any) -> Any:
     """One report, or one for each temperature, as earlier versions have it."""
     listed = [value] if isinstance(value, Mapping) else value or []
+    if not isinstance(listed, list):
+        return listed  # for pydantic to name
     return [read_stability(item) if isinstance(item, Mapping) else item for item in listed]
 
 

@@ -130,5 +130,5 @@ class Outcome(Rates):
 
 
 def _known(value: float) -> float:
-    """Count what is unknown as nothing."""
-    return value if math.isfinite(value) else 0.0
+    """Count what is unknown, or cannot be, as nothing."""
+    return max(value, 0.0) if math.isfinite(value) else 0.0

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 from typing_extensions import Self
 
 #: Unknown keys are let pass: a newer version may say more.
-CONFIG = ConfigDict(extra="ignore", ser_json_inf_nan="null")
+CONFIG = ConfigDict(extra="ignore")
 
 
 class Record:
@@ -24,7 +24,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary that JSON can hold: non-finite numbers become None."""
-        return json.loads(_adapter(type(self)).dump_json(self, by_alias=True))
+        return only_finite(_adapter(type(self)).dump_python(self, by_alias=True))
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
@@ -49,8 +49,13 @@ def finite_or_none(value: float | None) -> float | None:
 
 def only_finite(record: Mapping[str, Any]) -> dict[str, Any]:
     """Give plain data in which what is not finite is None, and mappings are dictionaries."""
-    text = json.dumps(record, default=dict)
+    text = json.dumps(record, default=_plain)
     return json.loads(text, parse_constant=lambda _: None)
+
+
+def _plain(value: Any) -> Any:
+    """Give numbers and arrays of NumPy as plain ones, and mappings as dictionaries."""
+    return value.tolist() if hasattr(value, "tolist") else dict(value)
 
 
 def _none_is(empty: type) -> BeforeValidator:

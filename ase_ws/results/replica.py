@@ -12,7 +12,6 @@ from ase_ws.results.finding import Finding
 from ase_ws.results.record import (
     CONFIG,
     Counts,
-    Index,
     Listed,
     Number,
     Numbers,
@@ -39,8 +38,8 @@ class ReplicaResult(Record):
     """One run at one temperature."""
 
     temperature: Number = about("Set temperature in K.", math.nan)
-    replica: Index = about("Number of the run at this temperature, from 0.", 0)
-    seed: Index = about("Seed that repeats the run (`ase-ws md --seed`).", 0)
+    replica: int | None = about("Number of the run at this temperature, from 0.")
+    seed: int | None = about("Seed that repeats the run (`ase-ws md --seed`).")
     planned_ps: Number = about("Wanted length in ps.", math.nan)
     simulated_ps: Number = about("Length until a failure or the end, in ps.", math.nan)
     failure: Finding | None = about("What stopped it.")

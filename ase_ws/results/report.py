@@ -114,10 +114,10 @@ class StabilityReport(Outcome):
         return "\n".join(lines)
 
 
-def require_plain(notes: Mapping[str, Any] | None) -> None:
-    """Refuse notes that JSON cannot hold, before the work rather than after it."""
+def plain_notes(notes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Give notes as JSON holds them; refuse what it cannot, before the work rather than after."""
     try:
-        json.dumps(dict(notes or {}), allow_nan=False)
+        return json.loads(json.dumps(dict(notes or {}), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise UserError(f"notes: JSON cannot hold them ({error}); give plain values") from error
 

@@ -112,6 +112,9 @@ class StabilitySettings(BaseModel):
             name, message = first_mistake(error, cls)
             # One of several temperatures is called as all of them.
             name = name.partition(".")[0]
+            if name == "temperatures":  # as it is called in Python and on the command line
+                name = "temperature"
+                message = message if given.get("temperatures") != [] else "give one or more, in K"
             raise UserError(f"{name}: {message}" if name else message) from error
 
     def but(self, **changes: Any) -> Self:

@@ -18,7 +18,7 @@ from ase_ws.files.folders import make_clear, require_writable
 from ase_ws.md.observer import Ensemble
 from ase_ws.md.run import Progress
 from ase_ws.results.outcome import Outcome
-from ase_ws.results.report import FILES, StabilityReport, keeping, require_plain
+from ase_ws.results.report import FILES, StabilityReport, keeping, plain_notes
 from ase_ws.results.settings import BudgetedSettings
 from ase_ws.stability.checks.base import Check
 from ase_ws.stability.checks.calibration import Calibration
@@ -138,7 +138,7 @@ fmax, min_ps, topology, static, blame, largest_training_force, budget
         largest_training_force=largest_training_force,
         budget=budget,
     )
-    require_plain(notes)
+    notes = plain_notes(notes)
     watching = checks_for(settings, checks, calibration=calibration, rdf=rdf)
     starts = [_with_calculator(atoms, calculator)]
     if compare is not None:

@@ -20,7 +20,7 @@ from ase_ws.results.check import CheckResult
 from ase_ws.results.finding import Finding
 from ase_ws.results.record import finite_or_none
 from ase_ws.results.replica import ReplicaResult, Traces
-from ase_ws.results.report import FILES, StabilityReport, keeping, require_plain
+from ase_ws.results.report import FILES, StabilityReport, keeping, plain_notes
 from ase_ws.results.settings import Job, StabilitySettings
 from ase_ws.stability.checks.base import Check
 from ase_ws.stability.checks.bonds import BondLengths
@@ -111,7 +111,7 @@ def check_trajectory(
         a calculator that cannot evaluate the first frame at all.
     """
     moves = Moves.of(frames, calculator, frame_interval)
-    require_plain(notes)
+    notes = plain_notes(notes)
     if out is not None:
         require_writable(Path(out), folder=True)
     kelvin = moves.temperature() if temperature is None else float(temperature)
@@ -169,6 +169,7 @@ def check_trajectory(
         {**settings.model_dump(mode="json", include=_TOLD), "steps": steps},
         looked,
         [run],
+        calculator="" if calculator is None else type(calculator).__name__,
         name=name or "trajectory",
         blame=_blame(watch.failure, looked),
         calibration=calibration,

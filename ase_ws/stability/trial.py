@@ -44,6 +44,8 @@ class Trial:
     calibration : Calibration, optional
     name : str
         How the model is called.
+    calculator : str
+        Class of the calculator, for the report. Default: of that of `given`.
     progress : callable, optional
         Called as `progress(done, planned, label)`: evaluations before MD, then steps.
     """
@@ -54,6 +56,7 @@ class Trial:
     static_checks: Sequence[StaticCheck] | None = None
     calibration: Calibration | None = None
     name: str = ""
+    calculator: str = ""
     progress: Progress | None = None
 
     def prepare(self, static_evaluations: int = 0) -> Preparation:
@@ -87,6 +90,7 @@ class Trial:
             {**settings, "steps": self.settings.steps, "relaxation": preparation.relaxation},
             preparation,
             runs,
+            calculator=self.calculator,
             name=self.name,
             blame=blame,
             comparison=comparison,
@@ -127,7 +131,7 @@ class Trial:
         with clock.timing("before_md_s"):
             preparation = self.prepare(0 if estimate is None else estimate.static_evaluations)
         preparation = preparation.with_findings([] if outlook is None else outlook.findings)
-        runs: dict[int, Run] = {}
+        runs: dict[int | None, Run] = {}
 
         def ended(run: Run) -> None:
             runs[run.result.seed] = run

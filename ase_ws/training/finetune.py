@@ -126,6 +126,7 @@ def finetune(
         require_writable(out, folder=True)
     else:
         require_free(out, overwrite=overwrite, resume=f"ase-ws finetune --resume {out}")
+    terms = [terms] if isinstance(terms, WeightedTerm) else list(terms)
     config = with_terms(_as_config(config), terms)
     with reproducible(config):
         plan = prepare(config, train, valid, model)

@@ -109,7 +109,7 @@ def test_wrapped_frames_are_followed_over_the_boundary():
         ({"frame_interval": -5, "temperature": 300}, "positive"),
         (
             {"frame_interval": 5, "temperature": np.nan},
-            "temperatures: Input should be a finite number ",
+            "temperature: Input should be a finite number ",
         ),
     ],
 )

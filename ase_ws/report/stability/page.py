@@ -41,7 +41,7 @@ def write_stability_report(
     ----------
     runs : sequence of mapping
         Each the content of a `stability.json` (or `StabilityReport.to_dict()`), of schema version
-        1 or 2; see `ase_ws.results.stability.StabilityReport`.
+        1 or 2; see `ase_ws.results.report.StabilityReport`.
     target : path
         The HTML file to write, whole or not at all. Its folder must exist.
     title : str

@@ -82,18 +82,15 @@ class Pair:
         start = self.atoms.copy()
         start.calc = calculator
         largest = self.config.largest_training_force or self.model.largest_force
-        settings = StabilitySettings.model_validate(
-            {
-                **self.config.model_dump(include=set(StabilitySettings.model_fields)),
-                "largest_training_force": largest,
-            }
-        )
+        asked = self.config.model_dump(include=set(StabilitySettings.model_fields))
+        settings = StabilitySettings.of(**{**asked, "largest_training_force": largest})
         return Trial(
             start,
             settings,
             checks_for(settings, calibration=self.calibration),
             calibration=self.calibration,
             name=self.model.name,
+            calculator=PotentialCalculator.__name__,
             progress=progress,
         )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
@@ -13,6 +14,18 @@ from ase_ws.md.observer import RunContext, Snapshot
 from ase_ws.pairs import Pairs, find_pairs, longest
 from ase_ws.results.check import CheckResult, Status
 from ase_ws.results.finding import Finding, Severity
+
+
+def filled(template: str, fields: Mapping[str, Any]) -> str:
+    """Fill "{name:format}" with the fields of these names; what is no field stays as it is."""
+
+    def value(match: re.Match[str]) -> str:
+        name, format_ = match[1], match[2] or ""
+        if name not in fields:
+            return match[0]
+        return "none" if fields[name] is None else format(fields[name], format_)
+
+    return re.sub(r"\{(\w+)(?::([^{}]*))?\}", value, template)
 
 
 def close_pairs(snapshot: Snapshot) -> Pairs:
@@ -128,7 +141,7 @@ class Check:
 
     def defined(self) -> str:
         """`definition`, with the numbers of this very check."""
-        return self.definition.format(**vars(self))
+        return filled(self.definition, vars(self))
 
     def result(self) -> CheckResult:
         """How the run went, so far."""

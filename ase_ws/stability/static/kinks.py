@@ -40,8 +40,8 @@ class Kinks(StaticCheck):
 
     name: ClassVar[str] = "kinks"
     definition: ClassVar[str] = (
-        "change of the force constants of single atoms between steps of {steps[0]:g} and "
-        "{steps[1]:g} Å, over the largest; warns above {warn_at:g}: vibrations depend on the "
+        "change of the force constants of single atoms between short and long steps, "
+        "{steps} Å, over the largest; warns above {warn_at:g}: vibrations depend on the "
         "step"
     )
 

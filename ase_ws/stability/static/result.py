@@ -11,6 +11,7 @@ from ase import Atoms
 
 from ase_ws.results.check import CheckResult, Curve, StaticCheckResult, Status
 from ase_ws.results.finding import Finding, Severity
+from ase_ws.stability.checks.base import filled
 from ase_ws.stability.judged.answers import MachineError, lost
 from ase_ws.stability.static.probe import Probe, ProbeError
 
@@ -72,7 +73,7 @@ class StaticCheck:
 
     def defined(self) -> str:
         """`definition`, with the numbers of this very check."""
-        return self.definition.format(**vars(self))
+        return filled(self.definition, vars(self))
 
     def applies(self, probe: Probe) -> str | None:
         """Say why the check does not apply here; None where it does."""

@@ -59,6 +59,7 @@ def assemble(
     preparation: Preparation,
     runs: Sequence[Run],
     *,
+    calculator: str = "",
     name: str = "",
     blame: Blame | None = None,
     comparison: Outcome | None = None,
@@ -75,6 +76,8 @@ def assemble(
         What was done, with `min_ps`.
     preparation : Preparation
     runs : sequence of Run
+    calculator : str
+        Its class; default: of that of `given`.
     name : str
         How the model is called; default: the class of the calculator.
     blame, comparison, calibration
@@ -94,7 +97,7 @@ def assemble(
     verdict, reason = decide(
         failures, warnings, checks, replicas, settings["min_ps"], preparation.static
     )
-    kind = _kind_of(given.calc)
+    kind = calculator or _kind_of(given.calc)
     return StabilityReport(
         verdict=verdict,
         reason=reason,
@@ -127,10 +130,9 @@ def assemble(
 
 
 def _kind_of(calculator: Any) -> str:
-    """Class of the calculator; a campaign reports without one, of model files."""
     if isinstance(calculator, Judged):
         calculator = calculator.calculator
-    return "PotentialCalculator" if calculator is None else type(calculator).__name__
+    return "" if calculator is None else type(calculator).__name__
 
 
 #: What it means that a look before MD decided, whichever it was; and that MD did not.

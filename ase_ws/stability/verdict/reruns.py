@@ -105,7 +105,7 @@ class Subject:
         progress: Progress | None,
         skip: int = 0,
     ) -> list[ReplicaResult]:
-        known = [run.seed for run in (*self.failed, *self.others)]
+        known = [run.seed or 0 for run in (*self.failed, *self.others)]
         # More runs than there are seeds get seeds of their own.
         seeds = known + [(known[0] + k) % 2**32 for k in range(1, skip + n_runs)]
         chosen = seeds[skip : skip + n_runs]
