@@ -48,7 +48,7 @@ class StabilitySettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     temperatures: Annotated[tuple[Positive, ...], BeforeValidator(_as_list)] = Field(
-        min_length=1, description="Temperature(s) in K; each gets its own replicas."
+        description="Temperature(s) in K, one or more; each gets its own replicas."
     )
     ps: Positive = Field(description="Length of each replica in ps.")
     replicas: int = Field(
@@ -93,6 +93,8 @@ class StabilitySettings(BaseModel):
     @field_validator("temperatures")
     @classmethod
     def _temperatures_differ(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value:
+            raise ValueError("give one or more, in K")
         if len(set(value)) < len(value):
             raise ValueError("a temperature is there twice: more runs of it are asked by replicas")
         return value
@@ -114,7 +116,6 @@ class StabilitySettings(BaseModel):
             name = name.partition(".")[0]
             if name == "temperatures":  # as it is called in Python and on the command line
                 name = "temperature"
-                message = message if given.get("temperatures") != [] else "give one or more, in K"
             raise UserError(f"{name}: {message}" if name else message) from error
 
     def but(self, **changes: Any) -> Self:

@@ -333,6 +333,10 @@ def test_a_user_check_may_be_anything_with_the_interface():
     [
         ({"temperature": []}, "temperature"),
         ({"temperature": -5}, "temperature"),
+        ({"temperature": np.array([300.0, -5.0])}, "^temperature: .*greater than 0"),
+        ({"temperature": np.array([-5.0])}, "^temperature: .*greater than 0"),
+        ({"temperature": np.array([])}, "^temperature: give one or more"),
+        ({"temperature": ()}, "^temperature: give one or more"),
         ({"ps": 0}, "ps"),
         ({"ps": float("nan")}, "ps"),
         ({"timestep": 0}, "timestep"),
