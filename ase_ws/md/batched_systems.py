@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ase_ws.calculators import PotentialCalculator
 from ase_ws.graphs import collate, graph
-from ase_ws.md.evaluation import CALCULATOR_FAILURES
+from ase_ws.md.evaluation import CALCULATOR_FAILURES, MisshapenError
 from ase_ws.md.observer import RunContext
 from ase_ws.typing import GraphBatch
 
@@ -79,13 +79,13 @@ class BatchedSystems:
         prediction = self.calculator.evaluate(self._current_graph())
         energy, forces = prediction.energy, prediction.forces
         if forces is None:
-            raise ValueError("no forces, but None")
+            raise MisshapenError("no forces, but None")
         for name, values, shape in (
             ("forces", forces, (len(self.positions), 3)),
             ("energies", energy, (len(self.sizes),)),
         ):
             if values.shape != shape:
-                raise ValueError(f"{name} of shape {tuple(values.shape)}, expected {shape}")
+                raise MisshapenError(f"{name} of shape {tuple(values.shape)}, expected {shape}")
         return energy.detach(), forces.detach().double()
 
     def _one_by_one(self) -> None:

@@ -28,6 +28,10 @@ CALCULATOR_FAILURES = (
 )
 
 
+class MisshapenError(ValueError):
+    """What a calculator gives is no answer; the text says what it is instead."""
+
+
 def potential_energy(atoms: Atoms, *, apply_constraint: bool = True) -> float:
     """Energy in eV that the forces derive from: "free_energy" where there is one, else "energy"."""
     try:
@@ -64,8 +68,8 @@ def evaluate(atoms: Atoms) -> Evaluation:
 
     Raises
     ------
-    ValueError
-        An answer is misshapen, see `well_shaped`.
+    MisshapenError
+        See `well_shaped`.
     """
     found = stored(atoms.calc)
     if found is None:
@@ -89,21 +93,21 @@ def well_shaped(name: str, answer: Any, n_atoms: int) -> Any:
 
     Raises
     ------
-    ValueError
-        It is misshapen: NumPy would stretch it, or say so less clearly.
+    MisshapenError
+        NumPy would stretch it, or say so less clearly.
     """
     if answer is None:
-        raise ValueError(f"no {name}, but None")
+        raise MisshapenError(f"no {name}, but None")
     if name not in ("energy", "free_energy", "forces", "stress"):
         return answer
     values = np.array(answer, dtype=float)
     if name in ("energy", "free_energy"):
         if values.size != 1:
-            raise ValueError(f"{values.size} numbers as the energy")
+            raise MisshapenError(f"{values.size} numbers as the energy")
         return values.item()
     expected = (n_atoms, 3) if name == "forces" else (6,)
     if values.shape != expected and not (name == "stress" and values.shape == (3, 3)):
-        raise ValueError(f"{name} of shape {values.shape}, expected {expected}")
+        raise MisshapenError(f"{name} of shape {values.shape}, expected {expected}")
     return values
 
 

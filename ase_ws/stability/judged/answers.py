@@ -13,7 +13,14 @@ from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedErr
 
 from ase_ws.calculators.guarded import GuardedCalculator
 from ase_ws.errors import UserError
-from ase_ws.md.evaluation import Evaluation, describe, potential_energy, stored
+from ase_ws.md.evaluation import (
+    Evaluation,
+    MisshapenError,
+    describe,
+    potential_energy,
+    stored,
+    well_shaped,
+)
 from ase_ws.results.finding import Finding
 from ase_ws.stability.judged.alarm import TooLongError, within
 
@@ -240,21 +247,10 @@ def _require_same(atoms: Atoms, before: dict[str, np.ndarray]) -> None:
 
 
 def _checked(name: str, answer: Any, n_atoms: int) -> Any:
-    shapes = {"forces": [(n_atoms, 3)], "stress": [(6,), (3, 3)]}
-    if answer is None:
-        raise PotentialError(f"the calculator gives no {name}, but None")
-    if name in ("energy", "free_energy"):
-        if np.size(answer) != 1:
-            raise PotentialError(f"the calculator gives {np.size(answer)} numbers as the energy")
-        return float(np.asarray(answer, dtype=float).reshape(()))
-    if name not in shapes:
-        return answer
-    values = np.array(answer, dtype=float)
-    if values.shape not in shapes[name]:
-        raise PotentialError(
-            f"the calculator gives {name} of shape {values.shape}, not {shapes[name][0]}"
-        )
-    return values
+    try:
+        return well_shaped(name, answer, n_atoms)
+    except MisshapenError as error:
+        raise PotentialError(f"the calculator gives {error}") from error
 
 
 def require_answer(atoms: Atoms, *, stress: bool = False) -> None:
