@@ -61,7 +61,7 @@ def stability_stage(label: str) -> str:
 
 @cache
 def _before_md() -> set[str]:
-    from ase_ws.stability.runs.relax import RELAXING
+    from ase_ws.stability.runs.prepare import RELAXING
     from ase_ws.stability.static import default_static_checks
 
     return {RELAXING, "done", *(check.name for check in default_static_checks())}

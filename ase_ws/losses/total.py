@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass, replace
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +18,14 @@ from ase_ws.losses.evaluation import weak_values
 from ase_ws.losses.term import Needs, has_copies, nothing, ramped, skin_of
 from ase_ws.typing import GraphBatch, LossTerm, Potential, Prediction
 
+#: Numbers of a term, and the largest that each may be.
+_BOUNDS = {
+    "weight": sys.float_info.max,
+    "weight_ramp": 1.0,
+    "epsilon_ramp": 1.0,
+    "fraction": 1.0,
+}
+
 
 @dataclass(frozen=True)
 class WeightedTerm:
@@ -23,7 +34,9 @@ class WeightedTerm:
     Parameters
     ----------
     name : str
+        Letters, digits, spaces and `_ . + -`: it becomes the column `train_NAME` of the metrics.
     weight : float
+        Finite, not negative.
     loss : LossTerm
     weight_ramp, epsilon_ramp : float
         Part of the training, from its start, over which the weight rises linearly from 0, and the
@@ -32,6 +45,11 @@ class WeightedTerm:
     fraction : float
         Part of the steps on which the term is evaluated, evenly spread. The weight is not rescaled:
         on average the term counts as `fraction` times its weight.
+
+    Raises
+    ------
+    UserError
+        A name or number that is none of these.
     """
 
     name: str
@@ -42,21 +60,32 @@ class WeightedTerm:
     fraction: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.weight >= 0:
-            raise ValueError(f"weight of '{self.name}' must not be negative or NaN: {self.weight}")
-        if not (0 <= self.weight_ramp <= 1 and 0 <= self.epsilon_ramp <= 1):
-            raise ValueError(f"ramps of '{self.name}' must lie within 0 and 1")
-        if not 0 <= self.fraction <= 1:
-            raise ValueError(f"fraction of '{self.name}' must lie within 0 and 1: {self.fraction}")
+        if not (isinstance(self.name, str) and re.fullmatch(r"[A-Za-z_][\w .+-]*", self.name)):
+            raise UserError(
+                f"loss term {self.name!r:.60}: its name becomes a column of metrics.csv: begin it "
+                "with a letter, and go on with letters, digits, spaces and _ . + - only"
+            )
+        for what, most in _BOUNDS.items():
+            value = getattr(self, what)
+            if not (isinstance(value, Real) and 0 <= float(value) <= most):
+                raise UserError(
+                    f"loss term '{self.name}': {what} is {value!r:.40}: expected a number from 0 "
+                    f"to {most:.3g}"
+                )
 
     def __str__(self) -> str:
-        """Name, weight, when, and what: the same for the same term, also in another process."""
+        """Name, weight, when, and what, as the model file tells it."""
         kind = self.loss if hasattr(self.loss, "__qualname__") else type(self.loss)
         what = f"{kind.__module__}.{kind.__qualname__}"  # pyright: ignore[reportAttributeAccessIssue]
         if is_dataclass(self.loss):  # its repr names its settings
             what = f"{kind.__module__}: {self.loss!r}"
         ramps = f"ramps {self.weight_ramp!r} and {self.epsilon_ramp!r}"
         return f"{self.name}: {self.weight!r} of {what}, {ramps}, on {self.fraction!r} of the steps"
+
+    @property
+    def counts(self) -> bool:
+        """Whether the term ever adds anything."""
+        return self.weight > 0 and self.fraction > 0
 
     def at(self, step: int, n_steps: int) -> WeightedTerm:
         """Give the term as it counts at this step: weight zero where it is left out."""
@@ -97,7 +126,7 @@ class TotalLoss:
     """
 
     def __init__(self, terms: Sequence[WeightedTerm]):
-        self.terms = tuple(t for t in terms if t.weight > 0 and t.fraction > 0)
+        self.terms = tuple(t for t in terms if t.counts)
         if not self.terms:
             raise UserError(
                 "every loss weight is zero, or has no labels: nothing to train on; set "

@@ -15,18 +15,14 @@ import lightning as L
 import torch
 
 from ase_ws._version import __version__
+from ase_ws.content import content, short_hash
 from ase_ws.devices import resolve_device, sensible_threads, threads
 from ase_ws.files.folders import make_clear, require_free, require_writable
 from ase_ws.frames import FrameSource
-from ase_ws.losses import (
-    WeightedTerm,
-)
+from ase_ws.losses import WeightedTerm
 from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.files import is_own, load_potential, read_header
-from ase_ws.training.callbacks import (
-    History,
-    Progress,
-)
+from ase_ws.training.callbacks import History, Progress
 from ase_ws.training.config import FinetuneConfig
 from ase_ws.training.config_files import load_config, validated_config
 from ase_ws.training.gauss_newton import Step, gauss_newton
@@ -99,7 +95,8 @@ def finetune(
     terms : sequence of WeightedTerm
         Loss terms of your own, added to those of `config`: a name, a weight, and anything that
         keeps `ase_ws.typing.LossTerm`. Each has its column `train_NAME` in `metrics.csv`. They are
-        no part of `config.yaml`: a run that goes on must be given them again.
+        no part of `config.yaml`: a run that goes on must be given them again, the same by their
+        code, by what they enclose and by what they hold.
     resume : bool
         Go on from `out/last.ckpt`, up to `optimizer.max_steps`.
     overwrite : bool
@@ -132,7 +129,10 @@ def finetune(
         plan = prepare(config, train, valid, model)
     config, potential = plan.config, plan.potential
     loss, valid_loss = build_losses(config, plan.train, plan.base, terms)
-    plan.inputs["loss terms"] = "; ".join(map(str, terms))
+    plan.inputs["loss terms"] = short_hash(content(terms, deep=True)) if terms else ""
+    plan.choices.extend(
+        f"loss term '{t.name}' never counts: weight or fraction is 0" for t in terms if not t.counts
+    )
 
     # Before the folder is cleared: the base model may be the one that stands there.
     notes = dict(notes or {})
@@ -141,7 +141,7 @@ def finetune(
         checkpoint, first_step = checkpoint_of(out, config, plan.inputs)
         if "command" in notes:
             notes["command"] = " && ".join(filter(None, [earlier_command(out), notes["command"]]))
-    provenance = _provenance(plan, notes)
+    provenance = _provenance(plan, terms, notes)
     # Frames that make no graph are found before anything is written, too.
     skin = loss.skin if potential.skin_safe else 0.0
     valid_batches = valid_loader(plan.valid, potential.r_max, potential.dtype)
@@ -228,7 +228,9 @@ def _as_config(
     return load_config(config)
 
 
-def _provenance(plan: Plan, notes: Mapping[str, Any]) -> dict[str, Any]:
+def _provenance(
+    plan: Plan, terms: Sequence[WeightedTerm], notes: Mapping[str, Any]
+) -> dict[str, Any]:
     """Give what the model file says of how the model was made."""
     train, model = plan.train, plan.model
     formulas = sorted({frame.formula for frame in train})
@@ -242,7 +244,7 @@ def _provenance(plan: Plan, notes: Mapping[str, Any]) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": sys.version.split()[0],
         "config": plan.config.model_dump(mode="json"),
-        "terms": plan.inputs["loss terms"],
+        "terms": "; ".join(map(str, terms)),
         "n_train": len(train),
         "n_valid": len(plan.valid),
         "n_train_with_forces": sum(f.forces is not None for f in train),

@@ -22,9 +22,7 @@ from ase_ws.losses import (
     WeightedTerm,
 )
 from ase_ws.potentials.base import PotentialModule
-from ase_ws.training.callbacks import (
-    COLUMNS,
-)
+from ase_ws.training.callbacks import COLUMNS
 from ase_ws.training.config import FinetuneConfig
 
 

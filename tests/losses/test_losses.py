@@ -590,12 +590,6 @@ def test_forces_are_not_computed_where_no_label_wants_them(structures, to_graph)
     assert potential.calls == [(False, False)]
 
 
-@pytest.mark.parametrize("weight", [-1.0, float("nan")])
-def test_weights_that_make_no_sense_are_refused(weight):
-    with pytest.raises(ValueError, match="negative or NaN"):
-        TotalLoss([WeightedTerm("energy", weight, EnergyLoss())])
-
-
 def test_no_weight_at_all_is_refused():
     with pytest.raises(ValueError, match="zero"):
         TotalLoss([WeightedTerm("energy", 0.0, EnergyLoss())])

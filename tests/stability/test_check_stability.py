@@ -27,7 +27,7 @@ from ase_ws.stability import (
     failure_rate,
     failure_rate_upper,
 )
-from ase_ws.stability.runs.relax import relax
+from ase_ws.stability.runs.prepare import relax
 from ase_ws.stability.verdict.decide import decide, merge_checks
 
 # ---------------------------------------------------------------- good potentials

@@ -28,7 +28,7 @@ from ase_ws.stability import (
     failure_rate,
     failure_rate_upper,
 )
-from ase_ws.stability.runs.relax import relax
+from ase_ws.stability.runs.prepare import relax
 from ase_ws.stability.runs.replicas import Run
 from ase_ws.stability.static import Work, run_static
 from ase_ws.stability.verdict.blame import find_blame

@@ -1,6 +1,7 @@
 """Loss terms of the user's own: trained with, logged, noted, refused where they do not count."""
 
 import csv
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from ase_ws.losses.term import Needs
 from ase_ws.potentials.files import read_header
 
 
-def small_forces(potential, batch, prediction, *, generator):
+def small_forces(potential, batch, prediction, *, generator, a=0):
     """A plain function: mean square of all force components, in eV²/Å²."""
     return prediction.forces.square().mean()
 
@@ -114,18 +115,34 @@ def test_a_term_of_displaced_copies(mace, to_graph, labelled):
     assert float(value.raw["odd"]) == pytest.approx(float(here))
 
 
-def test_a_run_goes_on_with_the_same_terms_only(labelled, quick, tmp_path):
-    term = WeightedTerm("small_forces", 1.0, small_forces)
-    run(labelled, quick, tmp_path / "a", [term], steps=15)
+def scaled(factor):
+    def loss(potential, batch, prediction, *, generator):
+        return factor * prediction.energy.mean()
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("loss", "again", "other"),
+    [
+        (small_forces, lambda: small_forces, LowEnergies()),
+        (LowEnergies(0.5), lambda: LowEnergies(0.5), LowEnergies(0.6)),
+        (scaled(2), lambda: scaled(2), scaled(3)),
+        (partial(small_forces, a=1), lambda: partial(small_forces, a=1), partial(small_forces)),
+    ],
+)
+def test_a_run_goes_on_with_the_same_terms_only(labelled, quick, tmp_path, loss, again, other):
+    run(labelled, quick, tmp_path / "a", [WeightedTerm("x", 1.0, loss)], steps=15)
     for others in (
         [],
-        [WeightedTerm("small_forces", 1.0000001, small_forces)],
-        [WeightedTerm("small_forces", 1.0, small_forces, weight_ramp=0.5)],
-        [WeightedTerm("small_forces", 1.0, LowEnergies())],
+        [WeightedTerm("y", 1.0, loss)],
+        [WeightedTerm("x", 1.0000001, loss)],
+        [WeightedTerm("x", 1.0, loss, weight_ramp=0.5)],
+        [WeightedTerm("x", 1.0, other)],
     ):
         with pytest.raises(UserError, match="the loss terms have changed since the run began"):
             run(labelled, quick, tmp_path / "a", others, resume=True)
-    run(labelled, quick, tmp_path / "a", [term], resume=True)
+    run(labelled, quick, tmp_path / "a", [WeightedTerm("x", 1.0, again())], resume=True)
 
 
 @pytest.mark.parametrize(
@@ -155,3 +172,30 @@ def test_the_closed_form_would_ignore_a_term(labelled, tmp_path):
             labelled(8, forces=False), config={"optimizer": {"kind": "gauss-newton"}},
             out=tmp_path / "a", terms=[term],
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"name": ""}, r"loss term '': its name becomes a column"),
+        ({"name": 3}, r"loss term 3: its name becomes a column"),
+        ({"name": "a,b\n"}, r"loss term 'a,b\\n': its name becomes a column"),
+        ({"weight": -1.0}, r"loss term 'a': weight is -1.0: expected a number from 0"),
+        ({"weight": float("nan")}, "weight is nan"),
+        ({"weight": float("inf")}, "weight is inf"),
+        ({"weight": "1"}, "weight is '1'"),
+        ({"weight_ramp": 2}, "weight_ramp is 2: expected a number from 0 to 1"),
+        ({"fraction": None}, "fraction is None"),
+    ],
+)
+def test_names_and_numbers_of_a_term_are_checked(given, message):
+    with pytest.raises(UserError, match=message):
+        WeightedTerm(**{"name": "a", "weight": 1.0, "loss": small_forces, **given})
+
+
+def test_a_term_that_never_counts_is_named(labelled, quick, tmp_path):
+    said = []
+    terms = [WeightedTerm("a", 0.0, small_forces), WeightedTerm("b", 1.0, small_forces)]
+    run(labelled, quick, tmp_path / "a", terms, steps=3, announce=said.append)
+    assert "loss term 'a' never counts: weight or fraction is 0" in said
+    assert not any("'b'" in line for line in said)

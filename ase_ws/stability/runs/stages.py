@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ase_ws.md.run import Progress
-from ase_ws.stability.runs.relax import RELAXING
+from ase_ws.stability.runs.prepare import RELAXING
 
 
 class BeforeMD:

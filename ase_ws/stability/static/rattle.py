@@ -56,8 +56,8 @@ class RattleLadder(LineCheck):
     name: ClassVar[str] = "rattle_ladder"
     definition: ClassVar[str] = (
         "depth of the energy below the relaxed start in random displacements up to {largest:g} "
-        "Å; warns above {warn_at:g}, fails above {fail_at:g} eV/atom, or at a jump of more than "
-        "{jump_fail:g} eV"
+        "Å, as far as MD comes, at least {wall:g} eV; warns above {warn_at:g}, fails above "
+        "{fail_at:g} eV/atom; warns at a jump above {jump_warn:g} eV, fails above {jump_fail:g} eV"
     )
     unit: ClassVar[str] = "eV/atom"
 

@@ -56,8 +56,8 @@ class BondScan(LineCheck):
     definition: ClassVar[str] = (
         "energy of a bond from {shortest:g} (or {closest:g} of its radii sum) to {longest:g} of "
         "its length: largest jump (warns above {jump_warn:g} eV, fails above {jump_fail:g} eV); "
-        "fails at a hole that MD can reach, behind less than {wall:g} eV or {thermal:g} k_B T; "
-        "warns at a second minimum"
+        "fails at a hole that MD can reach, behind less than {wall:g} eV or {thermal:g} k_B T, "
+        "warns at one behind less than {wall_warn:g} eV and at a second minimum"
     )
 
     def judge(self, probe: Probe) -> StaticResult:
@@ -156,7 +156,8 @@ class ContactScan(LineCheck):
     definition: ClassVar[str] = (
         "energy of a close pair pushed to {closest:g} of its radii sum: largest jump (warns "
         "above {jump_warn:g} eV, fails above {jump_fail:g} eV); fails at a hole that MD can "
-        "reach, behind less than {wall:g} eV or {thermal:g} k_B T"
+        "reach, behind less than {wall:g} eV or {thermal:g} k_B T, warns at one behind less than "
+        "{wall_warn:g} eV"
     )
 
     def judge(self, probe: Probe) -> StaticResult:

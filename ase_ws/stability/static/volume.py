@@ -47,8 +47,8 @@ class VolumeCurve(StaticCheck):
     name: ClassVar[str] = "volume_curve"
     definition: ClassVar[str] = (
         "minima of the energy for V/V₀ from {smallest:g} to {largest:g}, fails with more than "
-        "one, warns with none; fails at a jump above {jump_fail:g} eV/atom; in MD other than "
-        "NPT it warns only"
+        "one, warns with none; warns at a jump above {jump_warn:g} eV/atom, fails above "
+        "{jump_fail:g} eV/atom; in MD other than NPT it warns only"
     )
     unit: ClassVar[str] = "minima"
 

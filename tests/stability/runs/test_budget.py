@@ -25,7 +25,7 @@ from ase_ws.stability import check_stability
 from ase_ws.stability.runs import budget as budgets
 from ase_ws.stability.runs.budget import look_ahead
 from ase_ws.stability.runs.estimate import Estimate, Speed, spoken
-from ase_ws.stability.runs.relax import RELAXING
+from ase_ws.stability.runs.prepare import RELAXING
 from ase_ws.stability.static import default_static_checks, run_static
 from ase_ws.stability.static.cost import costs
 from ase_ws.stability.verdict.decide import decide
