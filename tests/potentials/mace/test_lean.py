@@ -19,6 +19,12 @@ from ase_ws.testing import Morse
 
 E0 = [-13.0, -1030.0, -2040.0]
 HEADS = {"heads": ("a", "b", "c"), "scale": (1.0, 2.0, 3.0), "shift": (0.1, 0.2, 0.3)}
+NON_LINEAR = {
+    "interaction_first": "RealAgnosticResidualNonLinearInteractionBlock",
+    "interaction": "RealAgnosticResidualNonLinearInteractionBlock",
+    "use_agnostic_product": True,
+    "apply_cutoff": False,
+}
 SUPPORTED = {
     "default": {},
     "correlation 3, l 3": {"correlation": 3, "max_ell": 3},
@@ -39,12 +45,45 @@ SUPPORTED = {
     "cutoff on weights": {"apply_cutoff": False},
     "full couplings": {"use_reduced_cg": False},
     "other radial network": {"radial_MLP": (24,), "gate": "tanh", "num_bessel": 5},
+    "Agnesi": {"distance_transform": "Agnesi"},
+    "Soft": {"distance_transform": "Soft", "apply_cutoff": False},
+    "density": {
+        "interaction_first": "RealAgnosticDensityInteractionBlock",
+        "interaction": "RealAgnosticDensityResidualInteractionBlock",
+    },
+    "density, cutoff on weights": {
+        "interaction_first": "RealAgnosticDensityResidualInteractionBlock",
+        "interaction": "RealAgnosticDensityInteractionBlock",
+        "apply_cutoff": False,
+    },
+    "attention": {
+        "interaction_first": "RealAgnosticAttResidualInteractionBlock",
+        "interaction": "RealAgnosticAttResidualInteractionBlock",
+        "apply_cutoff": False,
+    },
+    "non-linear": NON_LINEAR,
+    "non-linear, cutoff on radial functions": {**NON_LINEAR, "apply_cutoff": True},
+    "non-linear, heads, few edge channels": {
+        **NON_LINEAR,
+        **HEADS,
+        "readout": "NonLinearBiasReadoutBlock",
+        "use_last_readout_only": True,
+        "edge_irreps": "4x0e+4x1o",
+        "max_ell": 3,
+        "correlation": 3,
+        "pair_repulsion": True,
+    },
+    "one product for all": {"use_agnostic_product": True},
+    "last readout only": {"use_last_readout_only": True, "num_interactions": 3},
+    "biased readout": {"readout": "NonLinearBiasReadoutBlock"},
+    "edge channels": {"edge_irreps": "6x0e+6x1o"},
+    "edge channels, first too": {"edge_irreps": "6x0e+6x1o", "use_edge_irreps_first": True},
+    "Gaussians": {"radial_type": "gaussian"},
+    "l 5": {"max_ell": 5, "correlation": 1},
 }
 UNSUPPORTED = {
-    "Agnesi": {"distance_transform": "Agnesi"},
-    "density": {"interaction": "RealAgnosticDensityResidualInteractionBlock"},
-    "one product for all": {"use_agnostic_product": True},
-    "other basis": {"radial_type": "gaussian"},
+    "four factors": {"correlation": 4, "max_ell": 1},
+    "channels of different numbers": {"edge_irreps": "6x0e+4x1o"},
 }
 
 
@@ -66,11 +105,9 @@ def build(dtype="float64", **changes):
     return copy.deepcopy(_built(tuple(changes.items()))).to(getattr(torch, dtype))
 
 
-def batch_of(structures, potential, skin=0.5):
-    graphs = [
-        graph(a.numbers, a.positions, a.cell.array, a.pbc, cutoff=potential.r_max + skin)
-        for a in structures
-    ]
+def batch_of(structures, potential):
+    cutoff = potential.r_max + (0.5 if potential.skin_safe else 0.0)
+    graphs = [graph(a.numbers, a.positions, a.cell.array, a.pbc, cutoff=cutoff) for a in structures]
     return collate(graphs).to("cpu", potential.dtype)
 
 

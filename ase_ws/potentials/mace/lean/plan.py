@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +13,34 @@ from ase_ws.typing import GraphBatch
 
 #: Index, first atom and end of each element that is there, atoms sorted by element.
 Species = list[tuple[int, int, int]]
+
+
+#: Slots without an edge that are put up with, as a part of the edges.
+_EMPTY = 0.5
+#: By how much the numbers of neighbours in a block may differ, else.
+_ALIKE = 1.5
+
+
+class Slots(NamedTuple):
+    """The neighbours of each atom in a row of slots; rows of equal length make a block.
+
+    Attributes
+    ----------
+    edge : Tensor, (n_slots,)
+        Which edge stands there; the number of edges where there is none.
+    send, receive : Tensor, (n_slots,)
+        Its ends.
+    blocks : list of (n_atoms, width)
+        One, unless the numbers of neighbours differ much.
+    back : Tensor, (n_atoms,), or None
+        From the order of the blocks to that of the atoms, where it is another.
+    """
+
+    edge: Tensor
+    send: Tensor
+    receive: Tensor
+    blocks: list[tuple[int, int]]
+    back: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -27,12 +57,15 @@ class Plan:
     elements : Tensor, (n_atoms,)
         Sorted.
     send, receive : Tensor, (n_edges,)
-        In the sorted order.
+        In the sorted order of the atoms; edges sorted by receiver.
+    owner : Tensor, (n_edges,)
+        Structure of each edge.
     shift : Tensor, (n_edges, 3), or None
         Where periodic boundaries are crossed.
-    n_padding : int
-    far : Tensor, (n_edges, 3), or None
-        Takes the padding beyond the cutoff.
+    slots : Slots
+        Of all edges.
+    far : Tensor, (1, 3)
+        A vector beyond the cutoff, for slots without an edge.
     dtype : torch.dtype
     """
 
@@ -43,9 +76,10 @@ class Plan:
     elements: Tensor
     send: Tensor
     receive: Tensor
+    owner: Tensor
     shift: Tensor | None
-    n_padding: int
-    far: Tensor | None
+    slots: Slots
+    far: Tensor
     dtype: torch.dtype
 
     def fits(self, batch: GraphBatch) -> bool:
@@ -54,23 +88,56 @@ class Plan:
 
     def vectors(self, batch: GraphBatch) -> Tensor:
         """Vectors of the edges, (n_edges, 3), Å."""
-        ordered = batch.positions.to(self.dtype)[self.order]
-        vectors = ordered[self.receive] - ordered[self.send]
+        ordered = batch.positions.to(self.dtype).index_select(0, self.order)
+        vectors = ordered.index_select(0, self.receive) - ordered.index_select(0, self.send)
         if self.shift is not None:
-            owner = batch.batch[batch.edge_index[0]]
             cell = batch.cell.to(self.dtype)
-            shift = torch.einsum("ei,eij->ej", self.shift, cell[owner])
-            vectors = vectors + torch.nn.functional.pad(shift, (0, 0, 0, self.n_padding))
-        return vectors if self.far is None else vectors + self.far
+            vectors = vectors + torch.einsum("ei,eij->ej", self.shift, cell[self.owner])
+        return vectors
+
+    def within(self, vectors: Tensor, cutoff: float) -> Slots:
+        """Give the slots of those edges that are shorter than the cutoff."""
+        near = (vectors.detach().square().sum(dim=1) < cutoff**2).nonzero()[:, 0]
+        found = slots_of(self.send[near], self.receive[near], len(self.order))
+        nothing = near.new_full((1,), len(self.send))
+        return found._replace(edge=torch.cat([near, nothing])[found.edge])
+
+
+def slots_of(send: Tensor, receive: Tensor, n_atoms: int, *, width: int = 0) -> Slots:
+    """Give each edge a slot at its receiver; edges are sorted by receiver.
+
+    With a `width` there is one block, with at least so many slots for each atom.
+    """
+    counts = torch.bincount(receive, minlength=n_atoms)
+    widest = max(1, width, int(counts.max()) if n_atoms else 0)
+    atoms, back = torch.arange(n_atoms, device=send.device), None
+    blocks = [(n_atoms, widest)]
+    if not width and n_atoms * widest > (1.0 + _EMPTY) * (len(send) + n_atoms):
+        few = torch.log(widest / counts.clamp(min=1)) / math.log(_ALIKE)
+        atoms = torch.argsort(few.long(), stable=True)
+        sizes = [size for size in torch.bincount(few.long()).tolist() if size]
+        blocks = [(len(some), max(1, int(counts[some].max()))) for some in atoms.split(sizes)]
+        back = torch.argsort(atoms)
+    widths = torch.cat([torch.full((n,), w, device=send.device) for n, w in blocks])
+    starts = torch.empty_like(atoms)
+    starts[atoms] = torch.cumsum(widths, 0) - widths
+    first = torch.cumsum(counts, 0) - counts
+    edges = torch.arange(len(send), device=send.device)
+    place = starts[receive] + edges - first[receive]
+    edge = torch.full((int(widths.sum()),), len(send), device=send.device)
+    edge[place] = edges
+    sender = torch.zeros_like(edge)
+    sender[place] = send
+    return Slots(edge, sender, atoms.repeat_interleave(widths), blocks, back)
 
 
 def make_plan(
-    batch: GraphBatch, elements: Tensor, *, dtype: torch.dtype, n_padding: int, beyond: float
+    batch: GraphBatch, elements: Tensor, *, dtype: torch.dtype, width: int = 0, beyond: float
 ) -> Plan:
     """Plan a batch whose atoms have these `elements`, (n_atoms,), as indices.
 
-    `n_padding` edges are added from an atom to itself, as if it were `beyond` (Å, further than
-    the cutoff) away: they add exactly nothing.
+    `width` is as in `slots_of`. Slots without a neighbour are as if it were `beyond` (Å, further
+    than the cutoff) away: they add exactly nothing.
     """
     order = torch.argsort(elements, stable=True)
     back = torch.argsort(order)
@@ -79,12 +146,11 @@ def make_plan(
         if count:
             species.append((element, start, start + count))
         start += count
-    send, receive = back[batch.edge_index]
-    far = None
-    if n_padding:
-        send, receive = (torch.nn.functional.pad(e, (0, n_padding)) for e in (send, receive))
-        far = torch.zeros(len(send), 3, dtype=dtype, device=send.device)
-        far[-n_padding:, 0] = beyond
+    by_receiver = torch.argsort(back[batch.edge_index[1]], stable=True)
+    send, receive = back[batch.edge_index[:, by_receiver]]
+    far = torch.zeros(1, 3, dtype=dtype, device=send.device)
+    far[0, 0] = beyond
+    crossing = bool((batch.shifts != 0).any())
     return Plan(
         key=_key(batch),
         order=order,
@@ -93,11 +159,17 @@ def make_plan(
         elements=elements[order],
         send=send,
         receive=receive,
-        shift=batch.shifts.to(dtype) if bool((batch.shifts != 0).any()) else None,
-        n_padding=n_padding,
+        owner=batch.batch[batch.edge_index[0, by_receiver]],
+        shift=batch.shifts.to(dtype)[by_receiver] if crossing else None,
+        slots=slots_of(send, receive, len(order), width=width),
         far=far,
         dtype=dtype,
     )
+
+
+def roomy(width: int) -> int:
+    """Give a width with headroom for the fluctuations of MD."""
+    return 4 * math.ceil(1.15 * width / 4)
 
 
 def _key(batch: GraphBatch) -> tuple[Tensor, ...]:

@@ -40,7 +40,7 @@ def linear_blocks(
     dense = module(unit)
     out = []
     for k, (mul, ir) in enumerate(irreps_out):
-        require(ir.p == (-1) ** ir.l and ir.l == k, f"features {irreps_out}")
+        require(ir.l == k, f"features {irreps_out}")
         mine = [
             probed.index(rows[j] + u * ir.dim)
             for j, (n, other) in enumerate(irreps_in)
@@ -79,21 +79,21 @@ def tensor_product(tp: Any) -> Tensor:
     return out.reshape(n_k, n_y, -1)
 
 
-def spherical_harmonics(module: Any, max_ell: int) -> Tensor:
-    """Spherical harmonics as polynomials: Y(u) = `monomials(u)` @ this, by least squares."""
+def spherical_harmonics(module: Any, max_ell: int) -> list[Tensor]:
+    """Give Y_0, and for each higher l how Y_l follows from the products of Y_(l-1) and u.
+
+    Found by least squares: Y_l is in the span of these products, as their part of degree l.
+    """
     generator = torch.Generator().manual_seed(0)
     u = torch.randn(400, 3, dtype=torch.float64, generator=generator)
     u = u / u.norm(dim=1, keepdim=True)
-    return torch.linalg.pinv(monomials(u, max_ell)) @ module(u)
-
-
-def monomials(u: Tensor, degree: int) -> Tensor:
-    """All products of `degree` factors from (1, x, y, z), (n, 4^degree)."""
-    one = torch.cat([torch.ones_like(u[:, :1]), u], dim=1)
-    out = one
-    for _ in range(degree - 1):
-        out = (out[:, :, None] * one[:, None, :]).flatten(1)
-    return out if degree else one[:, :1]
+    wanted = module(u).split([2 * degree + 1 for degree in range(max_ell + 1)], dim=1)
+    out, before = [wanted[0][:1]], wanted[0] / wanted[0]
+    for mine in wanted[1:]:
+        products = (before[:, :, None] * u[:, None, :]).flatten(1)
+        out.append(torch.linalg.pinv(products) @ mine)
+        before = mine
+    return out
 
 
 def _to_e3nn(values: Tensor, irreps: Any, channels: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ase_ws.potentials.mace.lean.network import agnesi, bessel, gaussian, soft
 from ase_ws.potentials.mace.lean.probe import (
     by_component,
     linear_blocks,
@@ -20,16 +21,29 @@ from ase_ws.potentials.mace.lean.probe import (
 )
 from ase_ws.potentials.mace.lean.weights import (
     Activation,
-    Convolution,
+    Basis,
+    Dense,
+    Density,
+    Gate,
     Layer,
     LeanWeights,
+    Paths,
+    Radial,
     Readout,
+    Sides,
     is_weight,
     map_leaves,
 )
 
-#: Polynomials of a higher degree, or products of more factors, would need too many monomials.
-MAX_ELL, MAX_CORRELATION = 3, 3
+#: Products of more factors would need too many monomials.
+MAX_CORRELATION = 3
+
+#: Interactions by how they are built; "first" ones apply their element's map to the message.
+FIRST = ("RealAgnosticInteractionBlock", "RealAgnosticDensityInteractionBlock")
+DENSITY = ("RealAgnosticDensityInteractionBlock", "RealAgnosticDensityResidualInteractionBlock")
+ATTENTION = "RealAgnosticAttResidualInteractionBlock"
+NON_LINEAR = "RealAgnosticResidualNonLinearInteractionBlock"
+KNOWN = (*FIRST, *DENSITY, ATTENTION, NON_LINEAR, "RealAgnosticResidualInteractionBlock")
 
 
 def read_weights(network: Any, head: int, dtype: torch.dtype, device: torch.device) -> LeanWeights:
@@ -53,85 +67,146 @@ def read_weights(network: Any, head: int, dtype: torch.dtype, device: torch.devi
 
 
 def _read(net: Any, head: int) -> LeanWeights:
-    radial = net.radial_embedding
-    bessel = radial.bessel_fn
-    require(type(bessel).__name__ == "BesselBasis", "radial basis")
-    require(not hasattr(radial, "distance_transform"), "distance transform")
     require(not hasattr(net, "joint_embedding"), "joint embedding")
-    require(len(net.readouts) == len(net.interactions), "readouts")
-    n_elements = len(net.atomic_numbers)
-    unit = torch.eye(n_elements, dtype=torch.float64)
+    unit = torch.eye(len(net.atomic_numbers), dtype=torch.float64)
     max_ell = max(ir.l for _, ir in net.spherical_harmonics.irreps_out)
-    require(max_ell <= MAX_ELL, "spherical harmonics")
     pairs = zip(net.interactions, net.products, strict=True)
+    readouts = [_readout(readout, head) for readout in net.readouts]
+    n_silent = len(net.interactions) - len(readouts)
+    require(n_silent == 0 or len(readouts) == 1, "readouts")
     return LeanWeights(
         embedding=net.node_embedding(unit),
         harmonics=spherical_harmonics(net.spherical_harmonics, max_ell),
-        max_ell=max_ell,
-        bessel=bessel.bessel_weights.clone(),
-        prefactor=float(bessel.prefactor),
-        p=int(radial.cutoff_fn.p),
-        r_max=float(radial.cutoff_fn.r_max),
-        cutoff_on_radial=bool(getattr(radial, "apply_cutoff", True)),
+        basis=_basis(net),
         layers=[_layer(interaction, product) for interaction, product in pairs],
-        readouts=[_readout(readout, head) for readout in net.readouts],
+        readouts=[None] * n_silent + readouts,
         scale=torch.atleast_1d(net.scale_shift.scale)[head].clone(),
         shift=torch.atleast_1d(net.scale_shift.shift)[head].clone(),
     )
 
 
+def _basis(net: Any) -> Basis:
+    radial, functions = net.radial_embedding, net.radial_embedding.bessel_fn
+    kind = type(functions).__name__
+    require(kind in ("BesselBasis", "GaussianBasis"), "radial basis")
+    if kind == "BesselBasis":
+        function, first, rest = bessel, functions.prefactor, functions.bessel_weights
+    else:
+        function, first, rest = gaussian, functions.coeff, functions.gaussian_weights
+    transform, constants = None, torch.zeros(0, dtype=torch.float64)
+    radii = torch.zeros(len(net.atomic_numbers), dtype=torch.float64)
+    if hasattr(radial, "distance_transform"):
+        form = radial.distance_transform
+        known = {"AgnesiTransform": (agnesi, "aqp"), "SoftTransform": (soft, ["alpha"])}
+        require(type(form).__name__ in known, "distance transform")
+        transform, names = known[type(form).__name__]
+        constants = torch.stack([getattr(form, name).detach().reshape(()) for name in names])
+        radii = form.covalent_radii[net.atomic_numbers]
+    return Basis(
+        function=function,
+        weights=torch.cat([torch.as_tensor(first).double().reshape(1), rest.flatten()]),
+        transform=transform,
+        constants=constants,
+        radii=radii,
+        p=int(radial.cutoff_fn.p),
+        r_max=float(radial.cutoff_fn.r_max),
+        on_radial=bool(getattr(radial, "apply_cutoff", True)),
+    )
+
+
 def _layer(interaction: Any, product: Any) -> Layer:
     kind = type(interaction).__name__
-    known = ("RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock")
-    require(kind in known, f"interaction {kind}")
-    require(not getattr(product, "use_agnostic_product", False), "agnostic product")
-    n_in = interaction.node_feats_irreps
-    mid = interaction.irreps_out
+    require(kind in KNOWN, f"interaction {kind}")
+    n_in, up = interaction.node_feats_irreps, interaction.linear_up
     hidden = product.linear.irreps_out
-    tp = interaction.conv_tp
-    residual = kind == known[1]
-
-    up = linear_blocks(interaction.linear_up, n_in, interaction.linear_up.irreps_out)
-    mix = linear_blocks(interaction.linear, tp.irreps_out, mid)
+    density = _density(interaction)
+    # What is not divided by the density is divided by the mean number of neighbours.
+    divisor = interaction.avg_num_neighbors if density is None else 1.0
+    linear = interaction.linear_1 if kind == NON_LINEAR else interaction.linear
+    target = interaction.irreps_nonlin if kind == NON_LINEAR else interaction.irreps_out
+    mix = linear_blocks(linear, interaction.conv_tp.irreps_out, target)
+    radial, last = _radial(interaction.conv_tp_weights, interaction)
+    skips_message = kind in FIRST
     return Layer(
-        up=by_component(up, interaction.linear_up.irreps_out),
-        convolution=_convolution(
-            tp, interaction.conv_tp_weights, [w / interaction.avg_num_neighbors for w in mix]
-        ),
-        skips_message=not residual,
-        skips=residual and product.use_sc,
+        up=by_component(linear_blocks(up, n_in, up.irreps_out), up.irreps_out),
+        radial=radial,
+        paths=_paths(interaction.conv_tp, last, [w / divisor for w in mix]),
+        density=density,
+        gate=_gate(interaction) if kind == NON_LINEAR else None,
+        skips_message=skips_message,
+        skips=not skips_message and product.use_sc,
         linear=by_component(linear_blocks(product.linear, hidden, hidden), hidden),
     )
 
 
-def _convolution(tp: Any, network: Any, mix: list[Tensor]) -> Convolution:
+def _paths(tp: Any, last: Tensor, mix: list[Tensor]) -> list[Paths]:
+    """Sort the paths by degree in and out; `last` is (n_hidden, n_paths · c)."""
     channels = same_multiplicity(tp.irreps_in1)
     require(tp.weight_numel == len(tp.instructions) * channels, "weights of the tensor product")
     require(all(i.connection_mode == "uvu" for i in tp.instructions), "tensor product")
-    starts = offsets(tp.irreps_out)
-    columns = []
-    for path, instruction in enumerate(tp.instructions):
-        block = instruction.i_out
-        mul, ir = tp.irreps_out[block]
+    degrees_in = [ir.l for _, ir in tp.irreps_in1]
+    require(degrees_in == list(range(len(degrees_in))), f"features {tp.irreps_in1}")
+    starts, coupling = offsets(tp.irreps_out), tensor_product(tp)
+    weights = last.view(len(last), len(tp.instructions), channels).permute(1, 0, 2)
+    # The linear map takes the output's blocks in their order.
+    rows: dict[int, int] = {}
+    seen: dict[int, int] = {}
+    for block, (mul, ir) in enumerate(tp.irreps_out):
         require(mul == channels, "multiplicities")
-        columns += [(ir.l, m, block, path, starts[block] + m) for m in range(2 * ir.l + 1)]
-    # By l, m and the order of the output's blocks, which is that of the linear map that follows.
-    columns.sort()
-    # All channels do alike, and the columns of a path are its own.
-    coupling = tensor_product(tp)[:, :, [c[4] for c in columns]]
-    degrees = [tp.irreps_out[i.i_out].ir.l for i in tp.instructions]
-    weights, activation = _radial_network(network)
-    return Convolution(
-        coupling=coupling.permute(1, 2, 0).reshape(coupling.shape[1], -1),
-        paths=torch.tensor([c[3] for c in columns]),
-        n_paths=[degrees.count(degree) for degree in range(max(degrees) + 1)],
-        radial=weights,
-        activation=activation,
-        mix=mix,
-    )
+        rows[block] = seen.get(ir.l, 0)
+        seen[ir.l] = rows[block] + channels
+    groups: dict[tuple[int, int], list[int]] = {}
+    for number, path in enumerate(tp.instructions):
+        key = tp.irreps_out[path.i_out].ir.l, tp.irreps_in1[path.i_in1].ir.l
+        groups.setdefault(key, []).append(number)
+    out = []
+    for (degree, degree_in), numbers in sorted(groups.items()):
+        n_m, n_k, start = 2 * degree + 1, 2 * degree_in + 1, degree_in**2
+        blocks = [tp.instructions[number].i_out for number in numbers]
+        each = [
+            # All channels do alike: the first tells.
+            coupling[start : start + n_k, :, starts[block] : starts[block] + n_m].permute(1, 2, 0)
+            for block in blocks
+        ]
+        out.append(
+            Paths(
+                start=start,
+                n_k=n_k,
+                n_m=n_m,
+                degree=degree,
+                coupling=torch.stack(each, dim=1).flatten(1),
+                last=weights[numbers],
+                mix=torch.stack([mix[degree][rows[b] : rows[b] + channels] for b in blocks]),
+            )
+        )
+    return out
 
 
-def _radial_network(network: Any) -> tuple[list[Tensor], Activation]:
+def _radial(network: Any, interaction: Any) -> tuple[Radial, Tensor]:
+    """Give a radial network, and its last layer apart, (n_hidden, n_out), the bias as a row."""
+    biased = hasattr(network, "net")
+    layers, last, activation = _with_norms(network.net) if biased else _fully_connected(network)
+    sides, n_basis = None, interaction.edge_feats_irreps.num_irreps
+    if layers and len(layers[0].weight) > n_basis:
+        sides = _sides(interaction, layers[0].weight[n_basis:])
+        layers[0] = layers[0]._replace(weight=layers[0].weight[:n_basis])
+    return Radial(layers, activation, sides, biased), last
+
+
+def _with_norms(net: Any) -> tuple[list[Dense], Tensor, Activation]:
+    modules = list(net)
+    *inner, end = [k for k, module in enumerate(modules) if hasattr(module, "in_features")]
+    layers = []
+    for k in inner:
+        linear, norm, act = modules[k : k + 3]
+        require(type(norm).__name__ == "LayerNorm" and norm.eps == 1e-5, "radial network")
+        require(type(act).__name__ == "SiLU", "radial network")
+        layers.append(Dense(linear.weight.T.clone(), linear.bias, (norm.weight, norm.bias)))
+    last = torch.cat([modules[end].weight.T, modules[end].bias[None]])
+    return layers, last, torch.nn.functional.silu
+
+
+def _fully_connected(network: Any) -> tuple[list[Dense], Tensor, Activation]:
     weights, constant, activation = [], 1.0, torch.nn.functional.silu
     for layer in network:
         last = layer.act is None
@@ -140,7 +215,45 @@ def _radial_network(network: Any) -> tuple[list[Tensor], Activation]:
         if not last:
             activation, constant = _activation(layer.act)
             constant *= layer.var_out**0.5
-    return weights, activation
+    return [Dense(weight, None, None) for weight in weights[:-1]], weights[-1], activation
+
+
+def _sides(interaction: Any, weight: Tensor) -> Sides:
+    """Read what a radial network takes of sender and receiver, by what its first layer does."""
+    half = len(weight) // 2
+    if hasattr(interaction, "source_embedding"):
+        unit = torch.eye(interaction.node_attrs_irreps.dim, dtype=torch.float64)
+        sender, receiver = interaction.source_embedding(unit), interaction.target_embedding(unit)
+        return Sides(sender @ weight[:half], receiver @ weight[half:], by_element=True)
+    down = interaction.linear_down
+    scalars = linear_blocks(down, interaction.node_feats_irreps, down.irreps_out)[0]
+    return Sides(scalars @ weight[:half], scalars @ weight[half:], by_element=False)
+
+
+def _density(interaction: Any) -> Density | None:
+    if not hasattr(interaction, "density_fn"):
+        return None
+    radial, last = _radial(interaction.density_fn, interaction)
+    one = torch.ones((), dtype=torch.float64)
+    alpha, beta = getattr(interaction, "alpha", one), getattr(interaction, "beta", one)
+    return Density(radial, last, alpha.detach().clone(), beta.detach().clone())
+
+
+def _gate(interaction: Any) -> Gate:
+    irreps, block = interaction.irreps_nonlin, interaction.equivariant_nonlin
+    up = interaction.linear_up.irreps_out
+    residual = linear_blocks(interaction.linear_res, up, irreps)[: len(up)]
+    out = interaction.irreps_out
+    after = linear_blocks(interaction.linear_2, out, out)
+    # All scalars and gates one, and the gated, too: what comes out shows the constants.
+    seen = block(torch.ones(1, irreps.dim, dtype=torch.float64))[0]
+    one = torch.ones((), dtype=torch.float64)
+    return Gate(
+        residual=residual,
+        scalars=seen[0] / torch.nn.functional.silu(one),
+        gates=seen[-1] / torch.sigmoid(one),
+        after=after,
+    )
 
 
 def _activation(act: Any) -> tuple[Activation, float]:
@@ -154,31 +267,59 @@ def _unchanged(x: Tensor) -> Tensor:
 
 
 def _readout(readout: Any, head: int) -> Readout:
-    if type(readout).__name__ == "LinearReadoutBlock":
-        first = scalar_block(readout.linear)
-        return Readout(first[:, head : head + 1], None, None)
-    require(type(readout).__name__ == "NonLinearReadoutBlock", "readout")
-    first, second = scalar_block(readout.linear_1), scalar_block(readout.linear_2)
+    kind = type(readout).__name__
+    if kind == "LinearReadoutBlock":
+        return Readout([Dense(scalar_block(readout.linear)[:, head : head + 1], None, None)], None)
+    require(kind in ("NonLinearReadoutBlock", "NonLinearBiasReadoutBlock"), "readout")
     require(len(readout.non_linearity.acts) == 1, "readout")
     activation, constant = _activation(readout.non_linearity.acts[0])
-    if readout.num_heads > 1:
-        # The heads' hidden units stand one head after the other.
-        width = first.shape[1] // readout.num_heads
-        mine = slice(head * width, (head + 1) * width)
-        first, second = first[:, mine], second[mine]
-    return Readout(first, constant * second[:, head : head + 1], activation)
+    first = Dense(scalar_block(readout.linear_1), None, None)
+    others = [readout.linear_mid] if hasattr(readout, "linear_mid") else []
+    layers = [first, *(_with_bias(linear, constant) for linear in [*others, readout.linear_2])]
+    # The heads' hidden units stand one head after the other.
+    width = first.weight.shape[1] // readout.num_heads
+    mine = slice(head * width, (head + 1) * width)
+    ends = [slice(None), *([mine] * len(others)), mine]
+    columns = [*([mine] * (len(layers) - 1)), slice(head, head + 1)]
+    return Readout(
+        [
+            Dense(
+                layer.weight[rows][:, cols], None if layer.bias is None else layer.bias[cols], None
+            )
+            for layer, rows, cols in zip(layers, ends, columns, strict=True)
+        ],
+        activation,
+    )
+
+
+def _with_bias(linear: Any, constant: float) -> Dense:
+    """Read a linear map of scalars that come out of an activation with this constant."""
+    bias = linear(torch.zeros(1, linear.irreps_in.dim, dtype=torch.float64))
+    weight = linear_blocks(lambda x: linear(x) - bias, linear.irreps_in, linear.irreps_out)[0]
+    return Dense(constant * weight, bias[0], None)
+
+
+def sender_maps(layer: Layer, embedding: Tensor) -> list[Tensor]:
+    """How radial functions of the first layer become messages where this element sends.
+
+    `embedding` is the element's, (c_in,). Returns (n_hidden, c') for each degree.
+    """
+    x = embedding @ layer.up[0]
+    return [(p.last[0] * x) @ p.mix[0] for p in layer.paths]
 
 
 def skip_map(interaction: Any, product: Any, n_elements: int, element: int) -> Tensor:
     """Linear map of one element that acts on the message, or past the layer: (M, c_in, c_out)."""
-    weight = interaction.skip_tp.weight
+    skip = getattr(interaction, "skip_linear", None) or interaction.skip_tp
+    weight = skip.weight
     one_hot = torch.eye(n_elements, dtype=weight.dtype, device=weight.device)[element]
+    of_element = hasattr(skip, "irreps_in2")
 
     def of(x: Tensor) -> Tensor:
         x = x.to(weight.device)
-        return interaction.skip_tp(x, one_hot.expand(len(x), -1))
+        return skip(x, one_hot.expand(len(x), -1)) if of_element else skip(x)
 
-    if type(interaction).__name__ == "RealAgnosticInteractionBlock":
+    if type(interaction).__name__ in FIRST:
         irreps_in = irreps_out = interaction.irreps_out
     else:
         irreps_in, irreps_out = interaction.node_feats_irreps, product.linear.irreps_out
@@ -199,6 +340,8 @@ def product_basis(product: Any, element: int) -> Tensor:
     Tensor, (c, (n+1)^(correlation−1), n·M), float64
     """
     out = []
+    if getattr(product, "use_agnostic_product", False):
+        element = 0
     for contraction in product.symmetric_contractions.contractions:
         order = contraction.correlation
         require(order <= MAX_CORRELATION, "correlation")

@@ -42,15 +42,15 @@ class StackedMACE:
         self._stack()
         plan = first.planned(batch)
         tables = map_leaves(_stacked, *[m.tables(plan) for m in self.members])
-        evaluate = torch.vmap(network, in_dims=(self._dims, 0, None, None, None, None, 0))
+        evaluate = torch.vmap(network, in_dims=(self._dims, 0, None, None, None, 0))
         with torch.enable_grad():
             # A leaf for each member: their forces are not mixed.
             positions = batch.positions.detach().expand(len(self.members), -1, -1).clone()
             positions.requires_grad_(forces)
             edges = [first.edges(replace(batch, positions=p), plan) for p in positions]
-            vectors, (_, send, receive) = torch.stack([e[0] for e in edges]), edges[0]
+            vectors, slots = torch.stack([e[0] for e in edges]), edges[0][1]
             energies, _ = evaluate(
-                self._weights, vectors, send, receive, plan.elements, plan.species, tables
+                self._weights, vectors, slots, plan.elements, plan.species, tables
             )
             gradients: list[Tensor | None] = [None] * len(self.members)
             if forces:
