@@ -117,7 +117,9 @@ def _basis(net: Any) -> Basis:
 def _layer(interaction: Any, product: Any) -> Layer:
     kind = type(interaction).__name__
     require(kind in KNOWN, f"interaction {kind}")
-    n_in, up = interaction.node_feats_irreps, interaction.linear_up
+    n_in, lift = interaction.node_feats_irreps, interaction.linear_up
+    # Edges may have degrees that nothing leads to: they stay zero.
+    up = [block for block in linear_blocks(lift, n_in, lift.irreps_out) if len(block)]
     hidden = product.linear.irreps_out
     density = _density(interaction)
     # What is not divided by the density is divided by the mean number of neighbours.
@@ -128,19 +130,19 @@ def _layer(interaction: Any, product: Any) -> Layer:
     radial, last = _radial(interaction.conv_tp_weights, interaction)
     skips_message = kind in FIRST
     return Layer(
-        up=by_component(linear_blocks(up, n_in, up.irreps_out), up.irreps_out),
+        up=by_component(up, lift.irreps_out[: len(up)]),
         radial=radial,
-        paths=_paths(interaction.conv_tp, last, [w / divisor for w in mix]),
+        paths=_paths(interaction.conv_tp, last, [w / divisor for w in mix], len(up)),
         density=density,
-        gate=_gate(interaction) if kind == NON_LINEAR else None,
+        gate=_gate(interaction, len(up)) if kind == NON_LINEAR else None,
         skips_message=skips_message,
         skips=not skips_message and product.use_sc,
         linear=by_component(linear_blocks(product.linear, hidden, hidden), hidden),
     )
 
 
-def _paths(tp: Any, last: Tensor, mix: list[Tensor]) -> list[Paths]:
-    """Sort the paths by degree in and out; `last` is (n_hidden, n_paths · c)."""
+def _paths(tp: Any, last: Tensor, mix: list[Tensor], n_degrees: int) -> list[Paths]:
+    """Sort the paths from the first degrees by degree out and in; last is (n_hidden, n_paths·c)."""
     channels = same_multiplicity(tp.irreps_in1)
     require(tp.weight_numel == len(tp.instructions) * channels, "weights of the tensor product")
     require(all(i.connection_mode == "uvu" for i in tp.instructions), "tensor product")
@@ -158,7 +160,8 @@ def _paths(tp: Any, last: Tensor, mix: list[Tensor]) -> list[Paths]:
     groups: dict[tuple[int, int], list[int]] = {}
     for number, path in enumerate(tp.instructions):
         key = tp.irreps_out[path.i_out].ir.l, tp.irreps_in1[path.i_in1].ir.l
-        groups.setdefault(key, []).append(number)
+        if key[1] < n_degrees:
+            groups.setdefault(key, []).append(number)
     out = []
     for (degree, degree_in), numbers in sorted(groups.items()):
         n_m, n_k, start = 2 * degree + 1, 2 * degree_in + 1, degree_in**2
@@ -239,10 +242,10 @@ def _density(interaction: Any) -> Density | None:
     return Density(radial, last, alpha.detach().clone(), beta.detach().clone())
 
 
-def _gate(interaction: Any) -> Gate:
+def _gate(interaction: Any, n_degrees: int) -> Gate:
     irreps, block = interaction.irreps_nonlin, interaction.equivariant_nonlin
     up = interaction.linear_up.irreps_out
-    residual = linear_blocks(interaction.linear_res, up, irreps)[: len(up)]
+    residual = linear_blocks(interaction.linear_res, up, irreps)[:n_degrees]
     out = interaction.irreps_out
     after = linear_blocks(interaction.linear_2, out, out)
     # All scalars and gates one, and the gated, too: what comes out shows the constants.
