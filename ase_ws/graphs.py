@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +42,25 @@ def tell_far() -> None:
     )
 
 
+#: Total charge (e) and spin multiplicity of what says nothing of them.
+NEUTRAL = (0.0, 1.0)
+
+
+def state_of(info: Mapping[str, Any]) -> tuple[float, float]:
+    """Give the total charge (e) and the spin multiplicity that `atoms.info` has.
+
+    As upstream's `MACECalculator` reads them: `charge`, 0 where it is absent, and `spin`, 1 where
+    it is absent. NaN is what is no number: models that take it refuse it, the others do not care.
+    """
+    found = []
+    for key, default in zip(("charge", "spin"), NEUTRAL, strict=True):
+        value = info.get(key, default)
+        plain = isinstance(value, int | float | np.integer | np.floating)
+        # This very NaN: a tuple that holds it is equal to another that does.
+        found.append(float(value) if plain and math.isfinite(value) else math.nan)
+    return found[0], found[1]
+
+
 def graph(
     numbers: np.ndarray,
     positions: np.ndarray,
@@ -49,10 +70,12 @@ def graph(
     cutoff: float,
     labels: Labels | None = None,
     frame_id: int | None = None,
+    state: tuple[float, float] = NEUTRAL,
     dtype: torch.dtype = torch.float64,
 ) -> GraphBatch:
     """One structure as a `GraphBatch` in float64, with every pair up to `cutoff` (Å).
 
+    `state` is its charge and multiplicity, see `state_of`.
     `dtype` is the precision that it will be evaluated in: where that is less, the positions are
     those of `near_origin`.
     """
@@ -82,6 +105,7 @@ def graph(
         cutoff=cutoff,
         labels=labels,
         frame_ids=None if frame_id is None else torch.tensor([frame_id]),
+        state=torch.tensor([state], dtype=torch.float64),
     )
 
 
@@ -93,6 +117,7 @@ def collate(graphs: Sequence[GraphBatch]) -> GraphBatch:
     graph_offsets = torch.cumsum(counts, 0) - counts
     labels = [g.labels for g in graphs if g.labels is not None]
     ids = [g.frame_ids for g in graphs if g.frame_ids is not None]
+    states = [g.state for g in graphs if g.state is not None]
     return GraphBatch(
         positions=torch.cat([g.positions for g in graphs]),
         numbers=torch.cat([g.numbers for g in graphs]),
@@ -107,6 +132,7 @@ def collate(graphs: Sequence[GraphBatch]) -> GraphBatch:
         cutoff=min(g.cutoff for g in graphs),
         labels=_collate_labels(labels) if len(labels) == len(graphs) else None,
         frame_ids=torch.cat(ids) if len(ids) == len(graphs) else None,
+        state=torch.cat(states) if len(states) == len(graphs) else None,
     )
 
 
@@ -157,6 +183,7 @@ def pieces(batch: GraphBatch, most_atoms: int) -> Iterator[tuple[slice, slice, G
                 n_graphs=k + 1 - first,
                 cutoff=batch.cutoff,
                 frame_ids=None if batch.frame_ids is None else batch.frame_ids[graphs],
+                state=None if batch.state is None else batch.state[graphs],
             ),
         )
         first, start = k + 1, end

@@ -77,6 +77,9 @@ class GraphBatch:
     labels : Labels or None
     frame_ids : Tensor, (n_graphs,), int64, or None
         Position of each structure in its data set, so that per-frame values can be kept.
+    state : Tensor, (n_graphs, 2), float64, or None
+        Total charge (e) and spin multiplicity, for potentials that take them, see
+        `ase_ws.graphs.state_of`; None is the same as (0, 1) everywhere.
     """
 
     positions: Tensor
@@ -90,6 +93,7 @@ class GraphBatch:
     cutoff: float
     labels: Labels | None = None
     frame_ids: Tensor | None = None
+    state: Tensor | None = None
 
     @property
     def n_atoms(self) -> Tensor:
@@ -113,6 +117,7 @@ class GraphBatch:
             batch=self.batch.to(device),
             labels=None if self.labels is None else self.labels.to(device, dtype),
             frame_ids=None if self.frame_ids is None else self.frame_ids.to(device),
+            state=None if self.state is None else self.state.to(device),
         )
 
 

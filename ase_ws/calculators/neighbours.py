@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
 
-from ase_ws.graphs import collate, graph
+from ase_ws.graphs import collate, graph, state_of
 from ase_ws.typing import GraphBatch
 
 
@@ -37,7 +38,7 @@ class SkinnedGraph:
         #: From the graph's positions to the structure's, (n_atoms, 3), Å.
         self._offset = np.zeros((0, 3))
         self._graph: GraphBatch | None = None
-        self._built_for: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._built_for: tuple[Any, ...] | None = None
 
     def __call__(self, atoms: Atoms) -> GraphBatch:
         """Graph of the structure as it is now."""
@@ -45,10 +46,13 @@ class SkinnedGraph:
         if self._graph is None or self._outdated(atoms):
             cell, pbc = np.array(atoms.cell), atoms.pbc.copy()
             cutoff = self.cutoff + self.skin
-            built = graph(atoms.numbers, positions, cell, pbc, cutoff=cutoff, dtype=self.dtype)
+            state = state_of(atoms.info)
+            built = graph(
+                atoms.numbers, positions, cell, pbc, cutoff=cutoff, state=state, dtype=self.dtype
+            )
             self._offset = positions - built.positions.numpy()
             self._graph = built.to(self.device, self.dtype)
-            self._built_for = (atoms.numbers.copy(), positions.copy(), cell, pbc)
+            self._built_for = (atoms.numbers.copy(), positions.copy(), cell, pbc, state)
             self.builds += 1
             return self._graph
         moved = torch.as_tensor(positions - self._offset, dtype=self.dtype, device=self.device)
@@ -67,6 +71,7 @@ class SkinnedGraph:
                 np.array(a.cell),
                 a.pbc,
                 cutoff=self.cutoff,
+                state=state_of(a.info),
                 dtype=self.dtype,
             )
             for a in structures
@@ -75,12 +80,13 @@ class SkinnedGraph:
 
     def _outdated(self, atoms: Atoms) -> bool:
         assert self._built_for is not None
-        numbers, positions, cell, pbc = self._built_for
+        numbers, positions, cell, pbc, state = self._built_for
         if (
             len(numbers) != len(atoms)
             or not np.array_equal(numbers, atoms.numbers)
             or not np.array_equal(cell, atoms.cell)
             or not np.array_equal(pbc, atoms.pbc)
+            or state != state_of(atoms.info)
         ):
             return True
         moved = ((atoms.positions - positions) ** 2).sum(axis=1).max()

@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 from ase import Atoms
 from ase.calculators.calculator import Calculator, CalculatorSetupError, all_changes
 
+from ase_ws.graphs import state_of
+
 #: What `MACECalculator` and ASE's own calculators call things, and what to do here.
 _ELSEWHERE = {
     "default_dtype": "its name here is dtype",
@@ -24,9 +26,9 @@ _ELSEWHERE = {
     "energy_units_to_eV": "energies are in eV",
     "length_units_to_A": "lengths are in Å",
     "heads": "its name here is head",
-    "charges_key": "models that take charges are not supported",
-    "info_keys": "models that take a total charge or spin are not supported",
-    "arrays_keys": "models that take charges are not supported",
+    "charges_key": "models that take charges of atoms are not supported",
+    "info_keys": "models that take them read 'charge' and 'spin' of atoms.info",
+    "arrays_keys": "models that take charges of atoms are not supported",
     "model_type": "the file tells",
 }
 
@@ -70,6 +72,16 @@ class StrictCalculator(Calculator):
                 f"'{name}' cannot be set in a {type(self).__name__}: make a new one with it"
             )
         return {}
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Name what has changed since the last calculation (ASE's interface); charge and spin too.
+
+        ASE itself does not look at `atoms.info`.
+        """
+        changes = list(super().check_state(atoms, tol))
+        if not changes and self.atoms is not None:
+            changes += ["info"] if state_of(self.atoms.info) != state_of(atoms.info) else []
+        return changes
 
     def calculate(
         self,

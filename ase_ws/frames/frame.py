@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 from ase.formula import Formula
 
 from ase_ws.errors import UserError
-from ase_ws.graphs import closest_pair, graph
+from ase_ws.graphs import NEUTRAL, closest_pair, graph
 from ase_ws.pairs import edges
 from ase_ws.typing import GraphBatch, Labels
 
@@ -39,6 +39,8 @@ class Frame:
         File and position in it, for messages.
     config_type : str
         What the file calls it; "IsolatedAtom" marks a reference energy.
+    state : tuple of float
+        Total charge (e) and spin multiplicity, see `ase_ws.graphs.state_of`.
     unused : tuple of str
         Keys beside it that look like labels, weights or the like, and were not taken.
     """
@@ -53,6 +55,7 @@ class Frame:
     source: str = ""
     config_type: str = ""
     unused: tuple[str, ...] = ()
+    state: tuple[float, float] = NEUTRAL
 
     def is_isolated_atom(self, cutoff: float) -> bool:
         """Whether its energy is a reference energy E0: one atom without a neighbour in reach.
@@ -122,6 +125,7 @@ class Frame:
                 cutoff=cutoff,
                 labels=self.labels(),
                 frame_id=frame_id,
+                state=self.state,
                 dtype=dtype,
             )
         closest = closest_pair(made)
@@ -150,5 +154,7 @@ def content_hash(frames: Iterable[Frame]) -> str:
         arrays = (frame.numbers, frame.positions, frame.cell, frame.pbc, frame.forces, frame.stress)
         for array in arrays:
             digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+        if frame.state != NEUTRAL:
+            digest.update(repr(frame.state).encode())
         digest.update(repr(None if frame.energy is None else float(frame.energy)).encode())
     return digest.hexdigest()

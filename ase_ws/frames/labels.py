@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from ase_ws.errors import UserError
 from ase_ws.frames.frame import Frame
+from ase_ws.graphs import state_of
 from ase_ws.pairs import check_periodicity
 
 #: The names under which ASE knows labels; every other name was chosen by someone.
@@ -109,6 +110,7 @@ def frame_from_atoms(atoms: Atoms, source: str = "frame", keys: LabelKeys | None
         source=source,
         config_type=str(atoms.info.get("config_type", "")),
         unused=_unused(atoms, keys),
+        state=state_of(atoms.info),
     )
 
 
@@ -265,7 +267,10 @@ def has_label(frames: Sequence[Frame], label: str) -> bool:
     return any(getattr(f, label) is not None for f in frames)
 
 
-def not_used(frames: Sequence[Frame]) -> list[str]:
-    """Name what looks like a label and was not taken, with the number of frames."""
-    counts = Counter(key for frame in frames for key in frame.unused)
+def not_used(frames: Sequence[Frame], taken: Collection[str] = ()) -> list[str]:
+    """Name what looks like a label and was not taken, with the number of frames.
+
+    `taken` are keys that the model takes, such as "charge".
+    """
+    counts = Counter(key for frame in frames for key in frame.unused if key not in taken)
     return [f"{key} ({n} of {len(frames)} frames)" for key, n in sorted(counts.items())]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -88,9 +88,9 @@ def describe_atoms(lone: Sequence[Frame]) -> Iterator[str]:
         yield f"isolated atoms without an energy, left out: {', '.join(without[:3])}"
 
 
-def describe_rest(frames: Sequence[Frame]) -> Iterator[str]:
-    """Name what is in the frames and is not taken, and how it would be."""
-    rest = not_used(frames)
+def describe_rest(frames: Sequence[Frame], taken: Collection[str] = ()) -> Iterator[str]:
+    """Name what is in the frames and is not taken, and how it would be; see `not_used`."""
+    rest = not_used(frames, taken)
     if not rest:
         return
     yield f"there and not used: {', '.join(rest)}"

@@ -10,7 +10,7 @@ from ase import Atoms, units
 from torch import Tensor
 
 from ase_ws.calculators import PotentialCalculator
-from ase_ws.graphs import collate, graph
+from ase_ws.graphs import collate, graph, state_of
 from ase_ws.md.evaluation import CALCULATOR_FAILURES, MisshapenError
 from ase_ws.md.observer import RunContext
 from ase_ws.typing import GraphBatch
@@ -123,7 +123,15 @@ class BatchedSystems:
         cutoff = self.calculator.potential.r_max + self.skin
         dtype = self.calculator.graph.dtype
         graphs = [
-            graph(a.numbers, p, np.array(a.cell), a.pbc, cutoff=cutoff, dtype=dtype)
+            graph(
+                a.numbers,
+                p,
+                np.array(a.cell),
+                a.pbc,
+                cutoff=cutoff,
+                state=state_of(a.info),
+                dtype=dtype,
+            )
             for a, p in zip(self.systems, apart, strict=True)
         ]
         built = collate(graphs)

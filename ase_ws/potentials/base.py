@@ -46,6 +46,8 @@ class PotentialModule(ConservativeModule):
     e0 : Tensor, (n_elements,), eV, float64
         The row of the head in use; changing it in place changes that row.
     head_index : int
+    takes : tuple of str
+        Keys of `atoms.info` that the energy depends on, of "charge" and "spin".
     network : torch.nn.Module
     """
 
@@ -87,6 +89,11 @@ class PotentialModule(ConservativeModule):
                 "that this one was made from"
             )
         return rows
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """Keys of `atoms.info` that the energy depends on, see `ase_ws.graphs.state_of`."""
+        return ()
 
     @property
     def head(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -50,9 +51,15 @@ class Data(NamedTuple):
 
 
 def load_data(
-    config: FinetuneConfig, train: FrameSource, valid: FrameSource | None, cutoff: float
+    config: FinetuneConfig,
+    train: FrameSource,
+    valid: FrameSource | None,
+    cutoff: float,
+    taken: Collection[str] = (),
 ) -> Data:
     """Read, part and check the frames; `cutoff` (Å) tells which atoms are alone.
+
+    `taken` are keys beside the labels that the model takes.
 
     Raises
     ------
@@ -65,7 +72,7 @@ def load_data(
         raise UserError(f"{name}: only isolated atoms; expected structures to train on")
     _require_any(train_frames, name, config, ["energy"])
     _require_weighted(config, train_frames, name)
-    rest = list(describe_rest(train_frames))
+    rest = list(describe_rest(train_frames, taken))
     if valid is None:
         train_frames, valid_frames = split_frames(
             train_frames, config.data.valid_fraction, config.seed

@@ -88,7 +88,8 @@ def prepare(
     model = config.model.base if model is None else model
     asked = _record_inputs(config, train, valid, model)
     given = _base_model(asked, model)
-    data = load_data(asked, train, valid, asked.model.r_max if given is None else given.r_max)
+    r_max, taken = (asked.model.r_max, ()) if given is None else (given.r_max, given.takes)
+    data = load_data(asked, train, valid, r_max, taken)
     train_frames, valid_frames = data.train, data.valid
     inputs = {
         "training frames": content_hash(train_frames),

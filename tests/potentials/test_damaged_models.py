@@ -227,11 +227,11 @@ def test_damaged_upstream_models(upstream, exported, tmp_path, name, nothing_is_
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_charges_and_spins_are_refused(upstream, exported, tmp_path):
+def test_other_embeddings_are_refused(upstream, exported, tmp_path):
     model = torch.load(exported, weights_only=False)
     model.joint_embedding = torch.nn.Identity()
     torch.save(model, tmp_path / "charged.model")
-    refused(tmp_path / "charged.model", "charge or spin embeddings are not supported")
+    refused(tmp_path / "charged.model", "takes what it does not name beside the structure")
 
 
 # --- no models at all ----------------------------------------------------------------------------

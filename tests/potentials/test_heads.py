@@ -147,6 +147,26 @@ def test_heads_as_old_files_have_them(upstream, small_mace, tmp_path, heads, met
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_elements_and_cutoff_as_the_first_versions_have_them(
+    upstream, small_mace, tmp_path, methanol
+):
+    """Numbers of NumPy in a list, and no tensors; as in the public MACE_SPICE.model."""
+    path = export_upstream(small_mace, tmp_path / "m.model")
+    model = torch.load(path, weights_only=False)
+    numbers, r_max = model.atomic_numbers.tolist(), float(model.r_max)
+    del model.atomic_numbers, model.r_max, model.heads
+    model.atomic_numbers, model.r_max = [np.int64(z) for z in numbers], r_max
+    for block in model.interactions:
+        block.avg_num_neighbors = np.float64(block.avg_num_neighbors)
+    torch.save(model, path)
+    assert energy(path, methanol) == energy(small_mace, methanol)
+    model.atomic_numbers[0] = np.float16(1.0)
+    torch.save(model, path)
+    with pytest.raises(UserError, match="a number of kind f2"):
+        load_potential(path)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_plain_mace_of_several_heads(upstream, tmp_path, methanol):
     """Without scale and shift; upstream's class of the first papers."""
     from test_potentials import UPSTREAM, upstream_model

@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from torch import Tensor
 
 from ase_ws.errors import UserError
@@ -45,6 +53,23 @@ def irreps_terms(value: str) -> Iterator[tuple[int, int, str]]:
         yield int(multiplicity), int(degree), parity
 
 
+_SELDOM = ("embedding_specs", "use_embedding_readout")
+
+
+class Embedding(BaseModel):
+    """How upstream embeds the total charge or the spin multiplicity of a structure."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["categorical", "continuous"]
+    per: Literal["graph"]
+    emb_dim: int = Field(gt=0, le=10_000)
+    in_dim: Literal[1] = 1
+    num_classes: int = Field(default=1, gt=0, le=100_000)
+    offset: int = 0
+    use_bias: bool = True
+
+
 class MACEArchitecture(Architecture):
     """The arguments of upstream's `ScaleShiftMACE` as plain data.
 
@@ -79,6 +104,17 @@ class MACEArchitecture(Architecture):
     avg_num_neighbors: float = Field(gt=0, allow_inf_nan=False)
     scale: tuple[_Finite, ...] = (1.0,)
     shift: tuple[_Finite, ...] = (0.0,)
+    embedding_specs: dict[Literal["total_charge", "total_spin"], Embedding] | None = None
+    use_embedding_readout: bool = False
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what most networks have not: earlier versions read their files."""
+        return {
+            name: value
+            for name, value in serialise(self).items()
+            if name not in _SELDOM or value not in (None, False)
+        }
 
     @field_validator("hidden_irreps", "MLP_irreps", "edge_irreps")
     @classmethod

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,10 @@ _ALLOWED = (
     "torch._C._VariableFunctions",
     "builtins.getattr",  # how builtin functions such as torch.tanh are named; inert here
     "builtins.slice",
+    # Numbers of NumPy, in files of the first versions; inert here, see `number_of`.
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
 )
 
 
@@ -63,6 +68,17 @@ class Inert:
     def kind(self) -> str:
         """Name of the class or function."""
         return self.path.rpartition(".")[2]
+
+
+def number_of(value: Any) -> Any:
+    """Give a number of NumPy as Python's, where the file holds one; else the value as it is."""
+    if not (isinstance(value, Inert) and value.path.endswith("multiarray.scalar")):
+        return value
+    kind, raw = value.args
+    code = kind.args[0]
+    if code not in ("i4", "i8", "f4", "f8") or not isinstance(raw, bytes):
+        raise ValueError(f"a number of kind {code!s:.20}")
+    return np.frombuffer(raw, dtype=f"<{code}", count=1)[0].item()
 
 
 def load_inert(path: Path) -> Any:

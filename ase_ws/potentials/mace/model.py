@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ase_ws.errors import UserError
+from ase_ws.graphs import NEUTRAL
 from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.heads import choose_head
 from ase_ws.potentials.mace.architecture import MACEArchitecture, check_sizes
@@ -40,6 +41,9 @@ _OTHERWISE = {
     "scale",
     "shift",
 }
+
+#: Upstream's names of what `state_of` gives, by their keys in `atoms.info`.
+_STATE = {"charge": "total_charge", "spin": "total_spin"}
 
 # How upstream's constructors say that they do not know a combination.
 _CANNOT_BE_BUILT = (AssertionError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
@@ -118,6 +122,67 @@ class MACEPotential(PotentialModule):
 
         return DirectPotential(self, ReadoutSettings(scale=scale), seed=seed)
 
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """Keys of `atoms.info` that the energy depends on, see `ase_ws.graphs.state_of`."""
+        names = self.architecture.embedding_specs or {}
+        return tuple(key for key, name in _STATE.items() if name in names)
+
+    def start(self, batch: GraphBatch, elements: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Give what an atom has before it meets any other: of its element, and of charge and spin.
+
+        Parameters
+        ----------
+        batch : GraphBatch
+        elements : Tensor, (n_atoms,)
+
+        Returns
+        -------
+        features : Tensor, (n_atoms, n_channels)
+        energies : Tensor, (n_atoms,), eV, or None
+            What upstream adds to the reference energies, where charge or spin have an energy.
+        """
+        network: Any = self.network
+        one_hot = torch.nn.functional.one_hot(elements, len(self.atomic_numbers)).to(self.dtype)
+        features = network.node_embedding(one_hot)
+        if not self.takes:
+            return features, None
+        features = features + network.joint_embedding(batch.batch, self._state(batch))
+        if not self.architecture.use_embedding_readout:
+            return features, None
+        heads = torch.full_like(elements, self.head_index)
+        return features, network.embedding_readout(features, heads)[:, self.head_index]
+
+    def _state(self, batch: GraphBatch) -> dict[str, Tensor]:
+        """Charge and multiplicity of each structure by upstream's names, (n_graphs,).
+
+        Raises
+        ------
+        UserError
+            One that is no number, or none that the network has been made for.
+        """
+        specs = self.architecture.embedding_specs or {}
+        neutral = torch.tensor([NEUTRAL], dtype=torch.float64, device=batch.batch.device)
+        state = neutral.expand(batch.n_graphs, 2) if batch.state is None else batch.state
+        found = {}
+        for (key, name), values in zip(_STATE.items(), state.T, strict=True):
+            if name not in specs:
+                continue
+            spec = specs[name]
+            first, last = -spec.offset, spec.num_classes - 1 - spec.offset
+            whole = spec.type == "categorical"
+            good = values.isfinite()
+            if whole:
+                good = good & (values == values.round()) & (values >= first) & (values <= last)
+            if not bool(good.all()):
+                expected = f"a whole number from {first} to {last}" if whole else "a number"
+                raise UserError(
+                    f"atoms.info['{key}'] is {float(values[~good][0]):g} or no number: this model "
+                    f"takes {expected} there"
+                )
+            found[name] = values.to(self.dtype)
+        return found
+
     def atomic_energies(self, batch: GraphBatch) -> Tensor:
         """Energies per atom, (n_atoms,), eV, float64, differentiable in positions and cell."""
         return self._evaluate(batch)[0]
@@ -147,7 +212,12 @@ class MACEPotential(PotentialModule):
     def _evaluate(self, batch: GraphBatch) -> tuple[Tensor, Tensor]:
         elements = self.element_indices(batch)
         out = self.network(self._upstream_dict(batch, elements), compute_force=False)
-        return self.e0[elements] + out["node_energy"], out["node_feats"]
+        energies = self.e0[elements] + out["node_energy"]
+        if self.architecture.use_embedding_readout:
+            # Upstream has it in the total, and not with the atoms.
+            own = self.start(batch, elements)[1]
+            energies = energies if own is None else energies + own
+        return energies, out["node_feats"]
 
     def _upstream_dict(self, batch: GraphBatch, elements: Tensor) -> dict[str, Tensor]:
         """Build a fresh dict for every call: upstream's forward writes into it."""
@@ -170,6 +240,7 @@ class MACEPotential(PotentialModule):
             "batch": batch.batch,
             "ptr": torch.cat([ends.new_zeros(1), ends]),
             "head": torch.full((batch.n_graphs,), self.head_index, device=ends.device),
+            **(self._state(batch) if self.takes else {}),
         }
 
 

@@ -15,7 +15,7 @@ from ase_ws.errors import UserError
 from ase_ws.files.mistakes import reason
 from ase_ws.potentials.heads import ONE_HEAD
 from ase_ws.potentials.mace.architecture import MACEArchitecture
-from ase_ws.potentials.mace.inert import Inert, load_inert, tensors_of
+from ase_ws.potentials.mace.inert import Inert, load_inert, number_of, tensors_of
 from ase_ws.potentials.weights import check_tensors
 
 # Flags of the architecture by the names that upstream has for them, and what their absence means.
@@ -63,9 +63,13 @@ def read_upstream(path: Path) -> UpstreamModel:
             f"holds a {found}, expected a MACE or ScaleShiftMACE energy model saved whole "
             "by mace-torch (the file 'NAME.model', not a checkpoint or a compiled one)"
         )
-    if "joint_embedding" in (root.__dict__.get("_modules") or {}):
+    specs = getattr(root, "embedding_specs", None) or {}
+    known = isinstance(specs, dict) and set(specs) <= {"total_charge", "total_spin"}
+    if not known or bool(specs) != ("joint_embedding" in (root.__dict__.get("_modules") or {})):
+        named = ", ".join(map(str, specs)) if isinstance(specs, dict) else ""
         raise UserError(
-            "models with charge or spin embeddings are not supported; use one without extra inputs"
+            f"the model takes {named or 'what it does not name':.100} beside the structure; only "
+            "total_charge and total_spin are known here"
         )
     try:
         return _describe(root)
@@ -80,6 +84,12 @@ def read_upstream(path: Path) -> UpstreamModel:
 
 def _describe(root: Inert) -> UpstreamModel:
     tensors = dict(tensors_of(root))
+    # Files of the first versions have these beside the tensors.
+    for name, dtype in (("atomic_numbers", torch.int64), ("r_max", torch.float64)):
+        if name not in tensors and name in root.__dict__:
+            found = getattr(root, name)
+            values = [number_of(x) for x in found] if isinstance(found, list) else number_of(found)
+            tensors[name] = torch.tensor(values, dtype=dtype)
     check_tensors(tensors)
     heads = _heads(getattr(root, "heads", None))
     e0 = np.atleast_2d(tensors.pop("atomic_energies_fn.atomic_energies").double().numpy())
@@ -145,6 +155,8 @@ def _architecture(
         "keep_last_layer_irreps": "+" in hidden
         and _irreps(products[-1].linear.irreps_out) == hidden,
         "edge_irreps": _irreps(root.edge_irreps) if getattr(root, "edge_irreps", None) else None,
+        "embedding_specs": getattr(root, "embedding_specs", None),
+        "use_embedding_readout": "embedding_readout" in root._modules,
         "heads": heads,
         "avg_num_neighbors": neighbours.pop(),
         "scale": tuple(_number(x) for x in tensors["scale_shift.scale"].flatten()),
@@ -155,8 +167,7 @@ def _architecture(
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
+    value = value.item() if isinstance(value, Tensor) and value.numel() == 1 else number_of(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
         raise ValueError(f"expected a finite number, found {type(value).__name__}")
     return float(value)

@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from ase_ws.graphs import collate, graph
+from ase_ws.graphs import collate, graph, state_of
 from ase_ws.typing import GraphBatch, Potential
 
 
@@ -92,7 +92,14 @@ class Subject:
         """Build a fresh graph: nothing that one evaluation does can reach the next."""
         cutoff = float(self.potential.r_max) + skin
         graphs = [
-            graph(a.numbers, a.positions, np.array(a.cell), a.pbc, cutoff=cutoff)
+            graph(
+                a.numbers,
+                a.positions,
+                np.array(a.cell),
+                a.pbc,
+                cutoff=cutoff,
+                state=state_of(a.info),
+            )
             for a in (self.structures if structures is None else structures)
         ]
         return collate(graphs).to(self.device, self.dtype)

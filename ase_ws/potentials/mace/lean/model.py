@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from ase_ws.graphs import graph
 from ase_ws.potentials.derivatives import ConservativeModule
 from ase_ws.potentials.mace.features import Features
 from ase_ws.potentials.mace.lean.network import network
-from ase_ws.potentials.mace.lean.plan import Plan, Slots, make_plan, roomy
+from ase_ws.potentials.mace.lean.plan import Plan, Slots, kinds_of, make_plan, roomy
 from ase_ws.potentials.mace.lean.probe import UnsupportedError
 from ase_ws.potentials.mace.lean.read import product_basis, read_weights, sender_maps, skip_map
 from ase_ws.potentials.mace.lean.stacked import StackedMACE
@@ -30,6 +30,25 @@ TRIM_EDGES = 300
 
 #: What reading a network of an unexpected shape may raise: upstream's own form evaluates it then.
 NOT_READ = (UnsupportedError, AttributeError, LookupError, TypeError, ValueError, RuntimeError)
+
+
+class Start(NamedTuple):
+    """What the atoms of a plan have before they meet.
+
+    Attributes
+    ----------
+    plan : Plan
+    features : Tensor, (n_atoms, c)
+        In the order of the plan.
+    e0 : Tensor, (n_atoms,), eV, float64
+        Reference energies, and what charge and spin add to them.
+    tables : list of list of ElementTable
+    """
+
+    plan: Plan
+    features: Tensor
+    e0: Tensor
+    tables: Tables
 
 
 class LeanMACE(ConservativeModule):
@@ -99,8 +118,9 @@ class LeanMACE(ConservativeModule):
         """Give the plan of the batch, the one before where elements and edges are the same."""
         if self._plan is None or not self._plan.fits(batch):
             elements = self._of[0].element_indices(batch)
-            far = 2 * self.r_max
-            plan = make_plan(batch, elements, dtype=self.dtype, width=self._width, beyond=far)
+            kinds = kinds_of(batch, elements) if self._of[0].takes else elements
+            width, far = self._width, 2 * self.r_max
+            plan = make_plan(batch, elements, kinds, dtype=self.dtype, width=width, beyond=far)
             widest = max(width for _, width in plan.slots.blocks)
             if self.compiled and widest > self._width:
                 # So that the compiled network meets the same shapes again.
@@ -109,23 +129,36 @@ class LeanMACE(ConservativeModule):
             self._plan = plan
         return self._plan
 
+    def start(self, batch: GraphBatch, plan: Plan) -> Start:
+        """Give what the atoms of the plan have before they meet, read once for each plan."""
+        if self._start is None or self._start.plan is not plan:
+            mace = self._of[0]
+            elements = mace.element_indices(batch)
+            with torch.no_grad():
+                features, energies = mace.start(batch, elements)
+            features = features[plan.order]
+            e0 = mace.e0[plan.elements]
+            if energies is not None:
+                e0 = e0 + energies[plan.order].double()
+            layer = self.weights.layers[0]
+            senders = [sender_maps(layer, features[first]) for _, first, _ in plan.species]
+            tables = [
+                [self._of_element(number, element) for element, _, _ in plan.species]
+                for number in range(len(self.weights.layers))
+            ]
+            tables[0] = [
+                table._replace(sender=sender)
+                for table, sender in zip(tables[0], senders, strict=True)
+            ]
+            self._start = Start(plan, features, e0, tables)
+        return self._start
+
     def edges(self, batch: GraphBatch, plan: Plan) -> tuple[Tensor, Slots]:
         """Vectors of the edges that count, in their slots."""
         vectors, slots = plan.vectors(batch), plan.slots
         if not self.compiled and len(vectors) > TRIM_EDGES:
             slots = plan.within(vectors, self.r_max)
         return torch.cat([vectors, plan.far]).index_select(0, slots.edge), slots
-
-    def tables(self, plan: Plan) -> Tables:
-        """Give what belongs to each layer and element of the plan."""
-        return [
-            [self._of_element(number, element) for element, _, _ in plan.species]
-            for number in range(len(self.weights.layers))
-        ]
-
-    def e0_of(self, plan: Plan) -> Tensor:
-        """Give the reference energy of each atom in the plan's order, (n_atoms,), eV, float64."""
-        return self._of[0].e0[plan.elements]
 
     @property
     def _architecture(self) -> object:
@@ -144,6 +177,7 @@ class LeanMACE(ConservativeModule):
         self.dtype, self.device = mace.dtype, mace.device
         self.weights = read_weights(mace.network, mace.head_index, mace.dtype, mace.device)
         self._plan: Plan | None = None
+        self._start: Start | None = None
         self._elements: dict[tuple[int, int], ElementTable] = {}
 
     def _evaluate(self, batch: GraphBatch) -> tuple[Tensor, list[Tensor], Plan]:
@@ -151,7 +185,8 @@ class LeanMACE(ConservativeModule):
         self.up_to_date()
         plan = self.planned(batch)
         vectors, slots = self.edges(batch, plan)
-        arguments = (vectors, slots, plan.elements, plan.species, self.tables(plan))
+        start = self.start(batch, plan)
+        arguments = (start.features, vectors, slots, plan.elements, plan.species, start.tables)
         if self.compiled:
             with warnings.catch_warnings():
                 # The compiler looks at the gradients of what is not a leaf, and warns of it.
@@ -159,7 +194,7 @@ class LeanMACE(ConservativeModule):
                 interaction, layers = self._compiled(self.weights, *arguments)
         else:
             interaction, layers = network(self.weights, *arguments)
-        total = (self.e0_of(plan) + interaction.double())[plan.back]
+        total = (start.e0 + interaction.double())[plan.back]
         if self._has_pair_energy:
             total = total + self._pair_energies(vectors, slots, plan)
         return total, layers, plan
@@ -186,12 +221,7 @@ class LeanMACE(ConservativeModule):
             with torch.no_grad():
                 basis = product_basis(product, element).to(mace.device, mace.dtype)
                 skip = skip_map(interaction, product, len(self.atomic_numbers), element)
-                sender = (
-                    sender_maps(self.weights.layers[0], self.weights.embedding[element])
-                    if number == 0
-                    else []
-                )
-            table = ElementTable(basis.contiguous(), skip.contiguous(), sender)
+            table = ElementTable(basis.contiguous(), skip.contiguous(), [])
             self._elements[number, element] = table
         return self._elements[number, element]
 

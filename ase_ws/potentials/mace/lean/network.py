@@ -31,6 +31,7 @@ from ase_ws.potentials.mace.lean.weights import (
 
 def network(
     w: LeanWeights,
+    start: Tensor,
     vectors: Tensor,
     slots: Slots,
     elements: Tensor,
@@ -42,6 +43,8 @@ def network(
     Parameters
     ----------
     w : LeanWeights
+    start : Tensor, (n_atoms, c)
+        Features before the first layer; atoms of one kind have the same.
     vectors : Tensor, (n_slots, 3)
         Of the edges in the slots, Å.
     slots : Slots
@@ -56,7 +59,7 @@ def network(
     cutoff = _envelope(length / w.basis.r_max, w.basis.p)
     edges = _Edges(length, cutoff, harmonics, slots, elements)
     radial = edges.radial(w.basis)
-    h = w.embedding[elements][None]
+    h = start[None]
     energies = h.new_zeros(n_atoms, 1)
     kept = []
     for number, (layer, readout, table) in enumerate(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ase_ws.typing import GraphBatch
 
-#: Index, first atom and end of each element that is there, atoms sorted by element.
+#: Element, first atom and end of each kind of atoms that is there, atoms sorted by kind.
 Species = list[tuple[int, int, int]]
 
 
@@ -69,7 +69,7 @@ class Plan:
     dtype : torch.dtype
     """
 
-    key: tuple[Tensor, ...]
+    key: tuple[Tensor | None, ...]
     order: Tensor
     back: Tensor
     species: Species
@@ -131,20 +131,37 @@ def slots_of(send: Tensor, receive: Tensor, n_atoms: int, *, width: int = 0) -> 
     return Slots(edge, sender, atoms.repeat_interleave(widths), blocks, back)
 
 
+def kinds_of(batch: GraphBatch, elements: Tensor) -> Tensor:
+    """Give each atom a number for its element, and the charge and spin of its structure."""
+    if batch.state is None:
+        return elements
+    own = batch.state[batch.batch]
+    rows = torch.cat([elements[:, None].to(own), own], dim=1)
+    return torch.unique(rows, dim=0, return_inverse=True)[1]
+
+
 def make_plan(
-    batch: GraphBatch, elements: Tensor, *, dtype: torch.dtype, width: int = 0, beyond: float
+    batch: GraphBatch,
+    elements: Tensor,
+    kinds: Tensor,
+    *,
+    dtype: torch.dtype,
+    width: int = 0,
+    beyond: float,
 ) -> Plan:
-    """Plan a batch whose atoms have these `elements`, (n_atoms,), as indices.
+    """Plan a batch whose atoms have these `elements`, as indices, and `kinds`, (n_atoms,).
+
+    Kinds that differ in their elements come in the order of these.
 
     `width` is as in `slots_of`. Slots without a neighbour are as if it were `beyond` (Å, further
     than the cutoff) away: they add exactly nothing.
     """
-    order = torch.argsort(elements, stable=True)
+    order = torch.argsort(kinds, stable=True)
     back = torch.argsort(order)
     species, start = [], 0
-    for element, count in enumerate(torch.bincount(elements).tolist()):
+    for count in torch.bincount(kinds).tolist():
         if count:
-            species.append((element, start, start + count))
+            species.append((int(elements[order[start]]), start, start + count))
         start += count
     by_receiver = torch.argsort(back[batch.edge_index[1]], stable=True)
     send, receive = back[batch.edge_index[:, by_receiver]]
@@ -172,5 +189,5 @@ def roomy(width: int) -> int:
     return 4 * math.ceil(1.15 * width / 4)
 
 
-def _key(batch: GraphBatch) -> tuple[Tensor, ...]:
-    return batch.numbers, batch.edge_index, batch.shifts
+def _key(batch: GraphBatch) -> tuple[Tensor | None, ...]:
+    return batch.numbers, batch.edge_index, batch.shifts, batch.state

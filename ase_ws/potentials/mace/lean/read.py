@@ -67,15 +67,12 @@ def read_weights(network: Any, head: int, dtype: torch.dtype, device: torch.devi
 
 
 def _read(net: Any, head: int) -> LeanWeights:
-    require(not hasattr(net, "joint_embedding"), "joint embedding")
-    unit = torch.eye(len(net.atomic_numbers), dtype=torch.float64)
     max_ell = max(ir.l for _, ir in net.spherical_harmonics.irreps_out)
     pairs = zip(net.interactions, net.products, strict=True)
     readouts = [_readout(readout, head) for readout in net.readouts]
     n_silent = len(net.interactions) - len(readouts)
     require(n_silent == 0 or len(readouts) == 1, "readouts")
     return LeanWeights(
-        embedding=net.node_embedding(unit),
         harmonics=spherical_harmonics(net.spherical_harmonics, max_ell),
         basis=_basis(net),
         layers=[_layer(interaction, product) for interaction, product in pairs],
@@ -302,12 +299,12 @@ def _with_bias(linear: Any, constant: float) -> Dense:
     return Dense(constant * weight, bias[0], None)
 
 
-def sender_maps(layer: Layer, embedding: Tensor) -> list[Tensor]:
-    """How radial functions of the first layer become messages where this element sends.
+def sender_maps(layer: Layer, features: Tensor) -> list[Tensor]:
+    """How radial functions of the first layer become messages where such an atom sends.
 
-    `embedding` is the element's, (c_in,). Returns (n_hidden, c') for each degree.
+    `features` are those before the first layer, (c_in,). Returns (n_hidden, c') for each degree.
     """
-    x = embedding @ layer.up[0]
+    x = features @ layer.up[0]
     return [(p.last[0] * x) @ p.mix[0] for p in layer.paths]
 
 

@@ -41,8 +41,10 @@ class StackedMACE:
             member.up_to_date()
         self._stack()
         plan = first.planned(batch)
-        tables = map_leaves(_stacked, *[m.tables(plan) for m in self.members])
-        evaluate = torch.vmap(network, in_dims=(self._dims, 0, None, None, None, 0))
+        starts = [m.start(batch, plan) for m in self.members]
+        tables = map_leaves(_stacked, *[start.tables for start in starts])
+        features = torch.stack([start.features for start in starts])
+        evaluate = torch.vmap(network, in_dims=(self._dims, 0, 0, None, None, None, 0))
         with torch.enable_grad():
             # A leaf for each member: their forces are not mixed.
             positions = batch.positions.detach().expand(len(self.members), -1, -1).clone()
@@ -50,15 +52,15 @@ class StackedMACE:
             edges = [first.edges(replace(batch, positions=p), plan) for p in positions]
             vectors, slots = torch.stack([e[0] for e in edges]), edges[0][1]
             energies, _ = evaluate(
-                self._weights, vectors, slots, plan.elements, plan.species, tables
+                self._weights, features, vectors, slots, plan.elements, plan.species, tables
             )
             gradients: list[Tensor | None] = [None] * len(self.members)
             if forces:
                 (found,) = torch.autograd.grad(energies.sum(), positions, allow_unused=True)
                 gradients = list(torch.zeros_like(positions) if found is None else found)
         out = []
-        for member, energy, gradient in zip(self.members, energies, gradients, strict=True):
-            total = (energy.detach().double() + member.e0_of(plan))[plan.back]
+        for start, energy, gradient in zip(starts, energies, gradients, strict=True):
+            total = (energy.detach().double() + start.e0)[plan.back]
             force = None if gradient is None else -gradient
             out.append(Prediction(sum_by_graph(total, batch), force, energies=total))
         return out

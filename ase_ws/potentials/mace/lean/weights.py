@@ -212,7 +212,6 @@ class LeanWeights(NamedTuple):
 
     Attributes
     ----------
-    embedding : Tensor, (n_elements, c)
     harmonics : list of Tensor
         Y_0, then Y_l from the products of Y_(l-1) and the direction.
     basis : Basis
@@ -222,7 +221,6 @@ class LeanWeights(NamedTuple):
     scale, shift : Tensor, ()
     """
 
-    embedding: Tensor
     harmonics: list[Tensor]
     basis: Basis
     layers: list[Layer]
