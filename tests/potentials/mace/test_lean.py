@@ -79,10 +79,11 @@ SUPPORTED = {
     "edge channels": {"edge_irreps": "6x0e+6x1o"},
     "edge channels, first too": {"edge_irreps": "6x0e+6x1o", "use_edge_irreps_first": True},
     "Gaussians": {"radial_type": "gaussian"},
+    "four factors": {"correlation": 4, "max_ell": 1},
     "l 5": {"max_ell": 5, "correlation": 1},
 }
 UNSUPPORTED = {
-    "four factors": {"correlation": 4, "max_ell": 1},
+    "Chebyshev polynomials": {"radial_type": "chebyshev"},
     "channels of different numbers": {"edge_irreps": "6x0e+4x1o"},
 }
 
@@ -123,12 +124,16 @@ def molecules():
 
 @pytest.mark.parametrize("changes", SUPPORTED.values(), ids=SUPPORTED.keys())
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_upstreams_numbers(changes, dtype, molecules):
+@pytest.mark.parametrize("trimmed", [False, True], ids=["whole", "trimmed"])
+def test_upstreams_numbers(changes, dtype, trimmed, molecules, monkeypatch):
+    """Trimmed: without the edges of the skin, and what depends on lengths computed for pairs."""
+    monkeypatch.setattr(lean_module, "TRIM_EDGES", -1 if trimmed else 10**9)
     potential = build(dtype, **changes)
     batch = batch_of(molecules, potential)
     with torch.no_grad():
-        ours, theirs = (p(batch, forces=True) for p in (LeanMACE(potential), potential))
-        features, expected = LeanMACE(potential).features(batch), potential.features(batch)
+        lean = LeanMACE(potential)
+        ours, theirs = (p(batch, forces=True) for p in (lean, potential))
+        features, expected = lean.features(batch), potential.features(batch)
     tolerance = 1e-11 if dtype == "float64" else 2e-4
     largest = float(theirs.forces.abs().max())
     for a, b in zip(ours[:2], theirs[:2], strict=True):
@@ -150,7 +155,7 @@ def test_the_repulsion_was_felt(molecules):
 
 @pytest.mark.parametrize("trimmed", [False, True])
 def test_periodic_with_stress(trimmed, monkeypatch):
-    monkeypatch.setattr(lean_module, "TRIM_EDGES", 0 if trimmed else 10**9)
+    monkeypatch.setattr(lean_module, "TRIM_EDGES", -1 if trimmed else 10**9)
     potential = build(atomic_numbers=(6, 14, 79), correlation=3)
     diamond = bulk("C", cubic=True)
     diamond.numbers[::3] = 14

@@ -120,7 +120,15 @@ class LeanMACE(ConservativeModule):
             elements = self._of[0].element_indices(batch)
             kinds = kinds_of(batch, elements) if self._of[0].takes else elements
             width, far = self._width, 2 * self.r_max
-            plan = make_plan(batch, elements, kinds, dtype=self.dtype, width=width, beyond=far)
+            plan = make_plan(
+                batch,
+                elements,
+                kinds,
+                dtype=self.dtype,
+                width=width,
+                beyond=far,
+                paired=self._trims(batch.edge_index.shape[1]),
+            )
             widest = max(width for _, width in plan.slots.blocks)
             if self.compiled and widest > self._width:
                 # So that the compiled network meets the same shapes again.
@@ -156,9 +164,13 @@ class LeanMACE(ConservativeModule):
     def edges(self, batch: GraphBatch, plan: Plan) -> tuple[Tensor, Slots]:
         """Vectors of the edges that count, in their slots."""
         vectors, slots = plan.vectors(batch), plan.slots
-        if not self.compiled and len(vectors) > TRIM_EDGES:
+        if self._trims(len(vectors)):
             slots = plan.within(vectors, self.r_max)
         return torch.cat([vectors, plan.far]).index_select(0, slots.edge), slots
+
+    def _trims(self, n_edges: int) -> bool:
+        """Whether edges beyond the cutoff are left out; compiled, the shapes are to stay."""
+        return not self.compiled and n_edges > TRIM_EDGES
 
     @property
     def _architecture(self) -> object:
@@ -179,6 +191,7 @@ class LeanMACE(ConservativeModule):
         self._plan: Plan | None = None
         self._start: Start | None = None
         self._elements: dict[tuple[int, int], ElementTable] = {}
+        self._bases: dict[tuple[int, int], Tensor] = {}
 
     def _evaluate(self, batch: GraphBatch) -> tuple[Tensor, list[Tensor], Plan]:
         """Energies per atom, and features of each layer in the order of the plan."""
@@ -218,12 +231,23 @@ class LeanMACE(ConservativeModule):
             mace = self._of[0]
             network: Any = mace.network
             interaction, product = network.interactions[number], network.products[number]
+            layer = self.weights.layers[number]
             with torch.no_grad():
-                basis = product_basis(product, element).to(mace.device, mace.dtype)
+                basis = self._basis(number, 0 if layer.alike else element)
                 skip = skip_map(interaction, product, len(self.atomic_numbers), element)
-            table = ElementTable(basis.contiguous(), skip.contiguous(), [])
+            table = ElementTable(basis, skip.contiguous(), [])
             self._elements[number, element] = table
         return self._elements[number, element]
+
+    def _basis(self, number: int, element: int) -> Tensor:
+        """Give the product basis of an element in a layer."""
+        if (number, element) not in self._bases:
+            mace = self._of[0]
+            network: Any = mace.network
+            factors = self.weights.layers[number].factors
+            basis = product_basis(network.products[number], element, factors)
+            self._bases[number, element] = basis.to(mace.device, mace.dtype).contiguous()
+        return self._bases[number, element]
 
     def _check(self) -> None:
         """Compare with upstream's forward on a structure that has every element."""

@@ -56,16 +56,16 @@ def network(
     n_atoms = len(elements)
     length = vectors.norm(dim=1, keepdim=True)
     harmonics = _harmonics(vectors / length, w.harmonics)
-    cutoff = _envelope(length / w.basis.r_max, w.basis.p)
-    edges = _Edges(length, cutoff, harmonics, slots, elements)
-    radial = edges.radial(w.basis)
+    edges = _Edges(length, harmonics, slots, elements, w.basis)
+    radial = edges.radial()
     h = start[None]
     energies = h.new_zeros(n_atoms, 1)
     kept = []
     for number, (layer, readout, table) in enumerate(
         zip(w.layers, w.readouts, tables, strict=True)
     ):
-        hidden = edges.hidden(radial, layer.radial, h, w.basis)
+        hidden = edges.hidden(radial, layer.radial, h, on_radial=w.basis.on_radial)
+        hidden = hidden if layer.radial.sides is not None else edges.spread(hidden)
         x = torch.bmm(h, layer.up)
         message = (
             _first_messages(hidden, edges, layer.paths, species, table)
@@ -73,7 +73,7 @@ def network(
             else _messages(x, hidden, edges, layer.paths)
         )
         if layer.density is not None:
-            total = edges.density(radial, layer.density, h, w.basis)
+            total = edges.density(radial, layer.density, h)
             message = [part / total for part in message]
         if layer.gate is not None:
             message = _gated(message, x, layer.gate)
@@ -85,50 +85,67 @@ def network(
 
 
 class _Edges:
-    """The edges in their slots, (n_slots, ...)."""
+    """The edges in their slots, (n_slots, ...), and what depends on their lengths alone.
+
+    The latter is the same for both directions of an edge: where the slots have numbers, it is
+    computed for each number, (n_pairs, ...), unless a radial network looks at sender and receiver.
+    """
 
     def __init__(
-        self, length: Tensor, cutoff: Tensor, harmonics: Tensor, slots: Slots, elements: Tensor
+        self, length: Tensor, harmonics: Tensor, slots: Slots, elements: Tensor, basis: Basis
     ):
-        self.length, self.cutoff, self.harmonics = length, cutoff, harmonics
-        self.slots, self.elements = slots, elements
+        self.harmonics, self.slots, self.elements, self.basis = harmonics, slots, elements, basis
+        ends = slots.send, slots.receive
+        if slots.first is not None:
+            length = length.index_select(0, slots.first)
+            ends = slots.send[slots.first], slots.receive[slots.first]
+        self.length, self.ends = length, ends
+        self.cutoff = _envelope(length / basis.r_max, basis.p)
 
-    def radial(self, basis: Basis) -> Tensor:
-        """Radial functions, (n_slots, n_basis)."""
-        length = self.length
+    def radial(self) -> Tensor:
+        """Radial functions, (n_pairs, n_basis)."""
+        length, basis = self.length, self.basis
         if basis.transform is not None:
             radii = basis.radii[self.elements][:, None]
-            length = basis.transform(
-                length, self.sender(radii), self.receiver(radii), basis.constants
-            )
+            send, receive = (radii.index_select(0, end) for end in self.ends)
+            length = basis.transform(length, send, receive, basis.constants)
         out = basis.function(length, basis.weights)
         return out * self.cutoff if basis.on_radial else out
 
-    def hidden(self, x: Tensor, radial: Radial, h: Tensor, basis: Basis) -> Tensor:
-        """Last hidden layer of a radial network; zero where there is no edge."""
+    def hidden(self, x: Tensor, radial: Radial, h: Tensor, *, on_radial: bool) -> Tensor:
+        """Last hidden layer of a radial network; zero where there is no edge.
+
+        (n_pairs, n_hidden), or (n_slots, n_hidden) where it looks at both ends.
+        """
         for number, dense in enumerate(radial.layers):
             x = _dense(x, dense)
             if number == 0 and radial.sides is not None:
-                x = x + self._sides(radial, h)
+                x = self.spread(x) + self._sides(radial, h)
             x = radial.activation(_normalised(x, dense))
         if radial.biased:
             x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-        return self.ended(x, radial, basis)
+        return self.ended(x, radial, on_radial=on_radial)
 
-    def ended(self, x: Tensor, radial: Radial, basis: Basis) -> Tensor:
+    def ended(self, x: Tensor, radial: Radial, *, on_radial: bool) -> Tensor:
         """Let it end at the cutoff, where the radial functions do not see to that."""
-        if not basis.on_radial:
-            return x * self.cutoff
+        if on_radial and not radial.biased and radial.sides is None:
+            return x
         # A network with biases is not zero where its input is.
-        return x * (self.length < basis.r_max) if radial.biased or radial.sides else x
+        end = (self.length < self.basis.r_max).to(x.dtype) if on_radial else self.cutoff
+        return x * (end if radial.sides is None else self.spread(end))
 
-    def density(self, x: Tensor, density: Density, h: Tensor, basis: Basis) -> Tensor:
+    def density(self, x: Tensor, density: Density, h: Tensor) -> Tensor:
         """Give α + β Σ tanh(f²) for each atom, (n_atoms, 1, 1)."""
-        hidden = self.hidden(x, density.radial, h, basis._replace(on_radial=True))
+        hidden = self.hidden(x, density.radial, h, on_radial=True)
         each = torch.tanh((hidden @ density.last) ** 2)
-        each = self.ended(each, density.radial, basis)
+        each = self.ended(each, density.radial, on_radial=self.basis.on_radial)
+        each = each if density.radial.sides is not None else self.spread(each)
         total = self.summed(each, lambda block: block.sum(dim=1, keepdim=True))
         return total * density.beta + density.alpha
+
+    def spread(self, x: Tensor) -> Tensor:
+        """From pairs to slots."""
+        return x if self.slots.pair is None else x.index_select(0, self.slots.pair)
 
     def sender(self, x: Tensor) -> Tensor:
         """Rows of the senders."""
@@ -248,35 +265,64 @@ def _product(
     table: list[ElementTable],
 ) -> Tensor:
     """Apply the product basis of every element and the linear map; add what skips the layer."""
-    outs, skips = [], []
-    whole = torch.cat(message, dim=1)
-    for (_, start, stop), element in zip(species, table, strict=True):
-        x = whole[start:stop].transpose(0, 1)
-        if layer.skips_message:
-            x = torch.bmm(x, element.skip)
-        outs.append(_contract(x.permute(2, 1, 0), element.basis))
-        if layer.skips:
-            skips.append(torch.bmm(h[: len(element.skip), start:stop], element.skip))
-    out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
-    out = torch.bmm(out, layer.linear)
-    if not skips:
+    x = torch.cat(message, dim=1).transpose(0, 1)
+    pieces = [x[:, start:stop] for _, start, stop in species]
+    if layer.skips_message:
+        pieces = [torch.bmm(part, one.skip) for part, one in zip(pieces, table, strict=True)]
+    if layer.alike and len(pieces) > 1:
+        pieces = [_joined(pieces) if layer.skips_message else x]
+    bases = [element.basis for element in table][: len(pieces)]
+    outs = [
+        _contract(part, basis, layer.factors) for part, basis in zip(pieces, bases, strict=True)
+    ]
+    out = torch.bmm(_joined(outs), layer.linear)
+    if not layer.skips:
         return out
-    past = skips[0] if len(skips) == 1 else torch.cat(skips, dim=1)
+    past = _joined(
+        [
+            torch.bmm(h[: len(element.skip), start:stop], element.skip)
+            for (_, start, stop), element in zip(species, table, strict=True)
+        ]
+    )
     if len(past) == len(out):
         return out + past
     return torch.cat([out[: len(past)] + past, out[len(past) :]])
 
 
-def _contract(x: Tensor, basis: Tensor) -> Tensor:
-    """Σ H x̃ .. x (see `product_basis`) for atoms of one element: (c, n, K) to (M, n, c)."""
-    channels, n, k = x.shape
-    one = x.new_ones(channels, n, 1)
-    factor = torch.cat([one, x], dim=2)
-    product = factor if basis.shape[1] > 1 else one
-    while product.shape[2] < basis.shape[1]:
-        product = (product[:, :, :, None] * factor[:, :, None, :]).flatten(2)
-    half = torch.bmm(product, basis).view(channels, n, k, -1)
-    return (half * x[..., None]).sum(dim=2).permute(2, 1, 0)
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Put the atoms of all elements together again, (M, n_atoms, c)."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+#: From so many atoms of an element on the products are laid out atom by atom: measured, 1.5 to 4.5
+#: times sooner with 72 atoms, and half as soon with 9.
+_MANY = 32
+
+
+def _contract(x: Tensor, basis: Tensor, factors: Tensor) -> Tensor:
+    """Σ H x̃ .. x (see `product_basis`) for atoms of one element: (K, n, c) to (M, n, c)."""
+    k, n, channels = x.shape
+    if n < _MANY:
+        x = x.permute(2, 1, 0)
+        half = torch.bmm(_products(x, factors, 2), basis).view(channels, n, k, -1)
+        return (half * x[..., None]).sum(dim=2).permute(2, 1, 0)
+    x = x.permute(2, 0, 1)
+    half = torch.bmm(basis.transpose(1, 2), _products(x, factors, 1)).view(channels, k, -1, n)
+    return (half * x[:, :, None]).sum(dim=1).permute(1, 2, 0)
+
+
+def _products(x: Tensor, factors: Tensor, dim: int) -> Tensor:
+    """All products of x̃ = (1, x), whose components are along `dim`."""
+    one = torch.ones_like(x.narrow(dim, 0, 1))
+    if not len(factors):
+        return one
+    several = torch.cat([one, x], dim=dim)
+    if len(factors) == 1:
+        return several
+    out = several.index_select(dim, factors[0])
+    for row in factors[1:]:
+        out = out * several.index_select(dim, row)
+    return out
 
 
 def _read_out(h: Tensor, readout: Readout) -> Tensor:

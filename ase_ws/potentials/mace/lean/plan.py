@@ -34,6 +34,9 @@ class Slots(NamedTuple):
         One, unless the numbers of neighbours differ much.
     back : Tensor, (n_atoms,), or None
         From the order of the blocks to that of the atoms, where it is another.
+    pair, first : Tensor, (n_slots,) and (n_pairs,), or None
+        Slots of one number are as long as each other, such as both directions of an edge; and a
+        slot for each number.
     """
 
     edge: Tensor
@@ -41,6 +44,8 @@ class Slots(NamedTuple):
     receive: Tensor
     blocks: list[tuple[int, int]]
     back: Tensor | None
+    pair: Tensor | None = None
+    first: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,10 @@ class Plan:
         Where periodic boundaries are crossed.
     slots : Slots
         Of all edges.
+    pair : Tensor, (n_edges,), or None
+        Both directions of an edge have one number.
+    leads : Tensor, (n_edges,), bool, or None
+        The first edge of each number.
     far : Tensor, (1, 3)
         A vector beyond the cutoff, for slots without an edge.
     dtype : torch.dtype
@@ -79,6 +88,8 @@ class Plan:
     owner: Tensor
     shift: Tensor | None
     slots: Slots
+    pair: Tensor | None
+    leads: Tensor | None
     far: Tensor
     dtype: torch.dtype
 
@@ -100,7 +111,22 @@ class Plan:
         near = (vectors.detach().square().sum(dim=1) < cutoff**2).nonzero()[:, 0]
         found = slots_of(self.send[near], self.receive[near], len(self.order))
         nothing = near.new_full((1,), len(self.send))
-        return found._replace(edge=torch.cat([near, nothing])[found.edge])
+        found = found._replace(edge=torch.cat([near, nothing])[found.edge])
+        return found if self.pair is None else self._paired(found)
+
+    def _paired(self, slots: Slots) -> Slots:
+        """Give each slot the number of its pair; empty ones have a number of their own."""
+        assert self.pair is not None
+        assert self.leads is not None
+        n_edges, nobody = len(self.send), self.pair.new_full((1,), len(self.send))
+        # An edge and its reverse are of exactly the same length: both are here, or none.
+        leading = torch.cat([self.leads, self.leads.new_zeros(1)])[slots.edge].nonzero()[:, 0]
+        empty = (slots.edge == n_edges).nonzero()[:1, 0]
+        first = torch.cat([leading, empty])
+        named = torch.cat([self.pair, nobody])[slots.edge]
+        number = named.new_zeros(n_edges + 1)
+        number[named[first]] = torch.arange(len(first), device=named.device)
+        return slots._replace(pair=number[named], first=first)
 
 
 def slots_of(send: Tensor, receive: Tensor, n_atoms: int, *, width: int = 0) -> Slots:
@@ -131,6 +157,26 @@ def slots_of(send: Tensor, receive: Tensor, n_atoms: int, *, width: int = 0) -> 
     return Slots(edge, sender, atoms.repeat_interleave(widths), blocks, back)
 
 
+def _pairs(send: Tensor, receive: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """Give both directions of an edge one number below that of edges, and tell the first of each.
+
+    None where the numbers would be too large.
+    """
+    whole = (torch.zeros(len(send), 3) if shift is None else shift).to(send)
+    most, n = (int(whole.abs().max()), int(send.max()) + 1) if len(send) else (0, 1)
+    base = 2 * most + 1
+    if n * n * base**3 > 2**62:
+        return None
+    code = ((whole[:, 0] + most) * base + whole[:, 1] + most) * base + whole[:, 2] + most
+    back = base**3 - 1 - code
+    code = torch.where(send < receive, code, torch.where(send > receive, back, code.max(back)))
+    key = (torch.minimum(send, receive) * n + torch.maximum(send, receive)) * base**3 + code
+    _, pair = torch.unique(key, return_inverse=True)
+    edges = torch.arange(len(send), device=send.device)
+    first = torch.full_like(edges, len(send)).scatter_reduce(0, pair, edges, "amin")
+    return pair, first[pair] == edges
+
+
 def kinds_of(batch: GraphBatch, elements: Tensor) -> Tensor:
     """Give each atom a number for its element, and the charge and spin of its structure."""
     if batch.state is None:
@@ -148,13 +194,14 @@ def make_plan(
     dtype: torch.dtype,
     width: int = 0,
     beyond: float,
+    paired: bool = False,
 ) -> Plan:
     """Plan a batch whose atoms have these `elements`, as indices, and `kinds`, (n_atoms,).
 
     Kinds that differ in their elements come in the order of these.
 
     `width` is as in `slots_of`. Slots without a neighbour are as if it were `beyond` (Å, further
-    than the cutoff) away: they add exactly nothing.
+    than the cutoff) away: they add exactly nothing. `paired`: for `Slots.pair`.
     """
     order = torch.argsort(kinds, stable=True)
     back = torch.argsort(order)
@@ -168,6 +215,8 @@ def make_plan(
     far = torch.zeros(1, 3, dtype=dtype, device=send.device)
     far[0, 0] = beyond
     crossing = bool((batch.shifts != 0).any())
+    shift = batch.shifts.to(dtype)[by_receiver] if crossing else None
+    pair, leads = (_pairs(send, receive, shift) if paired else None) or (None, None)
     return Plan(
         key=_key(batch),
         order=order,
@@ -177,8 +226,10 @@ def make_plan(
         send=send,
         receive=receive,
         owner=batch.batch[batch.edge_index[0, by_receiver]],
-        shift=batch.shifts.to(dtype)[by_receiver] if crossing else None,
+        shift=shift,
         slots=slots_of(send, receive, len(order), width=width),
+        pair=pair,
+        leads=leads,
         far=far,
         dtype=dtype,
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import itertools
 from typing import Any
 
 import torch
@@ -35,8 +37,8 @@ from ase_ws.potentials.mace.lean.weights import (
     map_leaves,
 )
 
-#: Products of more factors would need too many monomials.
-MAX_CORRELATION = 3
+#: Products of more factors would be too many.
+MAX_CORRELATION = 4
 
 #: Interactions by how they are built; "first" ones apply their element's map to the message.
 FIRST = ("RealAgnosticInteractionBlock", "RealAgnosticDensityInteractionBlock")
@@ -135,6 +137,8 @@ def _layer(interaction: Any, product: Any) -> Layer:
         skips_message=skips_message,
         skips=not skips_message and product.use_sc,
         linear=by_component(linear_blocks(product.linear, hidden, hidden), hidden),
+        factors=factors_of(product),
+        alike=bool(getattr(product, "use_agnostic_product", False)),
     )
 
 
@@ -329,22 +333,34 @@ def skip_map(interaction: Any, product: Any, n_elements: int, element: int) -> T
     return by_component(blocks[: len(common)], common)
 
 
-def product_basis(product: Any, element: int) -> Tensor:
+def factors_of(product: Any) -> Tensor:
+    """Which components of x̃ = (1, x) make each product, (correlation − 1, n_products).
+
+    Their order does not count: each combination is there once.
+    """
+    contraction = product.symmetric_contractions.contractions[0]
+    require(contraction.correlation <= MAX_CORRELATION, "correlation")
+    size = dict(contraction.named_buffers())["U_matrix_1"].shape[-2] + 1
+    chosen = itertools.combinations_with_replacement(range(size), contraction.correlation - 1)
+    return torch.tensor(list(chosen), dtype=torch.int64).T
+
+
+def product_basis(product: Any, element: int, factors: Tensor) -> Tensor:
     """Coefficients of the symmetric contraction of one element.
 
     With x̃ = (1, x), output component m of channel c is Σ H[c, a.., k, m] x̃_a .. x_k over one
-    factor x and (correlation − 1) factors x̃.
+    factor x and (correlation − 1) factors x̃, whose combinations a.. are `factors`.
 
     Returns
     -------
-    Tensor, (c, (n+1)^(correlation−1), n·M), float64
+    Tensor, (c, n_products, n·M), float64
     """
     out = []
     if getattr(product, "use_agnostic_product", False):
         element = 0
     for contraction in product.symmetric_contractions.contractions:
         order = contraction.correlation
-        require(order <= MAX_CORRELATION, "correlation")
+        require(order == len(factors) + 1, "correlations")
         buffers = dict(contraction.named_buffers())
         weights = [contraction.weights_max, *contraction.weights]
         total: Tensor | None = None
@@ -361,5 +377,17 @@ def product_basis(product: Any, element: int) -> Tensor:
             total = whole if total is None else total + whole
         assert total is not None
         c, m, n = total.shape[0], total.shape[1], total.shape[-1]
-        out.append(total.reshape(c, m, -1, n).permute(0, 2, 3, 1))
+        flat = total.reshape(c, m, -1, n).permute(0, 2, 3, 1)
+        row = torch.tensor(_rows(len(factors), n + 1), device=flat.device)
+        summed = flat.new_zeros(c, factors.shape[1], n, m).index_add(1, row, flat)
+        out.append(summed)
     return torch.cat(out, dim=3).flatten(2)
+
+
+@functools.cache
+def _rows(n_factors: int, size: int) -> list[int]:
+    """For each ordered choice of factors, the number of the combination that it is."""
+    chosen = itertools.combinations_with_replacement(range(size), n_factors)
+    numbers = {combination: row for row, combination in enumerate(chosen)}
+    ordered = itertools.product(range(size), repeat=n_factors)
+    return [numbers[tuple(sorted(choice))] for choice in ordered]

@@ -132,6 +132,10 @@ class Layer(NamedTuple):
         carries the features past the layer.
     linear : Tensor, (M, c, c_out)
         After the product basis.
+    factors : Tensor, (correlation − 1, n_products), int64
+        Which components of x̃ = (1, x) each product has, see `read.product_basis`.
+    alike : bool
+        The product basis is the same for all elements.
     """
 
     up: Tensor
@@ -142,6 +146,8 @@ class Layer(NamedTuple):
     skips_message: bool
     skips: bool
     linear: Tensor
+    factors: Tensor
+    alike: bool
 
 
 class ElementTable(NamedTuple):
