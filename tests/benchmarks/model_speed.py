@@ -2,18 +2,24 @@
 
     python tests/benchmarks/model_speed.py FILE.model ... [--rounds 5] [--dtypes float32 float64]
     python tests/benchmarks/model_speed.py --shapes
+    python tests/benchmarks/model_speed.py --readme
 
+Results go to `results/model_speed_*.json`, and from there into the README of MD (`--readme`).
 Each file is loaded by us and by upstream's `MACECalculator`, on one thread: largest differences of
 energy per atom (eV), forces (eV/Å) and, in crystals and boxes, stress (eV/Å³) in float64; seconds
 to load; and steps per second of NVE under ASE, ours over upstream's, the median of rounds taken in
 turn and its range. The structures have the model's elements: a molecule (ethanol, or water), 72 and
 about 300 atoms of its liquid, else a crystal of 64 and 216 atoms with its elements at random.
-`--shapes`: random weights in the shape of MACE-MP-0, MPA-0, OMAT, OMOL and MH-1.
+`--shapes`: random weights in the shape of MACE-MP-0, MPA-0, OMAT, OMOL and MH-1, as far as their
+papers and issues tell it; OMOL's with its embeddings of charge and spin. Atoms are a million times
+heavier there: forces of random weights blow molecules up, and upstream's neighbour list of a
+molecule takes seconds once its atoms have flown apart.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import statistics
 import sys
@@ -28,7 +34,9 @@ import numpy as np
 import torch
 from md_speed import in_turn, md
 
-AGNOSTIC = "RealAgnostic"
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[2] / "ase_ws" / "md" / "README.md"
+BEGIN, END = "<!-- model_speed.py -->", "<!-- end -->"
 #: Shapes of published models, as their files and papers say; the elements are fewer.
 SHAPES: dict[str, dict[str, Any]] = {
     "MP-0": {
@@ -63,6 +71,14 @@ SHAPES: dict[str, dict[str, Any]] = {
         "interaction": "RealAgnosticResidualNonLinearInteractionBlock",
         "readout": "NonLinearBiasReadoutBlock",
         "use_last_readout_only": True,
+        "embedding_specs": {
+            name: {"type": "categorical", "per": "graph", "emb_dim": 64, **classes}
+            for name, classes in (
+                ("total_charge", {"num_classes": 201, "offset": 100}),
+                ("total_spin", {"num_classes": 101}),
+            )
+        },
+        "use_embedding_readout": True,
     },
     "MH-1": {
         "hidden_irreps": "512x0e+512x1o",
@@ -203,22 +219,25 @@ def differences(pair: Pair, atoms: Any) -> tuple[float, float, float]:
     return tuple(float(np.abs(a - b).max()) for a, b in zip(*both, strict=True))  # pyright: ignore[reportReturnType]
 
 
-def compare(source: str, rounds: int, dtypes: list[str]) -> dict[tuple[str, int], float]:
-    """Print what is found; give the median ratios by precision and size."""
+def compare(source: str, rounds: int, dtypes: list[str]) -> dict[str, Any]:
+    """Print what is found, and give it: times to load, differences, ratios."""
     pair = Pair(source)
-    name = Path(source).name
+    name = source if source in SHAPES else Path(source).stem
+    form = type(pair.ours("float64").evaluator).__name__
+    found: dict[str, Any] = {"name": name, "form": form, "sizes": []}
     try:
-        loading = "load {:.2f} s, upstream {:.2f}".format(*pair.loading())
+        found["load_s"] = pair.loading()
     except Exception as error:  # noqa: BLE001 - whatever it says, the file is not for upstream
-        print(f"{name}: upstream cannot load it ({type(error).__name__}: {error!s:.60})")
-        return {}
-    print(f"{name}: {loading}; {type(pair.ours('float64').evaluator).__name__}")
-    found = {}
-    for rank, (what, atoms) in enumerate(structures(pair.numbers).items()):
-        energy, forces, stress = differences(pair, atoms)
-        print(f"  {what}, {len(atoms)} atoms: differences {energy:.0e}, {forces:.0e}, {stress:.0e}")
+        print(f"{name}: {form}; upstream cannot load it ({type(error).__name__}: {error!s:.60})")
+        return found
+    print(f"{name}: {form}; load {found['load_s'][0]:.2f} s, upstream {found['load_s'][1]:.2f}")
+    for (what, atoms), steps in zip(structures(pair.numbers).items(), (20, 3, 1), strict=False):
+        if source in SHAPES:
+            atoms.set_masses(1e6 * atoms.get_masses())
+        row: dict[str, Any] = {"what": what, "differences": differences(pair, atoms), "ratios": {}}
+        found["sizes"].append(row)
+        print(f"  {what}: differences {', '.join(f'{x:.0e}' for x in row['differences'])}")
         for dtype in dtypes:
-            steps = (20, 3, 1)[rank]
             runs = {
                 "ours": md(atoms, pair.ours(dtype), steps),
                 "upstream": md(atoms, pair.theirs(dtype), steps),
@@ -226,14 +245,48 @@ def compare(source: str, rounds: int, dtypes: list[str]) -> dict[tuple[str, int]
             in_turn(runs, 1)  # upstream's TorchScript is compiled in its first steps
             seconds = in_turn(runs, rounds)
             ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
+            row["ratios"][dtype] = statistics.median(ratios), min(ratios), max(ratios)
             ours, theirs = (1e3 * statistics.median(v) for v in seconds.values())
-            found[dtype, rank] = statistics.median(ratios)
             print(
-                f"    {dtype}: {found[dtype, rank]:.2f} ({min(ratios):.2f} to {max(ratios):.2f}), "
-                f"{ours:.1f} ms a step, upstream {theirs:.1f}",
+                f"    {dtype}: {row['ratios'][dtype][0]:.2f} ({min(ratios):.2f} to "
+                f"{max(ratios):.2f}), {ours:.1f} ms a step, upstream {theirs:.1f}",
                 flush=True,
             )
     return found
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Give the results as Markdown."""
+    head = ["model", "molecule", "64 or 72 atoms", "216 or 300", "load, s"]
+    lines = [f"| {' | '.join(head)} |", "| --- | --- | --- | --- | --- |"]
+    for found in results:
+        cells = [
+            " / ".join(f"{median:.1f}" for median, _, _ in row["ratios"].values())
+            for row in found["sizes"]
+        ]
+        cells += [""] * (3 - len(cells)) if cells else ["not for upstream", "", ""]
+        load = " / ".join(f"{seconds:.2f}" for seconds in found.get("load_s", ()))
+        lines.append(f"| {' | '.join([found['name'], *cells, load])} |")
+    return "\n".join([*lines, f"| median | {' | '.join(medians(results))} | |"])
+
+
+def medians(results: list[dict[str, Any]]) -> list[str]:
+    """Give the median over the models for each size, and the least."""
+    out = []
+    for rank in range(3):
+        rows = [found["sizes"][rank] for found in results if len(found["sizes"]) > rank]
+        values = [median for row in rows for median, _, _ in row["ratios"].values()]
+        out.append(f"{statistics.median(values):.2f}, least {min(values):.2f}" if values else "")
+    return out
+
+
+def into_readme() -> None:
+    """Write the tables of all results between the marks in the README of MD."""
+    text, parts = README.read_text(), []
+    for kind in ("files", "shapes"):
+        parts.append(table(json.loads((RESULTS / f"model_speed_{kind}.json").read_text())))
+    begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    README.write_text(f"{text[:begin]}\n{parts[0]}\n\n{parts[1]}\n{text[end:]}")
 
 
 def main() -> None:
@@ -243,19 +296,20 @@ def main() -> None:
     parser.add_argument("--shapes", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
+    parser.add_argument("--readme", action="store_true", help="only write the tables of README.md")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    sources = [*options.files, *(SHAPES if options.shapes else [])]
-    results = [compare(source, options.rounds, options.dtypes) for source in sources]
-    for rank, what in enumerate(("molecule", "about 70 atoms", "about 300 atoms")):
-        values = [v for found in results for (_, size), v in found.items() if size == rank]
-        if values:
-            print(
-                f"{what}: median {statistics.median(values):.2f}, "
-                f"least {min(values):.2f}, of {len(values)}"
-            )
+    for kind, sources in (("files", options.files), ("shapes", SHAPES if options.shapes else [])):
+        results = []
+        for source in sources:
+            results.append(compare(source, options.rounds, options.dtypes))
+            (RESULTS / f"model_speed_{kind}.json").write_text(json.dumps(results, indent=1) + "\n")
+        if results:
+            print(f"{kind}, by size: {'; '.join(medians(results))}")
+    if options.readme:
+        into_readme()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from ase_ws.graphs import collate, graph
 from ase_ws.potentials.mace.architecture import MACEArchitecture
 from ase_ws.potentials.mace.direct import DirectPotential, LeanDirect
 from ase_ws.potentials.mace.lean import model as lean_module
+from ase_ws.potentials.mace.lean import network as network_module
 from ase_ws.potentials.mace.lean.model import LeanMACE
 from ase_ws.potentials.mace.model import build_mace
 from ase_ws.testing import Morse
@@ -261,3 +263,56 @@ def test_the_calculator_uses_it_and_copies():
     again = copy.deepcopy(atoms.calc)
     atoms.calc = again
     assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-5)
+
+
+def test_many_elements(monkeypatch):
+    """Each kind of atoms by itself, or all together: the same."""
+    numbers = (1, 3, 6, 7, 8, 9, 11, 14, 15, 16, 17, 29)
+    settings = MACEArchitecture(
+        atomic_numbers=numbers, avg_num_neighbors=8.0, r_max=4.0, dtype="float64"
+    )
+    potential = build_mace(settings, np.zeros(len(numbers)))
+    crystal = bulk("Si", cubic=True) * (2, 1, 1)
+    crystal.numbers[: len(numbers)] = numbers
+    crystal.rattle(0.1, seed=1)
+    batch = batch_of([crystal], potential)
+    with torch.no_grad():
+        expected = potential(batch, forces=True, stress=True)
+        for few in (4, 40):
+            monkeypatch.setattr(network_module, "_FEW_KINDS", few)
+            found = LeanMACE(potential)(batch, forces=True, stress=True)
+            for a, b in zip(found, expected, strict=True):
+                torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
+
+
+def test_neighbours_of_very_different_number():
+    """A dense crystal, molecules and a lone atom in one batch: rows of slots of several lengths."""
+    potential = build(atomic_numbers=(1, 6, 8))
+    crystal = bulk("C", cubic=True)
+    crystal.rattle(0.05, seed=1)
+    lone = molecule("H2O")[:1]
+    batch = batch_of([molecule("H2O"), crystal, lone, molecule("CH3CH2OH")], potential)
+    lean = LeanMACE(potential)
+    blocks = lean.planned(batch).slots.blocks
+    assert len(blocks) > 1
+    assert sum(n * width for n, width in blocks) < 1.5 * batch.edge_index.shape[1]
+    with torch.no_grad():
+        found, expected = (p(batch, forces=True, stress=True) for p in (lean, potential))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+
+def test_one_evaluator_in_several_threads(molecules):
+    """Each thread has structures of its own; none meets the plan of another."""
+    lean = LeanMACE(build())
+    batches = [batch_of([atoms], lean._of[0]) for atoms in molecules]
+    with torch.no_grad():
+        expected = [lean(batch, forces=True).energy for batch in batches]
+
+        def evaluate(number):
+            with torch.no_grad():
+                return lean(batches[number % 3], forces=True).energy - expected[number % 3]
+
+        with ThreadPoolExecutor(4) as pool:
+            differences = list(pool.map(evaluate, range(60)))
+    assert max(abs(float(d)) for d in differences) < 1e-10

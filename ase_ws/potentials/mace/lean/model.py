@@ -116,7 +116,9 @@ class LeanMACE(ConservativeModule):
 
     def planned(self, batch: GraphBatch) -> Plan:
         """Give the plan of the batch, the one before where elements and edges are the same."""
-        if self._plan is None or not self._plan.fits(batch):
+        # What another thread puts there meanwhile is of its own batch.
+        plan = self._plan
+        if plan is None or not plan.fits(batch):
             elements = self._of[0].element_indices(batch)
             kinds = kinds_of(batch, elements) if self._of[0].takes else elements
             width, far = self._width, 2 * self.r_max
@@ -135,11 +137,12 @@ class LeanMACE(ConservativeModule):
                 self._width = roomy(widest)
                 return self.planned(batch)
             self._plan = plan
-        return self._plan
+        return plan
 
     def start(self, batch: GraphBatch, plan: Plan) -> Start:
         """Give what the atoms of the plan have before they meet, read once for each plan."""
-        if self._start is None or self._start.plan is not plan:
+        known = self._start
+        if known is None or known.plan is not plan:
             mace = self._of[0]
             elements = mace.element_indices(batch)
             with torch.no_grad():
@@ -158,8 +161,8 @@ class LeanMACE(ConservativeModule):
                 table._replace(sender=sender)
                 for table, sender in zip(tables[0], senders, strict=True)
             ]
-            self._start = Start(plan, features, e0, tables)
-        return self._start
+            self._start = known = Start(plan, features, e0, tables)
+        return known
 
     def edges(self, batch: GraphBatch, plan: Plan) -> tuple[Tensor, Slots]:
         """Vectors of the edges that count, in their slots."""
