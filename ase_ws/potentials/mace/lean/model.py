@@ -13,10 +13,11 @@ from torch import Tensor
 from ase_ws.graphs import graph
 from ase_ws.potentials.derivatives import ConservativeModule
 from ase_ws.potentials.mace.features import Features
+from ase_ws.potentials.mace.lean.elements import product_basis, sender_maps, skip_map
 from ase_ws.potentials.mace.lean.network import network
 from ase_ws.potentials.mace.lean.plan import Plan, Slots, kinds_of, make_plan, roomy
 from ase_ws.potentials.mace.lean.probe import UnsupportedError
-from ase_ws.potentials.mace.lean.read import product_basis, read_weights, sender_maps, skip_map
+from ase_ws.potentials.mace.lean.read import read_weights
 from ase_ws.potentials.mace.lean.stacked import StackedMACE
 from ase_ws.potentials.mace.lean.weights import ElementTable, Tables
 from ase_ws.typing import GraphBatch, Potential

@@ -128,12 +128,12 @@ class Layer(NamedTuple):
     density : Density or None
     gate : Gate or None
     skips_message, skips : bool
-        Whether the linear map of the receiver's element (`read.skip_map`) acts on the message, or
+        Whether the linear map of the receiver's element (`elements.skip_map`) acts on the message, or
         carries the features past the layer.
     linear : Tensor, (M, c, c_out)
         After the product basis.
     factors : Tensor, (correlation − 1, n_products), int64
-        Which components of x̃ = (1, x) each product has, see `read.product_basis`.
+        Which components of x̃ = (1, x) each product has, see `elements.product_basis`.
     alike : bool
         The product basis is the same for all elements.
     """
@@ -156,7 +156,7 @@ class ElementTable(NamedTuple):
     Attributes
     ----------
     basis, skip : Tensor
-        See `read.product_basis` and `read.skip_map`.
+        See `elements.product_basis` and `elements.skip_map`.
     sender : list of Tensor, (n_hidden, c') for each degree
         In the first layer, where all atoms of an element are alike: how its radial functions
         become a message. Empty in the others.
