@@ -84,7 +84,7 @@ class MACEPotential(PotentialModule):
         super().__init__(architecture, e0, head)
         self.network = network
         self._slices = _feature_slices(network)
-        self.skin_safe = leak_beyond_cutoff(self) == 0.0
+        self.skin_safe = _repulsion_ends(network, self.r_max) and leak_beyond_cutoff(self) == 0.0
 
     def description(self) -> dict[str, Any]:
         """Plain data from which the potential is built again."""
@@ -291,6 +291,14 @@ def build_mace(
             f"upstream builds {architecture.size}, but cannot evaluate it "
             f"({type(error).__name__}); the channels of all degrees must be as many"
         ) from error
+
+
+def _repulsion_ends(network: Any, r_max: float) -> bool:
+    """Whether the short-range repulsion ends, at the sum of two radii, where the edges do."""
+    if not hasattr(network, "pair_repulsion_fn"):
+        return True
+    radii = network.pair_repulsion_fn.covalent_radii[network.atomic_numbers]
+    return 2 * float(radii.max()) <= r_max
 
 
 def _feature_slices(network: torch.nn.Module) -> tuple[list[slice], list[slice]]:

@@ -3,10 +3,12 @@
 import copy
 import functools
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import bulk, molecule
 
 from ase_ws import PotentialCalculator
@@ -316,3 +318,78 @@ def test_one_evaluator_in_several_threads(molecules):
         with ThreadPoolExecutor(4) as pool:
             differences = list(pool.map(evaluate, range(60)))
     assert max(abs(float(d)) for d in differences) < 1e-10
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_what_is_not_finite_is_seen(value, repeats):
+    """Also where edges beyond the cutoff are left out: no length is compared with NaN in vain."""
+    potential = build()
+    batch = batch_of([bulk("C", cubic=True) * (repeats, 1, 1)], potential)
+    positions = batch.positions.clone()
+    positions[3, 1] = value
+    with torch.no_grad():
+        found = potential.lean()(replace(batch, positions=positions), forces=True)
+    assert not torch.isfinite(found.energy).any()
+    assert not torch.isfinite(found.forces).all()
+
+
+def test_a_broken_structure_leaves_the_others_alone():
+    broken = molecule("H2O")
+    broken.positions[2] = broken.positions[1]
+    others = [molecule("CH4"), molecule("CH3CH2OH")]
+    calculator = PotentialCalculator(build())
+    first, *rest = (r["energy"] for r in calculator.calculate_many([broken, *others]))
+    assert np.isnan(first)
+    expected = [r["energy"] for r in calculator.calculate_many(others)]
+    assert rest == pytest.approx(expected, abs=1e-10)
+
+
+CHANGES = {
+    "buffer": lambda p: p.network.scale_shift.shift.add_(0.1),
+    "data": lambda p: setattr(p.network.products[1].linear.weight, "data",
+                              p.network.products[1].linear.weight.data * 1.3),
+    "parameter": lambda p: setattr(p.network.products[1].linear, "weight",
+                                   torch.nn.Parameter(p.network.products[1].linear.weight * 1.3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_other_changes_of_weights_are_noticed(change, molecules):
+    potential = build()
+    fast, batch = potential.lean(), batch_of(molecules[:1], potential)
+    with torch.no_grad():
+        before = fast(batch, forces=False).energy
+        change(potential)
+        after, expected = (p(batch, forces=False).energy for p in (fast, potential))
+    assert abs(float(after - before)) > 1e-6
+    torch.testing.assert_close(after, expected, rtol=0, atol=1e-10)
+
+
+def test_forces_after_a_call_in_inference_mode(molecules):
+    potential = build()
+    fast, batch = potential.lean(), batch_of(molecules[:1], potential)
+    with torch.inference_mode():
+        fast(batch, forces=False)
+    found, expected = (p(batch, forces=True).forces for p in (fast, potential))
+    torch.testing.assert_close(found.detach(), expected.detach(), rtol=0, atol=1e-11)
+
+
+def test_repulsion_of_large_atoms_ends_at_the_cutoff(monkeypatch):
+    """Two radii of caesium reach beyond it: upstream has no such edges, and a skin is not safe."""
+    settings = MACEArchitecture(
+        atomic_numbers=(1, 55), avg_num_neighbors=4.0, r_max=3.0, dtype="float64",
+        pair_repulsion=True, hidden_irreps="8x0e+8x1o",
+    )  # fmt: skip
+    potential = build_mace(settings, [0.0, 0.0])
+    assert not potential.skin_safe
+    cluster = Atoms("Cs4", [[0, 0, 0], [2.9, 0, 0], [0, 3.1, 0], [0, 0, 4.0]])
+    tight, wide = (
+        graph(cluster.numbers, cluster.positions, np.zeros((3, 3)), cluster.pbc, cutoff=cutoff)
+        for cutoff in (3.0, 4.5)
+    )
+    for trim in (-1, 10**9):
+        monkeypatch.setattr(lean_module, "TRIM_EDGES", trim)
+        found = LeanMACE(potential)(wide, forces=False).energy
+        expected = potential(tight, forces=False).energy
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)

@@ -8,7 +8,7 @@ with the weights, the order of atoms and edges. What is left are a few dozen den
 | --- | --- |
 | `model.py` | `LeanMACE`, the potential: reads again what has changed, checked against upstream |
 | `weights.py` | the weights as plain dense tensors |
-| `read.py`, `elements.py`, `probe.py` | how they are read: every block is evaluated on unit vectors |
+| `read.py`, `elements.py`, `probe.py` | how they are read: blocks are evaluated on unit vectors |
 | `plan.py` | what stays the same while the atoms move |
 | `network.py`, `edges.py` | the evaluation itself: atoms and layers, edges and their sums |
 | `stacked.py` | several of one architecture in one pass, for committees |

@@ -112,7 +112,7 @@ class LeanMACE(ConservativeModule):
 
     def up_to_date(self) -> None:
         """Read the weights again if they have changed."""
-        if _version(self._of[0]) != self._read_from:
+        if self._watch.changed():
             self._read()
 
     def planned(self, batch: GraphBatch) -> Plan:
@@ -189,7 +189,7 @@ class LeanMACE(ConservativeModule):
 
     def _read(self) -> None:
         mace = self._of[0]
-        self._read_from = _version(mace)
+        self._watch = _Watch(mace)
         self.dtype, self.device = mace.dtype, mace.device
         self.weights = read_weights(mace.network, mace.head_index, mace.dtype, mace.device)
         self._plan: Plan | None = None
@@ -199,10 +199,12 @@ class LeanMACE(ConservativeModule):
 
     def _evaluate(self, batch: GraphBatch) -> tuple[Tensor, list[Tensor], Plan]:
         """Energies per atom, and features of each layer in the order of the plan."""
-        self.up_to_date()
-        plan = self.planned(batch)
+        # What is kept would be of no use to a later call with forces.
+        with torch.inference_mode(False):
+            self.up_to_date()
+            plan = self.planned(batch)
+            start = self.start(batch, plan)
         vectors, slots = self.edges(batch, plan)
-        start = self.start(batch, plan)
         arguments = (start.features, vectors, slots, plan.elements, plan.species, start.tables)
         if self.compiled:
             with warnings.catch_warnings():
@@ -220,11 +222,13 @@ class LeanMACE(ConservativeModule):
         """Short-range repulsion (ZBL)."""
         network: Any = self._of[0].network
         length = vectors.norm(dim=1, keepdim=True)
+        # Large atoms may repel each other beyond the cutoff, where upstream has no edges.
+        near = (length[:, 0] < self.r_max).nonzero()[:, 0]
         one_hot = torch.nn.functional.one_hot(plan.elements, len(self.atomic_numbers))
         pair = network.pair_repulsion_fn(
-            length,
+            length.index_select(0, near),
             one_hot.to(self.dtype),
-            torch.stack([slots.send, slots.receive]),
+            torch.stack([slots.send[near], slots.receive[near]]),
             network.atomic_numbers,
         )
         return (self.weights.scale * pair)[plan.back].double()
@@ -268,14 +272,31 @@ class LeanMACE(ConservativeModule):
         self._plan = None
 
 
-def _version(mace: MACEPotential) -> tuple[int, ...]:
-    first = next(mace.network.parameters())
-    return (
-        id(first),
-        first.data_ptr(),
-        sum(p._version for p in mace.network.parameters()),
-        mace.reference_energies._version,
-    )
+class _Watch:
+    """Notices when a weight or a buffer of a network is changed in place, or replaced.
+
+    Quick, since it is asked at every step: it walks the modules once.
+    """
+
+    def __init__(self, mace: MACEPotential):
+        self._mace = mace
+        modules = [m for m in mace.network.modules() if not isinstance(m, torch.jit.ScriptModule)]
+        self._held = [d for m in modules for d in (m._parameters, m._buffers) if d]
+        self._seen = self._look()
+
+    def changed(self) -> bool:
+        """Whether anything is not as it was."""
+        return self._look() != self._seen
+
+    def _look(self) -> list[int]:
+        tensors = [t for held in self._held for t in held.values() if t is not None]
+        tensors.append(self._mace.reference_energies)
+        return [
+            self._mace.head_index,
+            *map(id, tensors),
+            *(t._version for t in tensors),
+            *(t.data_ptr() for t in tensors),
+        ]
 
 
 def _test_structure(mace: MACEPotential) -> GraphBatch:

@@ -108,7 +108,9 @@ class Plan:
 
     def within(self, vectors: Tensor, cutoff: float) -> Slots:
         """Give the slots of those edges that are shorter than the cutoff."""
-        near = (vectors.detach().square().sum(dim=1) < cutoff**2).nonzero()[:, 0]
+        square = vectors.detach().square().sum(dim=1)
+        # NaN and infinity stay: they are to be seen in what comes out.
+        near = (~((square >= cutoff**2) & (square < torch.inf))).nonzero()[:, 0]
         found = slots_of(self.send[near], self.receive[near], len(self.order))
         nothing = near.new_full((1,), len(self.send))
         found = found._replace(edge=torch.cat([near, nothing])[found.edge])
@@ -152,9 +154,11 @@ def slots_of(send: Tensor, receive: Tensor, n_atoms: int, *, width: int = 0) -> 
     place = starts[receive] + edges - first[receive]
     edge = torch.full((int(widths.sum()),), len(send), device=send.device)
     edge[place] = edges
-    sender = torch.zeros_like(edge)
+    receiver = atoms.repeat_interleave(widths)
+    # To an empty slot the atom sends itself, times zero: the NaN of another would spread.
+    sender = receiver.clone()
     sender[place] = send
-    return Slots(edge, sender, atoms.repeat_interleave(widths), blocks, back)
+    return Slots(edge, sender, receiver, blocks, back)
 
 
 def _pairs(send: Tensor, receive: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor] | None:

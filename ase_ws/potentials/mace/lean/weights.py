@@ -128,8 +128,8 @@ class Layer(NamedTuple):
     density : Density or None
     gate : Gate or None
     skips_message, skips : bool
-        Whether the linear map of the receiver's element (`elements.skip_map`) acts on the message, or
-        carries the features past the layer.
+        Whether the linear map of the receiver's element (`elements.skip_map`) acts on the message,
+        or carries the features past the layer.
     linear : Tensor, (M, c, c_out)
         After the product basis.
     factors : Tensor, (correlation − 1, n_products), int64
