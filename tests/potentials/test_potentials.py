@@ -17,9 +17,8 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from safetensors.torch import load_file, save_file
 from scipy.spatial.transform import Rotation
-from upstream_models import UPSTREAM, upstream_model
+from upstream_models import BOTH_PARITIES, build_upstream
 
-from ase_ws import PotentialCalculator
 from ase_ws.errors import UnsafeFileError, UserError
 from ase_ws.graphs import graph
 from ase_ws.potentials.files import load_potential, read_header, save_potential
@@ -265,6 +264,19 @@ def test_building_leaves_random_state_and_environment_alone():
     assert not torch.equal(weights[0], weights[2])
 
 
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda potential: pickle.loads(pickle.dumps(potential))]
+)
+def test_networks_of_both_parities_are_copied(copied):
+    """As upstream builds them they cannot be: fine-tuning and committees need copies."""
+    potential = tiny_mace(hidden_irreps=BOTH_PARITIES, num_interactions=2)
+    before = [p.requires_grad for p in potential.parameters()]
+    new = copied(potential)
+    assert energy(new, molecule("H2O")) == energy(potential, molecule("H2O"))
+    assert [p.requires_grad for p in new.parameters()] == before
+    assert not all(before)
+
+
 # --- skin ------------------------------------------------------------------------------------
 
 
@@ -479,8 +491,15 @@ def test_wrong_tensors_are_refused_in_one_line(model_file, tmp_path, tensors):
 
 
 def test_architectures_are_checked():
-    for wrong in ({"atomic_numbers": (1, 1)}, {"atomic_numbers": (119,)}, {"r_max": 0.0}):
-        with pytest.raises(ValueError, match=r"atomic|r_max"):
+    for wrong in (
+        {"atomic_numbers": (1, 1)},
+        {"atomic_numbers": (119,)},
+        {"r_max": 0.0},
+        {"correlation": 0},
+        {"correlation": (2, 17)},
+        {"correlation": (2, 2, 2)},
+    ):
+        with pytest.raises(ValueError, match=r"atomic|r_max|correlation"):
             MACEArchitecture(**{"atomic_numbers": (1,), "avg_num_neighbors": 3.0, **wrong})
 
 
@@ -603,38 +622,22 @@ def reference_values(mace_package, path, structures, **options):
         yield atoms, probe.get_potential_energy(), probe.get_forces()
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", [n for n in UPSTREAM if n not in ("two heads", "float32")])
-def test_every_network_through_the_calculator_and_back(upstream, tmp_path, structures, name):
-    """Lean or not: upstream's energies, forces and stress; and so again after an export."""
-    path = tmp_path / "up.model"
-    torch.save(upstream_model(upstream, name), path)
-    export_upstream(load_potential(path), tmp_path / "again.model")
-    theirs = upstream.calculators.MACECalculator(model_paths=str(path), default_dtype="float64")
-    for source in (path, tmp_path / "again.model"):
-        ours = PotentialCalculator(source)
-        for atoms in (structures[0], structures[2]):
-            expected, found = atoms.copy(), atoms.copy()
-            expected.calc, found.calc = theirs, ours
-            energy = expected.get_potential_energy()
-            assert found.get_potential_energy() == pytest.approx(energy, abs=1e-10, rel=0)
-            plain = evaluate(ours.potential, atoms, forces=True)
-            assert float(plain.energy) == pytest.approx(energy, abs=1e-10, rel=0)
-            np.testing.assert_allclose(plain.forces, expected.get_forces(), rtol=0, atol=1e-10)
-            np.testing.assert_allclose(
-                found.get_forces(), expected.get_forces(), rtol=0, atol=1e-10
-            )
-            if atoms.pbc.all():
-                np.testing.assert_allclose(
-                    found.get_stress(), expected.get_stress(), rtol=0, atol=1e-10
-                )
+SAVED = {
+    "two heads": {
+        "heads": ["pt_head", "cc"],
+        "atomic_energies": np.array([[-1.0, -2.0, -3.0], [-13.6, -1030.0, -2040.0]]),
+        "atomic_inter_scale": [1.3, 0.7],
+        "atomic_inter_shift": [0.1, -0.2],
+    },
+    "float32": {"dtype": torch.float32},
+}
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["two heads", "float32"])
+@pytest.mark.parametrize("name", SAVED)
 def test_upstream_files_are_read(upstream, tmp_path, structures, name):
     path = tmp_path / "up.model"
-    torch.save(upstream_model(upstream, name), path)
+    torch.save(build_upstream(upstream, **SAVED[name]), path)
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
     head = {"head": "cc"} if name == "two heads" else {}
     potential = load_potential(path, dtype="float64", **head)
@@ -670,7 +673,7 @@ def test_exports_are_loaded_by_upstream(upstream, mace, tmp_path, structures):
 @pytest.mark.filterwarnings("ignore")
 def test_exporting_one_head_of_several(upstream, tmp_path):
     """Whichever head upstream picks, it is the one that was chosen here."""
-    torch.save(upstream_model(upstream, "two heads"), tmp_path / "up.model")
+    torch.save(build_upstream(upstream, **SAVED["two heads"]), tmp_path / "up.model")
     for head in ("cc", "pt_head"):
         potential = load_potential(tmp_path / "up.model", head=head)
         path = export_upstream(potential, tmp_path / f"{head}.model")
