@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk, molecule
+from upstream_models import build_upstream
 
 from ase_ws import CommitteeCalculator, PotentialCalculator, finetune
 from ase_ws.errors import UserError
@@ -49,14 +50,11 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def files(upstream, folder):
     """One file of each kind, made by upstream's own classes."""
-    from test_potentials import UPSTREAM, upstream_model
-
     made = {name: folder / f"{number}.model" for number, name in enumerate(KINDS)}
     for name, path in made.items():
         if not path.exists():
-            UPSTREAM["charged"] = {"embedding_specs": SPECS, **KINDS[name]}
-            torch.save(upstream_model(upstream, "charged"), path)
-            del UPSTREAM["charged"]
+            options = {"embedding_specs": SPECS, "hidden_irreps": "8x0e+8x1o", **KINDS[name]}
+            torch.save(build_upstream(upstream, **options), path)
     return made
 
 

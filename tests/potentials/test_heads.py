@@ -10,6 +10,7 @@ import torch
 from ase.build import bulk, molecule
 from ase.calculators.calculator import CalculatorSetupError
 from ase.io import write
+from upstream_models import build_upstream
 
 from ase_ws import CommitteeCalculator, PotentialCalculator
 from ase_ws.cli.inputs import attach
@@ -169,12 +170,8 @@ def test_elements_and_cutoff_as_the_first_versions_have_them(
 @pytest.mark.filterwarnings("ignore")
 def test_plain_mace_of_several_heads(upstream, tmp_path, methanol):
     """Without scale and shift; upstream's class of the first papers."""
-    from test_potentials import UPSTREAM, upstream_model
-
-    UPSTREAM["plain heads"] = {"plain": True, "heads": list(HEADS), "atomic_energies": E0}
     path = tmp_path / "plain.model"
-    torch.save(upstream_model(upstream, "plain heads"), path)
-    del UPSTREAM["plain heads"]
+    torch.save(build_upstream(upstream, plain=True, heads=list(HEADS), atomic_energies=E0), path)
     for head in HEADS:
         expected = methanol.copy()
         expected.calc = upstream.calculators.MACECalculator(

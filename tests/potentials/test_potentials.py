@@ -17,8 +17,8 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from safetensors.torch import load_file, save_file
 from scipy.spatial.transform import Rotation
+from upstream_models import BOTH_PARITIES, build_upstream
 
-from ase_ws import PotentialCalculator
 from ase_ws.errors import UnsafeFileError, UserError
 from ase_ws.graphs import graph
 from ase_ws.potentials.files import load_potential, read_header, save_potential
@@ -264,6 +264,19 @@ def test_building_leaves_random_state_and_environment_alone():
     assert not torch.equal(weights[0], weights[2])
 
 
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda potential: pickle.loads(pickle.dumps(potential))]
+)
+def test_networks_of_both_parities_are_copied(copied):
+    """As upstream builds them they cannot be: fine-tuning and committees need copies."""
+    potential = tiny_mace(hidden_irreps=BOTH_PARITIES, num_interactions=2)
+    before = [p.requires_grad for p in potential.parameters()]
+    new = copied(potential)
+    assert energy(new, molecule("H2O")) == energy(potential, molecule("H2O"))
+    assert [p.requires_grad for p in new.parameters()] == before
+    assert not all(before)
+
+
 # --- skin ------------------------------------------------------------------------------------
 
 
@@ -478,8 +491,15 @@ def test_wrong_tensors_are_refused_in_one_line(model_file, tmp_path, tensors):
 
 
 def test_architectures_are_checked():
-    for wrong in ({"atomic_numbers": (1, 1)}, {"atomic_numbers": (119,)}, {"r_max": 0.0}):
-        with pytest.raises(ValueError, match=r"atomic|r_max"):
+    for wrong in (
+        {"atomic_numbers": (1, 1)},
+        {"atomic_numbers": (119,)},
+        {"r_max": 0.0},
+        {"correlation": 0},
+        {"correlation": (2, 17)},
+        {"correlation": (2, 2, 2)},
+    ):
+        with pytest.raises(ValueError, match=r"atomic|r_max|correlation"):
             MACEArchitecture(**{"atomic_numbers": (1,), "avg_num_neighbors": 3.0, **wrong})
 
 
@@ -591,94 +611,6 @@ def test_mangled_pickles_are_refused(small_mace, tmp_path):
 
 # --- upstream --------------------------------------------------------------------------------
 
-ELEMENTS = [1, 6, 8]
-UPSTREAM = {
-    "default": {},
-    "float32": {"dtype": torch.float32},
-    "scalar features": {"hidden_irreps": "8x0e"},
-    "density": {
-        "first": "RealAgnosticDensityInteractionBlock",
-        "other": "RealAgnosticDensityResidualInteractionBlock",
-    },
-    "Agnesi and ZBL": {"distance_transform": "Agnesi", "pair_repulsion": True},
-    "correlation 3": {"correlation": 3, "num_interactions": 2},
-    "one layer": {"num_interactions": 1},
-    "gaussian": {"radial_type": "gaussian"},
-    "two heads": {
-        "heads": ["pt_head", "cc"],
-        "atomic_energies": np.array([[-1.0, -2.0, -3.0], [-13.6, -1030.0, -2040.0]]),
-        "atomic_inter_scale": [1.3, 0.7],
-        "atomic_inter_shift": [0.1, -0.2],
-    },
-    "plain MACE": {"plain": True},
-    "tanh": {"gate": torch.tanh},
-    "attention": {"other": "RealAgnosticAttResidualInteractionBlock"},
-    "no gate": {"gate": None},
-    "readout with biases": {"readout_cls": "NonLinearBiasReadoutBlock"},
-    "one product for all": {"use_agnostic_product": True},
-    "last readout only": {"use_last_readout_only": True, "num_interactions": 3},
-    "whole last layer": {"keep_last_layer_irreps": True},
-    "no parity": {"use_so3": True, "hidden_irreps": "8x0e+8x1e"},
-    "both parities": {"hidden_irreps": "4x0e+4x0o+4x1o+4x1e"},
-    "Soft": {"distance_transform": "Soft"},
-    "cutoff on weights": {"apply_cutoff": False},
-    "non-linear": {
-        "first": "RealAgnosticResidualNonLinearInteractionBlock",
-        "other": "RealAgnosticResidualNonLinearInteractionBlock",
-        "edge_irreps": "8x0e+8x1o",
-        "use_edge_irreps_first": True,
-        "use_agnostic_product": True,
-        "use_last_readout_only": True,
-        "apply_cutoff": False,
-        "distance_transform": "Agnesi",
-        "readout_cls": "NonLinearBiasReadoutBlock",
-    },
-}
-
-
-def upstream_model(mace_package, name):
-    from e3nn import o3
-
-    options = dict(UPSTREAM[name])
-    dtype = options.pop("dtype", torch.float64)
-    blocks = mace_package.modules.blocks
-    first = options.pop("first", "RealAgnosticInteractionBlock")
-    other = options.pop("other", "RealAgnosticResidualInteractionBlock")
-    plain = options.pop("plain", False)
-    if "readout_cls" in options:
-        options["readout_cls"] = getattr(blocks, options["readout_cls"])
-    if "edge_irreps" in options:
-        options["edge_irreps"] = o3.Irreps(options["edge_irreps"])
-    settings_ = {
-        "r_max": 4.0,
-        "num_bessel": 5,
-        "num_polynomial_cutoff": 5,
-        "max_ell": 2,
-        "interaction_cls": getattr(blocks, other),
-        "interaction_cls_first": getattr(blocks, first),
-        "num_interactions": 2,
-        "num_elements": 3,
-        "hidden_irreps": o3.Irreps(options.pop("hidden_irreps", "8x0e+8x1o")),
-        "MLP_irreps": o3.Irreps("6x0e"),
-        "atomic_energies": np.array([-13.6, -1030.0, -2040.0]),
-        "avg_num_neighbors": 5.5,
-        "atomic_numbers": ELEMENTS,
-        "correlation": 2,
-        "gate": torch.nn.functional.silu,
-        "radial_MLP": [12, 12],
-        **({} if plain else {"atomic_inter_scale": 0.8, "atomic_inter_shift": 0.15}),
-        **options,
-    }
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(3)
-            cls = mace_package.modules.MACE if plain else mace_package.modules.ScaleShiftMACE
-            return cls(**settings_)
-    finally:
-        torch.set_default_dtype(before)
-
 
 def reference_values(mace_package, path, structures, **options):
     calculator = mace_package.calculators.MACECalculator(
@@ -690,38 +622,22 @@ def reference_values(mace_package, path, structures, **options):
         yield atoms, probe.get_potential_energy(), probe.get_forces()
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", [n for n in UPSTREAM if n not in ("two heads", "float32")])
-def test_every_network_through_the_calculator_and_back(upstream, tmp_path, structures, name):
-    """Lean or not: upstream's energies, forces and stress; and so again after an export."""
-    path = tmp_path / "up.model"
-    torch.save(upstream_model(upstream, name), path)
-    export_upstream(load_potential(path), tmp_path / "again.model")
-    theirs = upstream.calculators.MACECalculator(model_paths=str(path), default_dtype="float64")
-    for source in (path, tmp_path / "again.model"):
-        ours = PotentialCalculator(source)
-        for atoms in (structures[0], structures[2]):
-            expected, found = atoms.copy(), atoms.copy()
-            expected.calc, found.calc = theirs, ours
-            energy = expected.get_potential_energy()
-            assert found.get_potential_energy() == pytest.approx(energy, abs=1e-10, rel=0)
-            plain = evaluate(ours.potential, atoms, forces=True)
-            assert float(plain.energy) == pytest.approx(energy, abs=1e-10, rel=0)
-            np.testing.assert_allclose(plain.forces, expected.get_forces(), rtol=0, atol=1e-10)
-            np.testing.assert_allclose(
-                found.get_forces(), expected.get_forces(), rtol=0, atol=1e-10
-            )
-            if atoms.pbc.all():
-                np.testing.assert_allclose(
-                    found.get_stress(), expected.get_stress(), rtol=0, atol=1e-10
-                )
+SAVED = {
+    "two heads": {
+        "heads": ["pt_head", "cc"],
+        "atomic_energies": np.array([[-1.0, -2.0, -3.0], [-13.6, -1030.0, -2040.0]]),
+        "atomic_inter_scale": [1.3, 0.7],
+        "atomic_inter_shift": [0.1, -0.2],
+    },
+    "float32": {"dtype": torch.float32},
+}
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["two heads", "float32"])
+@pytest.mark.parametrize("name", SAVED)
 def test_upstream_files_are_read(upstream, tmp_path, structures, name):
     path = tmp_path / "up.model"
-    torch.save(upstream_model(upstream, name), path)
+    torch.save(build_upstream(upstream, **SAVED[name]), path)
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
     head = {"head": "cc"} if name == "two heads" else {}
     potential = load_potential(path, dtype="float64", **head)
@@ -757,7 +673,7 @@ def test_exports_are_loaded_by_upstream(upstream, mace, tmp_path, structures):
 @pytest.mark.filterwarnings("ignore")
 def test_exporting_one_head_of_several(upstream, tmp_path):
     """Whichever head upstream picks, it is the one that was chosen here."""
-    torch.save(upstream_model(upstream, "two heads"), tmp_path / "up.model")
+    torch.save(build_upstream(upstream, **SAVED["two heads"]), tmp_path / "up.model")
     for head in ("cc", "pt_head"):
         potential = load_potential(tmp_path / "up.model", head=head)
         path = export_upstream(potential, tmp_path / f"{head}.model")

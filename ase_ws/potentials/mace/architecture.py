@@ -31,12 +31,16 @@ _INTERACTIONS = Literal[
     "RealAgnosticResidualNonLinearInteractionBlock",
 ]
 
+#: The interaction whose radial network has a size of its own.
+ATTENTION = "RealAgnosticAttResidualInteractionBlock"
+
 # Bounds far above any network that is of use: what is beyond them was not meant, and building it
 # would take gigabytes or days.
 _Width = Annotated[int, Field(gt=0, le=100_000)]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _MAX_DEGREE = 11  # e3nn has rotations up to here
 _MAX_TERMS = 64
+_MAX_CORRELATION = 16
 _MAX_COUPLINGS = 1_000_000
 
 
@@ -74,7 +78,7 @@ class MACEArchitecture(Architecture):
     """The arguments of upstream's `ScaleShiftMACE` as plain data.
 
     The defaults are the small model of this package: 32x0e+32x1o, two layers, 5 Å. Lengths in Å,
-    `scale` and `shift` in eV (one value a head).
+    `scale` and `shift` in eV (one value a head). `correlation` is one number, or one a layer.
     """
 
     num_bessel: int = Field(default=8, gt=0, le=10_000)
@@ -85,7 +89,7 @@ class MACEArchitecture(Architecture):
     num_interactions: int = Field(default=2, gt=0, le=64)
     hidden_irreps: str = "32x0e+32x1o"
     MLP_irreps: str = "16x0e"
-    correlation: int = Field(default=2, gt=0, le=16)
+    correlation: int | tuple[int, ...] = 2
     gate: Literal["silu", "tanh", "abs", "none"] = "silu"
     readout: Literal["NonLinearReadoutBlock", "NonLinearBiasReadoutBlock"] = "NonLinearReadoutBlock"
     radial_type: Literal["bessel", "gaussian", "chebyshev"] = "bessel"
@@ -131,6 +135,14 @@ class MACEArchitecture(Architecture):
             )
         return value
 
+    @field_validator("correlation")
+    @classmethod
+    def _factors_are_few(cls, value: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        each = (value,) if isinstance(value, int) else value
+        if not all(1 <= factors <= _MAX_CORRELATION for factors in each):
+            raise ValueError(f"correlation must be within 1 to {_MAX_CORRELATION}")
+        return value
+
     @model_validator(mode="after")
     def _can_be_built(self) -> MACEArchitecture:
         if len(set(self.heads)) < len(self.heads) or not all(self.heads):
@@ -139,13 +151,24 @@ class MACEArchitecture(Architecture):
             raise ValueError(
                 f"scale and shift must have one value for each of the {len(self.heads)} heads"
             )
-        if (self.max_ell + 1) ** (2 * self.correlation) > _MAX_COUPLINGS:
+        if len(self.correlations) != self.num_interactions:
+            raise ValueError(
+                f"correlation must be one number, or one for each of the {self.num_interactions} "
+                "layers"
+            )
+        if (self.max_ell + 1) ** (2 * max(self.correlations)) > _MAX_COUPLINGS:
             raise ValueError(
                 f"max_ell {self.max_ell} with correlation {self.correlation} has too many couplings"
             )
         if not self.scalars:
             raise ValueError(f"hidden_irreps without scalars (0e): '{self.hidden_irreps:.40}'")
         return self
+
+    @property
+    def correlations(self) -> tuple[int, ...]:
+        """Factors in the products of each layer."""
+        of_all = isinstance(self.correlation, int)
+        return (self.correlation,) * self.num_interactions if of_all else self.correlation
 
     @property
     def scalars(self) -> int:
@@ -158,7 +181,7 @@ class MACEArchitecture(Architecture):
         return f"MACE, {self.num_interactions} layers, {self.hidden_irreps}"
 
 
-_CONTRACTION = "products.0.symmetric_contractions.contractions.0."
+_CONTRACTION = "products.{}.symmetric_contractions.contractions.0."
 
 
 def check_sizes(a: MACEArchitecture, tensors: Mapping[str, Tensor]) -> None:
@@ -184,8 +207,8 @@ def check_sizes(a: MACEArchitecture, tensors: Mapping[str, Tensor]) -> None:
     named = {
         "num_interactions": (a.num_interactions, _count(r"interactions\.(\d+)\.", tensors)),
         "correlation": (
-            a.correlation,
-            1 + _count(re.escape(_CONTRACTION) + r"weights\.(\d+)$", tensors),
+            a.correlations,
+            tuple(_factors(layer, tensors) for layer in range(a.num_interactions)),
         ),
         "max_ell": ((a.max_ell + 1) ** 2, _couplings(tensors)),
     }
@@ -195,16 +218,20 @@ def check_sizes(a: MACEArchitecture, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _unused(what: str, a: MACEArchitecture) -> bool:
-    """Whether no block is built from this: attention has a radial network of its own size."""
-    attention = "RealAgnosticAttResidualInteractionBlock"
-    return what == "radial_MLP" and {a.interaction, a.interaction_first} == {attention}
+    """Whether no block is built from this."""
+    return what == "radial_MLP" and {a.interaction, a.interaction_first} == {ATTENTION}
 
 
 def _count(pattern: str, tensors: Mapping[str, Tensor]) -> int:
     return len({found[1] for name in tensors if (found := re.match(pattern, name))})
 
 
+def _factors(layer: int, tensors: Mapping[str, Tensor]) -> int:
+    """Factors in the longest product of a layer: all shorter ones have weights in a list."""
+    return 1 + _count(re.escape(_CONTRACTION.format(layer)) + r"weights\.(\d+)$", tensors)
+
+
 def _couplings(tensors: Mapping[str, Tensor]) -> int | None:
     """Components (l, m) that the first product takes; its coefficients may be absent."""
-    matrix = tensors.get(_CONTRACTION + "U_matrix_1")
+    matrix = tensors.get(_CONTRACTION.format(0) + "U_matrix_1")
     return None if matrix is None or matrix.dim() < 2 else matrix.shape[-2]

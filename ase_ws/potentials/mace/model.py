@@ -2,7 +2,7 @@
 
 What it guards against (mace-torch 0.3.16): importing mace disarms `torch.load` for the whole
 process; e3nn alone does not import on torch >= 2.6; `forward` changes its input; total energies
-in float32 lose meV to the reference energies.
+in float32 lose meV to the reference energies; networks of both parities cannot be copied.
 """
 
 from __future__ import annotations
@@ -282,6 +282,7 @@ def build_mace(
                 f"no MACE can be built from {architecture.size}, max_ell {architecture.max_ell}, "
                 f"correlation {architecture.correlation} ({detail:.120})"
             ) from error
+    make_copyable(network)
     if tensors is not None:
         load_weights(network, tensors)
     try:
@@ -299,6 +300,18 @@ def _repulsion_ends(network: Any, r_max: float) -> bool:
         return True
     radii = network.pair_repulsion_fn.covalent_radii[network.atomic_numbers]
     return 2 * float(radii.max()) <= r_max
+
+
+def make_copyable(network: torch.nn.Module) -> None:
+    """Make the weights of products that are always zero what they are once upstream has read them.
+
+    As built, they are of a class that `copy.deepcopy` fails on.
+    """
+    for module in network.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            if type(weight) is not torch.nn.Parameter:
+                zero = torch.nn.Parameter(weight.detach().clone(), requires_grad=False)
+                module.register_parameter(name, zero)
 
 
 def _feature_slices(network: torch.nn.Module) -> tuple[list[slice], list[slice]]:

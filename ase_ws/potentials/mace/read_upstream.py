@@ -14,7 +14,7 @@ from torch import Tensor
 from ase_ws.errors import UserError
 from ase_ws.files.mistakes import reason
 from ase_ws.potentials.heads import ONE_HEAD
-from ase_ws.potentials.mace.architecture import MACEArchitecture
+from ase_ws.potentials.mace.architecture import ATTENTION, MACEArchitecture
 from ase_ws.potentials.mace.inert import Inert, load_inert, number_of, tensors_of
 from ase_ws.potentials.weights import check_tensors
 
@@ -59,8 +59,9 @@ def read_upstream(path: Path) -> UpstreamModel:
     root = load_inert(path)
     if not isinstance(root, Inert) or root.kind not in ("MACE", "ScaleShiftMACE"):
         found = root.kind if isinstance(root, Inert) else type(root).__name__
+        article = "an" if found[:1] in "AEIOU" else "a"
         raise UserError(
-            f"holds a {found}, expected a MACE or ScaleShiftMACE energy model saved whole "
+            f"holds {article} {found}, expected a MACE or ScaleShiftMACE energy model saved whole "
             "by mace-torch (the file 'NAME.model', not a checkpoint or a compiled one)"
         )
     specs = getattr(root, "embedding_specs", None) or {}
@@ -125,7 +126,6 @@ def _architecture(
     if not readouts:
         raise ValueError("no readout: its energy depends on nothing")
     last = readouts[-1]
-    contraction = products[0].symmetric_contractions.contractions._modules["0"]
     hidden = _irreps(products[0].linear.irreps_out)
     mlp_irreps, gate = _readout(last, len(heads))
     neighbours = {_number(block.avg_num_neighbors) for block in interactions}
@@ -143,11 +143,11 @@ def _architecture(
         "num_interactions": len(interactions),
         "hidden_irreps": hidden,
         "MLP_irreps": mlp_irreps,
-        "correlation": len(contraction.weights._parameters) + 1,
+        "correlation": _correlation(products),
         "gate": gate,
         "readout": last.kind if last.kind != "LinearReadoutBlock" else "NonLinearReadoutBlock",
         "radial_type": _RADIAL[radial.bessel_fn.kind],
-        "radial_MLP": _radial_mlp(interactions[0]),
+        "radial_MLP": _radial_mlp(interactions),
         "distance_transform": _distance_transform(radial),
         "pair_repulsion": "pair_repulsion_fn" in root._modules,
         **{name: _flag(root, name, default) for name, default in _FLAGS.items()},
@@ -214,8 +214,17 @@ def _distance_transform(radial: Inert) -> str:
     return radial.distance_transform.kind.removesuffix("Transform")
 
 
-def _radial_mlp(interaction: Inert) -> tuple[int, ...]:
-    layers = interaction.conv_tp_weights
+def _correlation(products: list[Inert]) -> int | tuple[int, ...]:
+    """Factors in the products: one number where all layers are alike."""
+    firsts = [product.symmetric_contractions.contractions._modules["0"] for product in products]
+    factors = tuple(len(contraction.weights._parameters) + 1 for contraction in firsts)
+    return factors[0] if len(set(factors)) == 1 else factors
+
+
+def _radial_mlp(interactions: list[Inert]) -> tuple[int, ...]:
+    """Hidden widths of the radial networks; those of attention are what they always are."""
+    widths = [block for block in interactions if block.kind != ATTENTION] or interactions
+    layers = widths[0].conv_tp_weights
     if "hs" in layers.__dict__:
         return tuple(_integer(width) for width in layers.hs[1:-1])
     # The newer RadialMLP: a Sequential of Linear, LayerNorm and gate.
