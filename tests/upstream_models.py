@@ -108,11 +108,11 @@ TABLE: dict[str, dict[str, dict[str, Any]]] = {
         **_layers(2),
     },
     "`max_ell` 1 to 4": {f"max_ell {number}": {"max_ell": number} for number in (4, 3, 2, 1)},
-    "`correlation` 1 to 3, or one for each layer": {
+    "`correlation` 1 to 4, or one for each layer": {
         "correlation by layer": {"correlation": [3, 2]},
         **{f"correlation {number}": {"correlation": number} for number in (1, 2, 3)},
+        "correlation 4": {"correlation": 4, "max_ell": 1},
     },
-    "`correlation` 4": {"correlation 4": {"correlation": 4, "max_ell": 1}},
     "features to degree 0, 1, 2 or 3": {
         f"features {irreps}": {"hidden_irreps": irreps}
         for irreps in ("4x0e+4x1o+4x2e+4x3o", "4x0e", "4x0e+4x1o", "4x0e+4x1o+4x2e")

@@ -167,8 +167,9 @@ class MACEArchitecture(Architecture):
     @property
     def correlations(self) -> tuple[int, ...]:
         """Factors in the products of each layer."""
-        of_all = isinstance(self.correlation, int)
-        return (self.correlation,) * self.num_interactions if of_all else self.correlation
+        if isinstance(self.correlation, int):
+            return (self.correlation,) * self.num_interactions
+        return self.correlation
 
     @property
     def scalars(self) -> int:
