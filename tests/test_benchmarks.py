@@ -162,3 +162,12 @@ def test_md_is_faster_than_upstreams(benchmark, monkeypatch):
     medians = {k: statistics.median(v) for k, v in module.in_turn(runs, 5).items()}
     assert medians["upstream"] > 1.2 * medians["ours"]
     assert medians["upstream"] > 2.0 * medians["replicas"]
+
+
+def test_the_table_of_model_speeds_is_of_its_results(benchmark):
+    module = benchmark("model_speed")
+    assert module.tables() in module.README.read_text(encoding="utf-8")
+    # What is timed is a liquid, not molecules on top of each other.
+    for atoms in module.structures((1, 6, 8)).values():
+        distances = atoms.get_all_distances(mic=bool(atoms.pbc.any()))
+        assert distances[distances > 0].min() > 0.9

@@ -280,13 +280,20 @@ def medians(results: list[dict[str, Any]]) -> list[str]:
     return out
 
 
+def tables() -> str:
+    """Give the tables of all results, as they stand between the marks in the README of MD."""
+    files, shapes = (
+        table(json.loads((RESULTS / f"model_speed_{kind}.json").read_text()))
+        for kind in ("files", "shapes")
+    )
+    return f"{BEGIN}\n{files}\n\n{shapes}\n{END}"
+
+
 def into_readme() -> None:
-    """Write the tables of all results between the marks in the README of MD."""
-    text, parts = README.read_text(), []
-    for kind in ("files", "shapes"):
-        parts.append(table(json.loads((RESULTS / f"model_speed_{kind}.json").read_text())))
-    begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    README.write_text(f"{text[:begin]}\n{parts[0]}\n\n{parts[1]}\n{text[end:]}")
+    """Write the tables there."""
+    text = README.read_text()
+    begin, end = text.index(BEGIN), text.index(END) + len(END)
+    README.write_text(text[:begin] + tables() + text[end:])
 
 
 def main() -> None:
