@@ -3,6 +3,7 @@
     python tests/benchmarks/model_speed.py FILE.model ... [--rounds 5] [--dtypes float32 float64]
     python tests/benchmarks/model_speed.py --shapes
     python tests/benchmarks/model_speed.py --readme
+    python tests/benchmarks/model_speed.py --memory ours FILE.model    # and: --memory upstream
 
 Results go to `results/model_speed_*.json`, and from there into the README of MD (`--readme`).
 Each file is loaded by us and by upstream's `MACECalculator`, on one thread: largest differences of
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import resource
 import statistics
 import sys
 import time
@@ -296,6 +298,19 @@ def into_readme() -> None:
     README.write_text(text[:begin] + tables() + text[end:])
 
 
+def memory(source: str, whose: str) -> None:
+    """Print by how much the largest structure raises the process's peak, over the molecule."""
+    pair = Pair(source)
+    calculator = pair.ours("float32") if whose == "ours" else pair.theirs("float32")
+    small, _, large = structures(pair.numbers).values()
+    peaks = []
+    for atoms in (small, large):
+        atoms.calc = calculator
+        atoms.get_forces()
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(f"{Path(source).stem}, {whose}: {(peaks[1] - peaks[0]) / len(large):.2f} MB an atom")
+
+
 def main() -> None:
     """Run all that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -304,10 +319,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
     parser.add_argument("--readme", action="store_true", help="only write the tables of README.md")
+    parser.add_argument("--memory", choices=["ours", "upstream"], help="one file: its memory")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
+    if options.memory:
+        memory([*options.files, "MP-0"][0], options.memory)
+        return
     for kind, sources in (("files", options.files), ("shapes", SHAPES if options.shapes else [])):
         results = []
         for source in sources:
