@@ -130,8 +130,9 @@ def molecules():
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("trimmed", [False, True], ids=["whole", "trimmed"])
 def test_upstreams_numbers(changes, dtype, trimmed, molecules, monkeypatch):
-    """Trimmed: without the edges of the skin, and what depends on lengths computed for pairs."""
+    """Trimmed: as structures of many edges are evaluated, without those of the skin."""
     monkeypatch.setattr(lean_module, "TRIM_EDGES", -1 if trimmed else 10**9)
+    monkeypatch.setattr(network_module, "_FEW_SLOTS", -1 if trimmed else 10**9)
     potential = build(dtype, **changes)
     batch = batch_of(molecules, potential)
     with torch.no_grad():

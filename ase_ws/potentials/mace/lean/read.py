@@ -22,6 +22,7 @@ from ase_ws.potentials.mace.lean.probe import (
 )
 from ase_ws.potentials.mace.lean.weights import (
     Activation,
+    AllPaths,
     Basis,
     Dense,
     Density,
@@ -123,10 +124,12 @@ def _layer(interaction: Any, product: Any) -> Layer:
     mix = linear_blocks(linear, interaction.conv_tp.irreps_out, target)
     radial, last = _radial(interaction.conv_tp_weights, interaction)
     skips_message = kind in FIRST
+    paths = _paths(interaction.conv_tp, last, [w / divisor for w in mix], len(up))
     return Layer(
         up=by_component(up, lift.irreps_out[: len(up)]),
         radial=radial,
-        paths=_paths(interaction.conv_tp, last, [w / divisor for w in mix], len(up)),
+        paths=paths,
+        together=_together(paths, sum(2 * degree + 1 for degree in range(len(up)))),
         density=density,
         gate=_gate(interaction, len(up)) if kind == NON_LINEAR else None,
         skips_message=skips_message,
@@ -179,6 +182,32 @@ def _paths(tp: Any, last: Tensor, mix: list[Tensor], n_degrees: int) -> list[Pat
             )
         )
     return out
+
+
+def _together(paths: list[Paths], n_k: int) -> AllPaths:
+    """Give all paths at once: columns by degree, component and path."""
+    last = torch.cat([p.last for p in paths])
+    n_sh = len(paths[0].coupling)
+    columns, which, mix, number = [], [], [], 0
+    for degree in sorted({p.degree for p in paths}):
+        mine = [p for p in paths if p.degree == degree]
+        blocks = []
+        for p in mine:
+            block = p.coupling.new_zeros(n_sh, len(p.last), p.n_m, n_k)
+            block[..., p.start : p.start + p.n_k] = p.coupling.view(n_sh, -1, p.n_m, p.n_k)
+            blocks.append(block)
+        whole = torch.cat(blocks, dim=1)
+        columns.append(whole.transpose(1, 2).reshape(n_sh, -1, n_k))
+        numbers = torch.arange(number, number + whole.shape[1])
+        which.append(numbers.repeat(2 * degree + 1))
+        mix.append(torch.cat([p.mix.flatten(0, 1) for p in mine]))
+        number += whole.shape[1]
+    return AllPaths(
+        coupling=torch.cat(columns, dim=1).flatten(1),
+        path=torch.cat(which),
+        last=last.permute(1, 0, 2).flatten(1),
+        mix=mix,
+    )
 
 
 def _radial(network: Any, interaction: Any) -> tuple[Radial, Tensor]:

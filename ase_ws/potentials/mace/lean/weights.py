@@ -89,6 +89,24 @@ class Paths(NamedTuple):
     mix: Tensor
 
 
+class AllPaths(NamedTuple):
+    """All paths of a convolution at once, for few edges: column q = (L, m, path).
+
+    Attributes
+    ----------
+    coupling : Tensor, (n_sh, n_q · K)
+    path : Tensor, (n_q,), int64
+        Path of each column.
+    last : Tensor, (n_hidden, n_paths · c)
+    mix : list of Tensor, (n_paths · c, c') for each L
+    """
+
+    coupling: Tensor
+    path: Tensor
+    last: Tensor
+    mix: list[Tensor]
+
+
 class Density(NamedTuple):
     """Message / (α + β Σ tanh(f²)), where f is a radial network of one output."""
 
@@ -125,6 +143,8 @@ class Layer(NamedTuple):
     radial : Radial
     paths : list of Paths
         In the order of `degree`.
+    together : AllPaths
+        The same.
     density : Density or None
     gate : Gate or None
     skips_message, skips : bool
@@ -141,6 +161,7 @@ class Layer(NamedTuple):
     up: Tensor
     radial: Radial
     paths: list[Paths]
+    together: AllPaths
     density: Density | None
     gate: Gate | None
     skips_message: bool
