@@ -175,3 +175,20 @@ def test_fine_tuning_sees_the_charge(files, quick, tmp_path):
     first, last = result.history[0], result.history[-1]
     assert last["energy_rmse_mev_per_atom"] < 0.5 * first["energy_rmse_mev_per_atom"]
     assert "embedding_specs" in read_header(tmp_path / "run" / "model.safetensors")["architecture"]
+
+
+def test_embeddings_larger_than_the_weights_are_not_built(files, tmp_path):
+    """A description may claim gigabytes."""
+    from test_potentials import rewrite
+
+    own = save_potential(
+        load_potential(files["no energy of their own"]), tmp_path / "own.safetensors"
+    )
+
+    def claim(header):
+        header["architecture"]["embedding_specs"]["total_charge"]["num_classes"] = 100_000
+        header["architecture"]["embedding_specs"]["total_charge"]["emb_dim"] = 10_000
+        return header
+
+    with pytest.raises(UserError, match="embedding_specs"):
+        load_potential(rewrite(own, tmp_path / "big.safetensors", claim))

@@ -201,6 +201,13 @@ def check_sizes(a: MACEArchitecture, tensors: Mapping[str, Tensor]) -> None:
         "hidden_irreps": max(n * n for n, _, _ in irreps_terms(a.hidden_irreps)),
         "radial_MLP": max(m * n for m, n in pairwise(radial)),
         "MLP_irreps": a.scalars * outputs if a.num_interactions > 1 else 0,
+        "embedding_specs": max(
+            (
+                spec.emb_dim * (spec.num_classes if spec.type == "categorical" else spec.emb_dim)
+                for spec in (a.embedding_specs or {}).values()
+            ),
+            default=0,
+        ),
         "edge_irreps": max((n for n, _, _ in irreps_terms(a.edge_irreps or "")), default=0),
     }.items():
         if not _unused(what, a):
