@@ -2,6 +2,7 @@
 
     python tests/benchmarks/model_speed.py FILE.model ... [--rounds 5] [--dtypes float32 float64]
     python tests/benchmarks/model_speed.py --shapes
+    python tests/benchmarks/model_speed.py --forms [FILE.model ...]
     python tests/benchmarks/model_speed.py --readme
     python tests/benchmarks/model_speed.py --memory ours FILE.model    # and: --memory upstream
 
@@ -15,6 +16,8 @@ about 300 atoms of its liquid, else a crystal of 64 and 216 atoms with its eleme
 papers and issues tell it; OMOL's with its embeddings of charge and spin. Atoms are a million times
 heavier there: forces of random weights blow molecules up, and upstream's neighbour list of a
 molecule takes seconds once its atoms have flown apart.
+`--forms`: direct forces (a fresh readout on the model) and a committee of four (its weights, each
+by another per cent) of the files, or of MP-0's and MPA-0's shapes; the committee beside upstream's.
 """
 
 from __future__ import annotations
@@ -311,11 +314,64 @@ def memory(source: str, whose: str) -> None:
     print(f"{Path(source).stem}, {whose}: {(peaks[1] - peaks[0]) / len(large):.2f} MB an atom")
 
 
+def forms(source: str, rounds: int) -> None:
+    """Print what direct forces and a committee of four cost, in float32."""
+    import tempfile
+
+    from mace.calculators import MACECalculator
+
+    from ase_ws import CommitteeCalculator, PotentialCalculator, load_potential
+    from ase_ws.potentials.mace.direct import DirectPotential
+    from ase_ws.potentials.mace.model import to_upstream
+
+    base = made(source) if source in SHAPES else load_potential(source)
+    members = []
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+        member = made(source) if source in SHAPES else load_potential(source)
+        with torch.no_grad():
+            for weight in member.parameters():
+                noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+                weight.add_(0.01 * weight * noise)
+        members.append(member.requires_grad_(False))
+    direct = DirectPotential(base).requires_grad_(False)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [f"{folder}/{k}.model" for k in range(4)]
+        for member, path in zip(members, paths, strict=True):
+            torch.save(to_upstream(member), path)
+        theirs = MACECalculator(model_paths=paths, device="cpu", default_dtype="float32")
+    calculators = {
+        "upstream": Pair(source).theirs("float32"),
+        "ours": PotentialCalculator(base.requires_grad_(False), dtype="float32"),
+        "direct": PotentialCalculator(direct, dtype="float32"),
+        "committee": CommitteeCalculator(members, dtype="float32"),
+        "their committee": theirs,
+    }
+    for what, atoms in list(structures(base.atomic_numbers).items())[:2]:
+        atoms.set_masses(1e6 * atoms.get_masses())
+        runs = {name: md(atoms, one, 5) for name, one in calculators.items()}
+        in_turn(runs, 1)
+        seconds = in_turn(runs, rounds)
+        for name, other in (
+            ("ours", "upstream"),
+            ("direct", "ours"),
+            ("direct", "upstream"),
+            ("committee", "their committee"),
+        ):
+            ratios = [b / a for a, b in zip(seconds[name], seconds[other], strict=True)]
+            print(
+                f"{Path(source).stem}, {what}: {name} over {other} {statistics.median(ratios):.2f} "
+                f"({min(ratios):.2f} to {max(ratios):.2f})",
+                flush=True,
+            )
+
+
 def main() -> None:
     """Run all that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("files", nargs="*")
     parser.add_argument("--shapes", action="store_true")
+    parser.add_argument("--forms", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
     parser.add_argument("--readme", action="store_true", help="only write the tables of README.md")
@@ -326,6 +382,10 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.memory:
         memory([*options.files, "MP-0"][0], options.memory)
+        return
+    if options.forms:
+        for source in options.files or ["MP-0", "MPA-0"]:
+            forms(source, options.rounds)
         return
     for kind, sources in (("files", options.files), ("shapes", SHAPES if options.shapes else [])):
         results = []

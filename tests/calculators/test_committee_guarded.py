@@ -24,8 +24,14 @@ def members():
 # --- committee -------------------------------------------------------------------------------
 
 
-def test_mean_and_spread(members):
+@pytest.mark.parametrize("side", [0, 2])
+def test_mean_and_spread(members, side):
+    """Small ones go through all members together, large ones through one after the other."""
     atoms = molecule("CH3OH")
+    if side:
+        atoms.set_cell([5.0] * 3)
+        atoms.pbc = True
+        atoms *= (side, side, side)
     atoms.rattle(0.1, seed=0)
     atoms.calc = CommitteeCalculator(members)
     energy, forces = atoms.get_potential_energy(), atoms.get_forces()
