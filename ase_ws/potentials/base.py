@@ -24,7 +24,8 @@ class PotentialModule(ConservativeModule):
 
     A subclass evaluates (`atomic_energies`), and says how it is built again: `description()` and
     `tensors()` are what a model file holds, `rebuild` makes the potential from them. It may offer
-    a form that evaluates sooner (`lean`) and forces of their own (`with_direct_forces`).
+    forms that evaluate and train sooner (`lean`, `trainable`) and forces of their own
+    (`with_direct_forces`).
 
     Parameters
     ----------
@@ -177,6 +178,13 @@ class PotentialModule(ConservativeModule):
         ----------
         compiled : bool
             Through `torch.compile`: a wait at the first call, then sooner.
+        """
+        return self
+
+    def trainable(self) -> Potential:
+        """Give a form whose steps of training are sooner, or the potential itself.
+
+        Gradients flow to the weights of the potential, whose changes it follows.
         """
         return self
 

@@ -22,7 +22,7 @@ from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.derivatives import energy_forces
 from ase_ws.training.config import FinetuneConfig
 from ase_ws.training.evaluate import Errors
-from ase_ws.typing import GraphBatch
+from ase_ws.typing import GraphBatch, Potential
 
 #: Where a checkpoint keeps the fingerprints of its inputs.
 INPUTS = "ase_ws_inputs"
@@ -63,6 +63,15 @@ class FinetuneModule(L.LightningModule):
         self.config = config
         self.errors = Errors()
         self.valid_sums: dict[str, tuple[float, int]] = {}
+        # In a list: what it holds is no part of the module's state.
+        self._trainable: list[Any] = [None, None]
+
+    @property
+    def evaluator(self) -> Potential:
+        """The form of the potential that is trained."""
+        if self._trainable[0] is not self.potential:
+            self._trainable = [self.potential, self.potential.trainable()]
+        return self._trainable[1]
 
     def configure_optimizers(self) -> Any:
         """AdamW, a linear warm-up, and a cosine to a hundredth of the learning rate."""
@@ -96,7 +105,7 @@ class FinetuneModule(L.LightningModule):
             _seed(self.config.seed, _DISPLACEMENTS, self.global_step)
         )
         value = self.loss(
-            self.potential,
+            self.evaluator,
             batch,
             generator=generator,
             step=self.global_step,
@@ -141,11 +150,11 @@ class FinetuneModule(L.LightningModule):
         assert labels is not None
         stress = any(Needs.of(term.loss, batch).stress for term in self.valid_loss.terms)
         forces = bool(labels.has_forces.any())
-        prediction = self.potential(batch, forces=forces, stress=stress)
+        prediction = self.evaluator(batch, forces=forces, stress=stress)
         direct = prediction.forces is not None and not self.potential.conservative
         self.errors.add(batch, prediction, energy_forces(self.potential, batch) if direct else None)
         value = self.valid_loss.of(
-            prediction, self.potential, batch, generator=torch.Generator().manual_seed(0)
+            prediction, self.evaluator, batch, generator=torch.Generator().manual_seed(0)
         )
         for term in self.valid_loss.terms:
             # Means over the labelled structures of each batch become the mean over all of them.

@@ -77,7 +77,7 @@ def build_losses(
         WeightedTerm("stress", loss.stress_weight, StressLoss()),
     ]
     # One memory for both terms.
-    reference = Reference(base) if base is not None and weak.reference == "base" else None
+    reference = Reference(base.lean()) if base is not None and weak.reference == "base" else None
     sampling: dict[str, Any] = {
         "epsilon": weak.epsilon or 0.05,
         "metric": weak.metric,

@@ -15,6 +15,7 @@ from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.derivatives import predict_conservative
 from ase_ws.potentials.mace.architecture import MACEArchitecture
 from ase_ws.potentials.mace.lean.model import NOT_READ, LeanMACE
+from ase_ws.potentials.mace.lean.trainable import TrainableMACE
 from ase_ws.potentials.mace.model import MACEPotential
 from ase_ws.potentials.weights import check_total, load_weights
 from ase_ws.typing import GraphBatch, Potential, Prediction
@@ -159,9 +160,9 @@ class _DirectForces(torch.nn.Module):
 class LeanDirect(_DirectForces):
     """A `DirectPotential` on a lean body: one forward pass of few operations."""
 
-    def __init__(self, potential: DirectPotential, *, compiled: bool = False):
+    def __init__(self, potential: DirectPotential, body: LeanMACE):
         super().__init__()
-        self.body = LeanMACE(potential.body, compiled=compiled)
+        self.body = body
         self.readout = potential.readout
         self.r_max = potential.r_max
         self.atomic_numbers = potential.atomic_numbers
@@ -210,7 +211,14 @@ class DirectPotential(_DirectForces, PotentialModule):
     def lean(self, *, compiled: bool = False) -> Potential:
         """Give the same on the lean form of the body, if it is known."""
         try:
-            return LeanDirect(self, compiled=compiled)
+            return LeanDirect(self, LeanMACE(self.body, compiled=compiled))
+        except NOT_READ:
+            return self
+
+    def trainable(self) -> Potential:
+        """Give the same for training."""
+        try:
+            return LeanDirect(self, TrainableMACE(self.body))
         except NOT_READ:
             return self
 

@@ -21,6 +21,7 @@ from ase_ws.potentials.heads import choose_head
 from ase_ws.potentials.mace.architecture import MACEArchitecture, check_sizes
 from ase_ws.potentials.mace.features import Features
 from ase_ws.potentials.mace.lean.model import NOT_READ, LeanMACE
+from ase_ws.potentials.mace.lean.trainable import TrainableMACE
 from ase_ws.potentials.skin import leak_beyond_cutoff
 from ase_ws.potentials.weights import load_weights
 from ase_ws.side_effects import building, without_side_effects
@@ -112,6 +113,13 @@ class MACEPotential(PotentialModule):
         """Give the form of few operations (see `ase_ws.potentials.mace.lean`), if it is known."""
         try:
             return LeanMACE(self, compiled=compiled)
+        except NOT_READ:
+            return self
+
+    def trainable(self) -> Potential:
+        """Give the form of few operations for training, if it is known."""
+        try:
+            return TrainableMACE(self)
         except NOT_READ:
             return self
 

@@ -61,43 +61,71 @@ def factors_of(product: Any) -> Tensor:
     return torch.tensor(list(chosen), dtype=torch.int64).T
 
 
-def product_basis(product: Any, element: int, factors: Tensor) -> Tensor:
-    """Coefficients of the symmetric contraction of one element.
+def product_weights(product: Any, element: int) -> Tensor:
+    """Weights of the symmetric contraction of one element, (n_weights, c), as `coupling` has them.
 
-    With x̃ = (1, x), output component m of channel c is Σ H[c, a.., k, m] x̃_a .. x_k over one
-    factor x and (correlation − 1) factors x̃, whose combinations a.. are `factors`.
-
-    Returns
-    -------
-    Tensor, (c, n_products, n·M), float64
+    They are in the order of the output's irreps, and for each from the most factors to one.
     """
-    out = []
     if getattr(product, "use_agnostic_product", False):
         element = 0
-    for contraction in product.symmetric_contractions.contractions:
+    parts = [
+        weight[element]
+        for contraction in product.symmetric_contractions.contractions
+        for weight in (contraction.weights_max, *contraction.weights)
+    ]
+    return torch.cat(parts)
+
+
+def product_coupling(product: Any, factors: Tensor) -> Tensor:
+    """Give what each weight adds to the product basis, (n_products, n·M, n_weights), float64.
+
+    A factor 1 stands for every factor x that is missing.
+    """
+    found, start = [], 0
+    contractions = product.symmetric_contractions.contractions
+    total = sum(len(w[0]) for c in contractions for w in (c.weights_max, *c.weights))
+    for contraction in contractions:
         order = contraction.correlation
         require(order == len(factors) + 1, "correlations")
         buffers = dict(contraction.named_buffers())
-        weights = [contraction.weights_max, *contraction.weights]
-        total: Tensor | None = None
-        for nu, weight in zip(range(order, 0, -1), weights, strict=True):
-            u = buffers[f"U_matrix_{nu}"].double()
-            n = u.shape[-2]
-            if u.dim() == nu + 1:
-                u = u[None]
-            part = torch.einsum("m...k,kc->cm...", u, weight[element].double())
-            # A factor 1 for every factor x that is missing.
-            whole = part.new_zeros((*part.shape[:2], *([n + 1] * (order - 1)), n))
-            index = [0] * (order - nu) + [slice(1, None)] * (nu - 1) + [slice(None)]
-            whole[(slice(None), slice(None), *index)] = part
-            total = whole if total is None else total + whole
-        assert total is not None
-        c, m, n = total.shape[0], total.shape[1], total.shape[-1]
-        flat = total.reshape(c, m, -1, n).permute(0, 2, 3, 1)
-        row = torch.tensor(_rows(len(factors), n + 1), device=flat.device)
-        summed = flat.new_zeros(c, factors.shape[1], n, m).index_add(1, row, flat)
-        out.append(summed)
-    return torch.cat(out, dim=3).flatten(2)
+        n, n_m = _sizes(buffers["U_matrix_1"])
+        mine = torch.zeros(factors.shape[1], n, n_m, total, dtype=torch.float64)
+        for nu in range(order, 0, -1):
+            u = buffers[f"U_matrix_{nu}"].double().cpu()
+            u = u[None] if u.dim() == nu + 1 else u
+            rows = torch.tensor(_rows(len(factors), n + 1)).reshape([n + 1] * (order - 1))
+            index = [0] * (order - nu) + [slice(1, None)] * (nu - 1)
+            row = rows[tuple(index)].flatten()
+            # (m, a.., n, k): to (a.., n, m, k).
+            part = u.movedim(0, -2).reshape(len(row), n, n_m, -1)
+            stop = start + part.shape[-1]
+            mine[..., start:stop].index_add_(0, row, part)
+            start = stop
+        found.append(mine)
+    return torch.cat(found, dim=2).flatten(1, 2)
+
+
+def _sizes(u_1: Tensor) -> tuple[int, int]:
+    """Components in and out, from the coupling of a single factor, (m, n, k), or (n, k)."""
+    return u_1.shape[-2], len(u_1) if u_1.dim() == 3 else 1
+
+
+def product_basis(coupling: Tensor, weights: Tensor) -> Tensor:
+    """Coefficients of the symmetric contraction of one element.
+
+    With x̃ = (1, x), output component m of channel c is Σ H[c, a.., k, m] x̃_a .. x_k over one
+    factor x and (correlation − 1) factors x̃, whose combinations a.. are `factors_of`.
+
+    Parameters
+    ----------
+    coupling : Tensor, (n_products, n·M, n_weights)
+    weights : Tensor, (n_weights, c)
+
+    Returns
+    -------
+    Tensor, (c, n_products, n·M)
+    """
+    return (coupling @ weights).permute(2, 0, 1).contiguous()
 
 
 @functools.cache

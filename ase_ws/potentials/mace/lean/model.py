@@ -13,13 +13,23 @@ from torch import Tensor
 from ase_ws.graphs import graph
 from ase_ws.potentials.derivatives import ConservativeModule
 from ase_ws.potentials.mace.features import Features
-from ase_ws.potentials.mace.lean.elements import product_basis, sender_maps, skip_map
+from ase_ws.potentials.mace.lean.elements import (
+    product_basis,
+    product_coupling,
+    product_weights,
+    sender_maps,
+    skip_map,
+)
 from ase_ws.potentials.mace.lean.network import network
 from ase_ws.potentials.mace.lean.plan import Plan, Slots, kinds_of, make_plan, roomy
 from ase_ws.potentials.mace.lean.probe import UnsupportedError
 from ase_ws.potentials.mace.lean.read import read_weights
 from ase_ws.potentials.mace.lean.stacked import StackedMACE
-from ase_ws.potentials.mace.lean.weights import ElementTable, Tables
+from ase_ws.potentials.mace.lean.weights import (
+    ElementParts,
+    ElementTable,
+    Tables,
+)
 from ase_ws.typing import GraphBatch, Potential
 
 if TYPE_CHECKING:
@@ -73,6 +83,9 @@ class LeanMACE(ConservativeModule):
         The network has a part that is not known here, or the numbers differ. Other errors of
         `NOT_READ` mean the same.
     """
+
+    #: Whether gradients flow to the network's weights.
+    trained = False
 
     def __init__(self, potential: MACEPotential, *, compiled: bool = False):
         super().__init__()
@@ -150,7 +163,7 @@ class LeanMACE(ConservativeModule):
         if known is None or known.plan is not plan:
             mace = self._of[0]
             elements = mace.element_indices(batch)
-            with torch.no_grad():
+            with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
                 features, energies = mace.start(batch, elements)
             features = features[plan.order]
             if known is not None and known.is_of(plan, features):
@@ -202,7 +215,7 @@ class LeanMACE(ConservativeModule):
         self._plan: Plan | None = None
         self._start: Start | None = None
         self._elements: dict[tuple[int, int], ElementTable] = {}
-        self._bases: dict[tuple[int, int], Tensor] = {}
+        self._couplings: dict[int, Tensor] = {}
 
     def _evaluate(self, batch: GraphBatch) -> tuple[Tensor, list[Tensor], Plan]:
         """Energies per atom, and features of each layer in the order of the plan."""
@@ -243,26 +256,31 @@ class LeanMACE(ConservativeModule):
     def _of_element(self, number: int, element: int) -> ElementTable:
         """Give what belongs to an element in a layer, read when the element is first met."""
         if (number, element) not in self._elements:
-            mace = self._of[0]
-            network: Any = mace.network
-            interaction, product = network.interactions[number], network.products[number]
-            layer = self.weights.layers[number]
+            alike = self.weights.layers[number].alike
             with torch.no_grad():
-                basis = self._basis(number, 0 if layer.alike else element)
-                skip = skip_map(interaction, product, len(self.atomic_numbers), element)
-            table = ElementTable(basis, skip.contiguous(), [])
-            self._elements[number, element] = table
+                parts = self._parts(number, element)
+                known = [t for (n, _), t in self._elements.items() if alike and n == number]
+                basis = (
+                    known[0].basis  # one for all elements
+                    if known
+                    else product_basis(self._coupling(number), parts.weights)
+                )
+            self._elements[number, element] = ElementTable(basis, parts.skip.contiguous(), [])
         return self._elements[number, element]
 
-    def _basis(self, number: int, element: int) -> Tensor:
-        """Give the product basis of an element in a layer."""
-        if (number, element) not in self._bases:
-            mace = self._of[0]
-            network: Any = mace.network
+    def _parts(self, number: int, element: int) -> ElementParts:
+        """Read what an element has of its own in a layer."""
+        parts = element_parts(self._of[0].network, number, element)
+        return ElementParts(*(part.to(self.device, self.dtype) for part in parts))
+
+    def _coupling(self, number: int) -> Tensor:
+        """Give the coupling of a layer's product basis."""
+        if number not in self._couplings:
+            network: Any = self._of[0].network
             factors = self.weights.layers[number].factors
-            basis = product_basis(network.products[number], element, factors)
-            self._bases[number, element] = basis.to(mace.device, mace.dtype).contiguous()
-        return self._bases[number, element]
+            coupling = product_coupling(network.products[number], factors)
+            self._couplings[number] = coupling.to(self.device, self.dtype)
+        return self._couplings[number]
 
     def _check(self) -> None:
         """Compare with upstream's forward on a structure that has every element."""
@@ -277,6 +295,15 @@ class LeanMACE(ConservativeModule):
             if not float((a - b).abs().max()) <= bound:
                 raise UnsupportedError("the numbers differ from upstream's")
         self._plan = None
+
+
+def element_parts(network: Any, number: int, element: int) -> ElementParts:
+    """Read what an element has of its own in a layer."""
+    interaction, product = network.interactions[number], network.products[number]
+    n_elements = len(network.atomic_numbers)
+    return ElementParts(
+        product_weights(product, element), skip_map(interaction, product, n_elements, element)
+    )
 
 
 class _Watch:

@@ -30,11 +30,13 @@ from ase_ws.potentials.mace.lean.weights import (
     Layer,
     LeanWeights,
     Paths,
+    Product,
     Radial,
     Readout,
     Sides,
     is_weight,
     map_leaves,
+    multiplied,
 )
 
 #: Interactions by how they are built.
@@ -54,7 +56,7 @@ def read_weights(network: Any, head: int, dtype: torch.dtype, device: torch.devi
     """
     net = copy.deepcopy(network).to("cpu", torch.float64).requires_grad_(False)
     with torch.no_grad():
-        found = _read(net, head)
+        found = multiplied(tree(net, head))
 
     def move(leaf: Any) -> Any:
         if is_weight(leaf):
@@ -64,7 +66,8 @@ def read_weights(network: Any, head: int, dtype: torch.dtype, device: torch.devi
     return map_leaves(move, found)
 
 
-def _read(net: Any, head: int) -> LeanWeights:
+def tree(net: Any, head: int) -> LeanWeights:
+    """Read a network on the CPU in float64, with products of weights apart."""
     max_ell = max(ir.l for _, ir in net.spherical_harmonics.irreps_out)
     pairs = zip(net.interactions, net.products, strict=True)
     readouts = [_readout(readout, head) for readout in net.readouts]
@@ -248,14 +251,19 @@ def _fully_connected(network: Any) -> tuple[list[Dense], Tensor, Activation]:
 
 def _sides(interaction: Any, weight: Tensor) -> Sides:
     """Read what a radial network takes of sender and receiver, by what its first layer does."""
-    half = len(weight) // 2
     if hasattr(interaction, "source_embedding"):
         unit = torch.eye(interaction.node_attrs_irreps.dim, dtype=torch.float64)
         sender, receiver = interaction.source_embedding(unit), interaction.target_embedding(unit)
-        return Sides(sender @ weight[:half], receiver @ weight[half:], by_element=True)
+        return _apart(sender, receiver, weight, by_element=True)
     down = interaction.linear_down
     scalars = linear_blocks(down, interaction.node_feats_irreps, down.irreps_out)[0]
-    return Sides(scalars @ weight[:half], scalars @ weight[half:], by_element=False)
+    return _apart(scalars, scalars, weight, by_element=False)
+
+
+def _apart(sender: Tensor, receiver: Tensor, weight: Tensor, *, by_element: bool) -> Sides:
+    half = len(weight) // 2
+    parts: Any = Product(sender, weight[:half]), Product(receiver, weight[half:])
+    return Sides(*parts, by_element=by_element)
 
 
 def _density(interaction: Any) -> Density | None:

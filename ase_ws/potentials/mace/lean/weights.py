@@ -10,6 +10,13 @@ from torch import Tensor
 Activation = Callable[[Tensor], Tensor]
 
 
+class Product(NamedTuple):
+    """A weight that is the product of two matrices of weights, as it is read."""
+
+    left: Tensor
+    right: Tensor
+
+
 class Dense(NamedTuple):
     """One layer of a radial network: activation(norm(x·weight + bias)).
 
@@ -171,6 +178,13 @@ class Layer(NamedTuple):
     alike: bool
 
 
+class ElementParts(NamedTuple):
+    """What is read of one element in one layer: see `elements.product_basis`, and `skip_map`."""
+
+    weights: Tensor
+    skip: Tensor
+
+
 class ElementTable(NamedTuple):
     """What belongs to one element in one layer.
 
@@ -266,4 +280,14 @@ def map_leaves(function: Callable[..., Any], value: Any, *others: Any) -> Any:
     if not isinstance(value, list | tuple):
         return function(value, *others)
     parts = [map_leaves(function, *part) for part in zip(value, *others, strict=True)]
+    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+
+
+def multiplied(value: Any) -> Any:
+    """Give the same with every `Product` multiplied."""
+    if isinstance(value, Product):
+        return value.left @ value.right
+    if not isinstance(value, list | tuple):
+        return value
+    parts = [multiplied(part) for part in value]
     return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
