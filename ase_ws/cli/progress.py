@@ -22,8 +22,10 @@ from rich.progress import (
 from ase_ws.cli.output import err_console
 
 if TYPE_CHECKING:
-    from ase_ws.md.run import Progress as Report
     from ase_ws.stability.campaign.progress import Standing, Watch
+
+
+Report = Callable[[float, int, str], None]
 
 
 @contextmanager
@@ -41,7 +43,7 @@ def step_progress(title: str | Callable[[str], str], *, quiet: bool = False) -> 
     last = TextColumn("{task.fields[text]}", style="cyan", markup=False)
     with _drawn(columns, [last]) as bar:
 
-        def report(done: int, total: int, text: str) -> None:
+        def report(done: float, total: int, text: str) -> None:
             bar.start()
             name = title if isinstance(title, str) else title(text)
             if name not in tasks:

@@ -176,9 +176,12 @@ def _print_finetune(result: Any) -> None:
         )
     out_console.print(table)
     if kept is rows[0] and len(rows) > 1:
+        # The closed form has no learning rate.
+        steps = any(row.get("learning_rate") for row in rows)
+        advice = "Lower optimizer.learning_rate, or check" if steps else "Check"
         out_console.print(
-            "Training never improved on the start: the model kept is the start itself. Lower "
-            "optimizer.learning_rate, or check that the labels belong to the frames.",
+            "Training never improved on the start: the model kept is the start itself. "
+            f"{advice} that the labels belong to the frames.",
             style="yellow",
         )
     say_path("model", result.path / "model.safetensors")

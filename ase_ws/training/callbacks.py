@@ -17,7 +17,7 @@ from ase_ws.files.writing import atomic_path, write_text
 from ase_ws.potentials.files import save_potential
 from ase_ws.training.module import FinetuneModule
 
-Progress = Callable[[int, int, dict[str, Any]], None]
+Progress = Callable[[float, int, dict[str, Any]], None]
 
 #: A last model with more than this times the validation loss of the start (twice its error) is not
 #: kept; below that, a few validation energies are no judge.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -102,7 +101,8 @@ def finetune(
     overwrite : bool
         Replace what an earlier run left in `out`.
     progress : callable, optional
-        Called after every step with (step, max_steps, latest row of the history).
+        Called after every step with (step, max_steps, latest row of the history); in closed form
+        within the iterations, too, with the part that is done.
     notes : mapping, optional
         JSON-able facts for the model file, such as the command.
     announce : callable, optional
@@ -196,15 +196,26 @@ def _solve(
     progress: Progress | None,
 ) -> None:
     """Fine-tune in closed form; one row of the history, and a validation, for each iteration."""
-    dtype, device = module.potential.dtype, resolve_device(module.config.device)
+    device = resolve_device(module.config.device)
     most = module.config.optimizer.iterations
 
     def report(step: Step, potential: PotentialModule) -> None:
-        module.potential = copy.deepcopy(potential).to(dtype).to(device)
+        # In place: the form that evaluates it is kept.
+        module.potential.to(device)
+        with torch.no_grad():
+            for mine, new in zip(
+                module.potential.parameters(), potential.parameters(), strict=True
+            ):
+                mine.copy_(new)
+        module.potential.e0 = potential.e0
         history.at = step.number, step.last
         trainer.validate(module, valid, verbose=False)
         if progress is not None:
             progress(most if step.last else step.number, most, history.rows[-1])
+
+    def within(number: int, part: float) -> None:
+        if progress is not None:
+            progress(number - 1 + 0.99 * part, most, history.rows[-1])
 
     history.at = 0, False
     trainer.validate(module, valid, verbose=False)
@@ -215,6 +226,7 @@ def _solve(
         free_e0=plan.references.source == "fit",
         iterations=most,
         report=report,
+        progress=within,
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,8 +15,7 @@ from ase_ws.errors import UserError
 from ase_ws.frames import Frame, composition
 from ase_ws.potentials.base import PotentialModule
 from ase_ws.training.config import ITERATIONS
-from ase_ws.training.evaluate import batches
-from ase_ws.training.start import predicted_energies
+from ase_ws.training.tangent import Tangent
 
 #: Ratios of the noise to the prior variance of a typical energy that the evidence chooses among.
 NOISE = tuple(10.0 ** (k / 4) for k in range(-12, 1))
@@ -31,8 +30,10 @@ CONVERGED = 0.03
 #: (six molecules in `tests/benchmarks/RESULTS.md`; on acetylacetone it was far behind with one of
 #: three draws of 20 labels).
 DEFAULT_FROM = 50
-#: Numbers that the Jacobian may hold: 1 GiB in float64, and as much again while it is projected.
-MOST_NUMBERS = 2**27
+#: Energies up to which it is the default: the kernel of more takes hours.
+DEFAULT_TO = 2000
+#: How often a step is halved before it is given up.
+HALVINGS = 12
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,15 @@ class Step:
         Of the fitted energies.
     last : bool
         Converged, or out of iterations.
+    taken : float
+        Part of the step that was taken; 0: none of it made the fit better.
     """
 
     number: int
     noise: float
     rmse: float
     last: bool
+    taken: float = 1.0
 
 
 def gauss_newton(
@@ -64,6 +68,7 @@ def gauss_newton(
     free_e0: bool = True,
     iterations: int = ITERATIONS,
     report: Callable[[Step, PotentialModule], None] = lambda step, potential: None,
+    progress: Callable[[int, float], None] = lambda number, part: None,
 ) -> PotentialModule:
     """Fit energies by the smallest change of the weights, with the noise chosen by the evidence.
 
@@ -74,7 +79,9 @@ def gauss_newton(
     which leaves a linear problem of the size of the number of structures (Gauss–Newton on the
     maximum a posteriori; the first iteration is a Gaussian process with the tangent kernel). σ²/s²
     is what maximises the marginal likelihood of the linearised problem, x_z marginalised (REML).
-    There is no learning rate, no number of steps and no validation set.
+    There is no learning rate, no number of steps and no validation set. A step that makes what is
+    minimised larger, or the fit worse than at the start, is halved until it does not; where none is
+    left the last weights stand.
 
     Parameters
     ----------
@@ -87,6 +94,8 @@ def gauss_newton(
     iterations : int
     report : callable
         Called after each iteration with where it came to and the potential so far.
+    progress : callable
+        Called with the number of the iteration and the part of it that is done, 0 to 1.
 
     Returns
     -------
@@ -96,42 +105,87 @@ def gauss_newton(
     Raises
     ------
     UserError
-        No more energies than elements to fit, or more than memory holds.
+        No more energies than elements to fit; NaN.
     """
     labelled = [f for f in frames if f.energy is not None]
     refusal = unsolvable(potential, labelled, free_e0=free_e0)
     if refusal is not None:
         raise UserError(refusal)
-    sizes = torch.tensor([len(f.numbers) for f in labelled], dtype=torch.float64)
-    labels = torch.tensor([f.energy for f in labelled], dtype=torch.float64) / sizes
-    counts = torch.from_numpy(_counts(potential, labelled)) / sizes[:, None]
-    free = _complement(counts) if free_e0 else torch.eye(len(labelled), dtype=torch.float64)
-    start = copy.deepcopy(potential).to(torch.float64)
-    current, scale, noise, rmse = start, None, NOISE[-1], math.inf
+    fit = _Fit(potential, labelled, free_e0=free_e0)
+    scale, noise = 0.0, NOISE[-1]
+    before = fit.rmse
     for number in range(1, iterations + 1):
-        jacobian, energies = _jacobian(current, labelled, sizes)
-        jacobian = free.T @ jacobian
-        moved = _flat(current) - _flat(start)
-        # What is left to explain if the weights went back to where they started.
-        target = free.T @ (labels - energies) + jacobian @ moved
-        kernel = jacobian @ jacobian.T
+        fit.tangent.progress = partial(progress, number)
+        kernel, target = fit.linearised()
         scale = scale or float(kernel.diagonal().mean())
         candidates = NOISE if number <= CHOSEN_AT else (noise,)
         noise, dual = most_likely(kernel / scale, target, candidates)
-        current = _with_weights(start, _flat(start) + jacobian.T @ dual / scale)
-        del jacobian
-        rest = labels - torch.from_numpy(predicted_energies(current, labelled)) / sizes
-        if free_e0:
-            shift = torch.linalg.lstsq(counts, rest[:, None], driver="gelsd").solution[:, 0]
-            current.e0 += shift.to(current.e0.device)
-            rest = rest - counts @ shift
-        before, rmse = rmse, float(rest.square().mean().sqrt())
-        settled = number > CHOSEN_AT and abs(rmse - before) <= CONVERGED * before
-        last = settled or number == iterations
-        report(Step(number, noise, rmse, last), current)
+        taken = fit.step(dual / scale, noise * scale)
+        settled = number > CHOSEN_AT and abs(fit.rmse - before) <= CONVERGED * before
+        before = fit.rmse
+        last = settled or not taken or number == iterations
+        report(Step(number, noise, fit.rmse, last, taken), fit.tangent.potential)
         if last:
             break
-    return current
+    return fit.tangent.potential
+
+
+class _Fit:
+    """Where the weights are, and what is left to explain there."""
+
+    def __init__(self, potential: PotentialModule, frames: Sequence[Frame], *, free_e0: bool):
+        self.tangent = Tangent(potential, frames)
+        self.start = self.tangent.weights
+        sizes = torch.tensor([len(f.numbers) for f in frames], dtype=torch.float64)
+        self._labels = torch.tensor([f.energy for f in frames], dtype=torch.float64) / sizes
+        self._counts = torch.from_numpy(_counts(potential, frames)) / sizes[:, None]
+        n = len(frames)
+        self._free_e0 = free_e0
+        self._free = _complement(self._counts) if free_e0 else torch.eye(n, dtype=torch.float64)
+        self._settle()
+        self._worst = self.rmse
+
+    def linearised(self) -> tuple[Tensor, Tensor]:
+        """Give kernel and target in the complement of the free reference energies."""
+        kernel, along = self.tangent.kernel(self.tangent.weights - self.start)
+        # What is left to explain if the weights went back to where they started.
+        return self._free.T @ kernel @ self._free, self._free.T @ (self._rest + along)
+
+    def step(self, dual: Tensor, noise: float) -> float:
+        """Go to the solution, or part of the way there; give the part, 0 where none is better.
+
+        `noise` is σ²/s² in the units of the kernel: minimised is Σ rest² / noise + |θ − θ0|².
+        """
+        here, shift = self.tangent.weights, self.tangent.potential.e0.clone()
+        way = self.start + self.tangent.transposed(self._free @ dual) - here
+        value = self._objective(noise)
+        for halvings in range(HALVINGS):
+            taken = 0.5**halvings
+            self.tangent.weights = here + taken * way
+            self.tangent.potential.e0 = shift
+            self._settle()
+            # Not the other way round: NaN is no improvement.
+            if self._objective(noise) <= value and self.rmse <= self._worst:
+                return taken
+        self.tangent.weights = here
+        self.tangent.potential.e0 = shift
+        self._settle()
+        return 0.0
+
+    def _objective(self, noise: float) -> float:
+        moved = self.tangent.weights - self.start
+        return float((self._rest @ self._rest) / noise + moved @ moved)
+
+    def _settle(self) -> None:
+        """Find what is left at these weights, and fit the reference energies to it."""
+        self._rest = self._labels - self.tangent.energies()
+        if self._free_e0 and bool(self._rest.isfinite().all()):
+            fitted = torch.linalg.lstsq(self._counts, self._rest[:, None], driver="gelsd")
+            shift = fitted.solution[:, 0]
+            e0 = self.tangent.potential.e0
+            self.tangent.potential.e0 = e0 + shift.to(e0.device)
+            self._rest = self._rest - self._counts @ shift
+        self.rmse = float(self._rest.square().mean().sqrt())
 
 
 def most_likely(
@@ -182,12 +236,6 @@ def unsolvable(
     potential: PotentialModule, frames: Sequence[Frame], *, free_e0: bool = True
 ) -> str | None:
     """Say why these energies cannot be fitted in closed form; None if they can."""
-    n_weights = sum(w.numel() for w in _weights(potential))
-    if len(frames) * n_weights > MOST_NUMBERS:
-        return (
-            f"{len(frames)} energies are too many for Gauss-Newton with this model: it holds one "
-            "gradient of all weights for each; use --optimizer adam"
-        )
     rank = np.linalg.matrix_rank(_counts(potential, frames)) if free_e0 else 0
     if len(frames) < rank + 2:
         return (
@@ -201,48 +249,8 @@ def _counts(potential: PotentialModule, frames: Sequence[Frame]) -> np.ndarray:
     return composition([f.numbers for f in frames], potential.atomic_numbers)
 
 
-def _weights(potential: PotentialModule) -> list[torch.nn.Parameter]:
-    """Weights that are to be fitted; frozen ones stay."""
-    return [w for w in potential.parameters() if w.requires_grad]
-
-
 def _complement(columns: Tensor) -> Tensor:
     """Orthonormal basis of all that is orthogonal to the columns, (n, n − rank)."""
     u, s, _ = torch.linalg.svd(columns, full_matrices=True)
     rank = int((s > 1e-9 * s.max().clamp(min=1e-300)).sum())
     return u[:, rank:]
-
-
-def _jacobian(
-    potential: PotentialModule, frames: Sequence[Frame], sizes: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Energies per atom and their gradients with respect to all weights, (n_frames, n_weights)."""
-    weights = _weights(potential)
-    rows = torch.empty(len(frames), sum(w.numel() for w in weights), dtype=torch.float64)
-    energies = torch.empty(len(frames), dtype=torch.float64)
-    with torch.enable_grad():
-        for k, batch in enumerate(batches(frames, potential.r_max, 1, potential.dtype)):
-            moved = batch.to(potential.device, potential.dtype)
-            energy = potential(moved, forces=False).energy.sum()
-            gradients = torch.autograd.grad(energy, weights, allow_unused=True)
-            parts = [
-                torch.zeros_like(w) if g is None else g
-                for g, w in zip(gradients, weights, strict=True)
-            ]
-            # On the CPU, where the linear algebra is done: it is small beside the gradients.
-            rows[k] = torch.cat([p.reshape(-1) for p in parts]).cpu() / sizes[k]
-            energies[k] = energy.detach().cpu() / sizes[k]
-    return rows, energies
-
-
-def _flat(potential: PotentialModule) -> Tensor:
-    return torch.cat([w.detach().reshape(-1) for w in _weights(potential)]).cpu()
-
-
-def _with_weights(potential: PotentialModule, weights: Tensor) -> PotentialModule:
-    new = copy.deepcopy(potential)
-    mine = _weights(new)
-    with torch.no_grad():
-        for old, part in zip(mine, weights.split([w.numel() for w in mine]), strict=True):
-            old.copy_(part.reshape(old.shape))
-    return new

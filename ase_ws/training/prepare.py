@@ -17,7 +17,7 @@ from ase_ws.potentials.files import HeadWarning, load_potential
 from ase_ws.training.auto import choose_weak
 from ase_ws.training.config import FinetuneConfig
 from ase_ws.training.data import load_data
-from ase_ws.training.gauss_newton import DEFAULT_FROM, unsolvable
+from ase_ws.training.gauss_newton import DEFAULT_FROM, DEFAULT_TO, unsolvable
 from ase_ws.training.start import (
     ReferenceEnergies,
     energy_scale,
@@ -108,12 +108,14 @@ def prepare(
         n_with_forces=n_with_forces,
         conservative=potential.conservative,
         n_valid=len(valid_frames),
-        closed_form=refusal is None and n_given >= DEFAULT_FROM,
+        closed_form=refusal is None and DEFAULT_FROM <= n_given <= DEFAULT_TO,
     )
     if resolved.optimizer.kind == "gauss-newton" and refusal is not None:
         raise UserError(refusal)
     check_elements(valid_frames, potential.atomic_numbers, asked.model.base or "")
-    choices = _choices(asked, resolved, references, has_forces=has_forces, n_given=n_given)
+    choices = _choices(
+        asked, resolved, references, has_forces=has_forces, n_given=n_given, refusal=refusal
+    )
     return Plan(
         config=resolved,
         train=train_frames,
@@ -135,6 +137,7 @@ def _choices(
     *,
     has_forces: bool,
     n_given: int,
+    refusal: str | None,
 ) -> Iterator[str]:
     """Say what was picked where the choice was ours, in a line each."""
     conservative = config.model.forces == "conservative"
@@ -154,17 +157,25 @@ def _choices(
             "(gauss-newton); --optimizer adam for gradient steps"
         )
         return
-    few = config.model.base and conservative and not has_forces and n_given < DEFAULT_FROM
-    if few and asked.optimizer.kind is None:
-        yield (
-            f"{n_given} energies, fewer than {DEFAULT_FROM}: gradient steps (adam); --optimizer "
-            "gauss-newton for the closed form"
-        )
+    energies_only = config.model.base and conservative and not has_forces
+    if energies_only and asked.optimizer.kind is None and not asked.optimizer.tuned:
+        yield from _instead_of_the_closed_form(n_given, refusal)
     if asked.optimizer.select is None and config.optimizer.select == "last":
         yield (
             "few validation energies, which would choose by luck: the model of the last step will "
             "be kept (optimizer.select)"
         )
+
+
+def _instead_of_the_closed_form(n_given: int, refusal: str | None) -> Iterator[str]:
+    """Say why energies alone are not fitted in closed form, as they would be by default."""
+    wish = "gradient steps (adam); --optimizer gauss-newton for the closed form"
+    if refusal is not None:
+        yield f"gradient steps (adam): {refusal}"
+    elif n_given < DEFAULT_FROM:
+        yield f"{n_given} energies, fewer than {DEFAULT_FROM}: {wish}"
+    elif n_given > DEFAULT_TO:
+        yield f"{n_given} energies, more than {DEFAULT_TO}: {wish}"
 
 
 def _record_inputs(

@@ -1,0 +1,150 @@
+"""The linearisation of the energies in the weights: kernel, products and updates, by blocks.
+
+J (n_frames, n_weights) has a row for each structure, dE_k/dθ / n_k. It is never there as a whole
+where it is large: its rows are computed again, which costs less than to keep them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ase_ws.frames import Frame
+from ase_ws.potentials.base import PotentialModule
+from ase_ws.training.evaluate import batches
+from ase_ws.typing import GraphBatch
+
+#: Numbers of J that are held at a time: 1 GiB in float64. Two such blocks are multiplied.
+MOST_NUMBERS = 2**27
+#: Atoms of a batch that is evaluated at once.
+_ATOMS = 500
+
+
+class Tangent:
+    """A potential whose weights move, and the derivatives of its energies there.
+
+    Parameters
+    ----------
+    potential : PotentialModule
+        Copied, in float64. Frozen weights stay.
+    frames : sequence of Frame
+    progress : callable
+        Called with the part, 0 to 1, of the gradients of a kernel that are done.
+    """
+
+    def __init__(
+        self,
+        potential: PotentialModule,
+        frames: Sequence[Frame],
+        progress: Callable[[float], None] = lambda part: None,
+    ):
+        self.potential = copy.deepcopy(potential).to(torch.float64)
+        self._form = self.potential.trainable()
+        self._weights = [w for w in self.potential.parameters() if w.requires_grad]
+        self._frames, self.progress = frames, progress
+        self._sizes = torch.tensor([len(f.numbers) for f in frames], dtype=torch.float64)
+        self._active: Tensor | None = None
+
+    @property
+    def weights(self) -> Tensor:
+        """All weights that are not frozen, (n_weights,), on the CPU."""
+        return torch.cat([w.detach().reshape(-1) for w in self._weights]).cpu()
+
+    @weights.setter
+    def weights(self, values: Tensor) -> None:
+        parts = values.split([w.numel() for w in self._weights])
+        with torch.no_grad():
+            for weight, part in zip(self._weights, parts, strict=True):
+                weight.copy_(part.view(weight.shape))
+
+    def energies(self) -> Tensor:
+        """Energies per atom, (n_frames,), eV."""
+        with torch.no_grad():
+            found = [self._energies(batch) for batch in self._batches()]
+        return torch.cat(found).cpu() / self._sizes
+
+    def transposed(self, values: Tensor) -> Tensor:
+        """Jᵀ v, (n_weights,): the gradient of Σ v_k E_k / n_k, in one pass."""
+        total, start = torch.zeros_like(self.weights), 0
+        for batch in self._batches():
+            stop = start + batch.n_graphs
+            factors = (values / self._sizes)[start:stop].to(batch.positions.device)
+            with torch.enable_grad():
+                total += self._gradient((self._energies(batch) * factors).sum())
+            start = stop
+        return total
+
+    def kernel(self, moved: Tensor) -> tuple[Tensor, Tensor]:
+        """J Jᵀ, (n_frames, n_frames), and J · moved, (n_frames,)."""
+        n = len(self._frames)
+        active = self._which()
+        size = max(1, MOST_NUMBERS // max(1, len(moved) if active is None else len(active)))
+        blocks = [range(start, min(start + size, n)) for start in range(0, n, size)]
+        kernel = torch.empty(n, n, dtype=torch.float64)
+        along = torch.empty(n, dtype=torch.float64)
+        within = moved if active is None else moved[active]
+        # A block is held and those before it pass by; the last of these is held next.
+        work = sum(len(b) * (1 + k) for k, b in enumerate(blocks))
+        done = 0
+        for number, block in enumerate(blocks):
+            rows = self._rows(block, active)
+            along[block] = rows @ within
+            kernel[block.start : block.stop, block.start : block.stop] = rows @ rows.T
+            done += len(block)
+            self.progress(done / work)
+            for other in blocks[:number]:
+                part = rows @ self._rows(other, active).T
+                kernel[block.start : block.stop, other.start : other.stop] = part
+                kernel[other.start : other.stop, block.start : block.stop] = part.T
+                done += len(other)
+                self.progress(min(1.0, done / work))
+            del rows
+        return kernel, along
+
+    def _which(self) -> Tensor | None:
+        """Weights that the energies depend on; None for all where they are few."""
+        n_weights = sum(w.numel() for w in self._weights)
+        if len(self._frames) * n_weights <= MOST_NUMBERS:
+            return None
+        if self._active is None:
+            # A random sum of all rows is zero only where all of them are: elements that no
+            # structure has are most of the weights of a foundation model.
+            generator = torch.Generator().manual_seed(0)
+            random = 0.5 + torch.rand(len(self._frames), generator=generator, dtype=torch.float64)
+            self._active = self.transposed(random).nonzero()[:, 0]
+        return self._active
+
+    def _rows(self, block: range, active: Tensor | None) -> Tensor:
+        n_weights = len(self.weights) if active is None else len(active)
+        rows = torch.empty(len(block), n_weights, dtype=torch.float64)
+        for row, k in enumerate(block):
+            with torch.enable_grad():
+                gradient = self._gradient(self._energies(self._graph(k)).sum())
+            rows[row] = (gradient if active is None else gradient[active]) / self._sizes[k]
+        return rows
+
+    def _gradient(self, value: Tensor) -> Tensor:
+        found = torch.autograd.grad(value, self._weights, allow_unused=True)
+        parts: list[Any] = [
+            torch.zeros_like(w) if g is None else g
+            for g, w in zip(found, self._weights, strict=True)
+        ]
+        # On the CPU, where the linear algebra is done.
+        return torch.cat([part.reshape(-1) for part in parts]).cpu()
+
+    def _energies(self, batch: GraphBatch) -> Tensor:
+        return self._form(batch, forces=False).energy
+
+    def _graph(self, number: int) -> GraphBatch:
+        frame = self._frames[number]
+        (batch,) = batches([frame], self.potential.r_max, 1, self.potential.dtype)
+        return batch.to(self.potential.device, self.potential.dtype)
+
+    def _batches(self) -> Iterator[GraphBatch]:
+        each = max(1, int(_ATOMS / float(self._sizes.mean())))
+        for batch in batches(self._frames, self.potential.r_max, each, self.potential.dtype):
+            yield batch.to(self.potential.device, self.potential.dtype)
