@@ -137,11 +137,13 @@ def collate(graphs: Sequence[GraphBatch]) -> GraphBatch:
 
 
 def _collate_labels(labels: Sequence[Labels]) -> Labels:
+    weights = [label.weights for label in labels if label.weights is not None]
     return Labels(
+        weights=torch.cat(weights) if len(weights) == len(labels) else None,
         **{
             name: torch.cat([getattr(label, name) for label in labels])
             for name in ("energy", "has_energy", "forces", "has_forces", "stress", "has_stress")
-        }
+        },
     )
 
 

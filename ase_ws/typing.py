@@ -28,6 +28,8 @@ class Labels:
     stress : Tensor, (n_graphs, 3, 3), eV/Å³
         ASE's sign convention: positive under tension.
     has_stress : Tensor, (n_graphs,), bool
+    weights : Tensor, (n_graphs, 3), float64, or None
+        Of each structure's energy, forces and stress in the loss; None is the same as 1 everywhere.
     """
 
     energy: Tensor
@@ -36,6 +38,7 @@ class Labels:
     has_forces: Tensor
     stress: Tensor
     has_stress: Tensor
+    weights: Tensor | None = None
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Labels:
         """Move to a device; forces and stress take `dtype`, energies stay in float64."""
@@ -46,6 +49,7 @@ class Labels:
             has_forces=self.has_forces.to(device),
             stress=self.stress.to(device, dtype),
             has_stress=self.has_stress.to(device),
+            weights=None if self.weights is None else self.weights.to(device),
         )
 
 

@@ -219,6 +219,7 @@ def evaluate(
     potential = load(model, quiet=quiet, dtype=dtype, device=device or "cpu", head=head)
     keys = LabelKeys(energy_key or "energy", forces_key, stress_key)
     frames = read_frames(data, keys)
+    frames = [f for f in frames if f.head == head] or frames if head else frames
     require_labels(frames, keys, name_of(data), ["energy", "forces", "stress"])
     if all(f.energy is None and f.forces is None for f in frames):
         raise UserError(
@@ -252,6 +253,7 @@ def evaluate(
 
 def _summary(frames: Sequence[Frame], cutoff: float) -> Iterator[str]:
     """Say what is compared, and what is not."""
+    from ase_ws.frames.levels import describe_levels
     from ase_ws.frames.summary import (
         describe_atoms,
         describe_forces,
@@ -265,6 +267,7 @@ def _summary(frames: Sequence[Frame], cutoff: float) -> Iterator[str]:
     yield describe_frames("compared", structures or lone)
     if structures:
         yield from describe_atoms(lone)
+    yield from describe_levels(structures)
     yield from describe_forces(structures)
     yield from itertools.islice(describe_stress(structures), 1)
     yield from describe_rest(frames)

@@ -41,6 +41,10 @@ class Frame:
         What the file calls it; "IsolatedAtom" marks a reference energy.
     state : tuple of float
         Total charge (e) and spin multiplicity, see `ase_ws.graphs.state_of`.
+    weights : tuple of float
+        Of energy, forces and stress in the loss.
+    head : str
+        The level of theory that the file says its labels are of; empty where it says none.
     unused : tuple of str
         Keys beside it that look like labels, weights or the like, and were not taken.
     """
@@ -54,6 +58,8 @@ class Frame:
     stress: np.ndarray | None = None
     source: str = ""
     config_type: str = ""
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    head: str = ""
     unused: tuple[str, ...] = ()
     state: tuple[float, float] = NEUTRAL
 
@@ -104,6 +110,7 @@ class Frame:
                 np.full((3, 3), np.nan) if self.stress is None else self.stress
             )[None],
             has_stress=torch.tensor([self.stress is not None]),
+            weights=torch.tensor([self.weights], dtype=torch.float64),
         )
 
     def graph(
@@ -156,5 +163,7 @@ def content_hash(frames: Iterable[Frame]) -> str:
             digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
         if frame.state != NEUTRAL:
             digest.update(repr(frame.state).encode())
+        if any(weight != 1.0 for weight in frame.weights):
+            digest.update(repr(frame.weights).encode())
         digest.update(repr(None if frame.energy is None else float(frame.energy)).encode())
     return digest.hexdigest()

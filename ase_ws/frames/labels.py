@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -25,6 +26,8 @@ STANDARD = ("energy", "free_energy", "forces", "stress")
 _LIKE_A_LABEL = re.compile(
     r"energy|forces?|stress|virial|weight$|^head$|^(total_)?(charge|spin)$|^multiplicity$", re.I
 )
+#: What may have a weight of its own in a frame, as mace-torch names it.
+WEIGHTED = ("energy", "forces", "stress", "virials")
 #: Values that say nothing: no charge, the weight of every other frame.
 _NEUTRAL = {"weight": 1.0, "charge": 0.0, "spin": 0.0, "multiplicity": 1.0}
 
@@ -109,9 +112,30 @@ def frame_from_atoms(atoms: Atoms, source: str = "frame", keys: LabelKeys | None
         stress=None if stress is None or not has_stress(atoms) else _full(stress, atoms, keys),
         source=source,
         config_type=str(atoms.info.get("config_type", "")),
+        weights=_weights(atoms, source),
+        head=str(atoms.info.get("head", "")),
         unused=_unused(atoms, keys),
         state=state_of(atoms.info),
     )
+
+
+def _weights(atoms: Atoms, source: str) -> tuple[float, float, float]:
+    """Weights of energy, forces and stress, under the names that mace-torch gives them."""
+
+    def of(key: str) -> float:
+        value = atoms.info.get(key, 1.0)
+        try:
+            weight = float(value)
+        except (TypeError, ValueError):
+            weight = math.nan
+        if not 0.0 <= weight < math.inf:
+            raise UserError(f"{source}: {key} is {value!r:.40}; expected a number, 0 or more")
+        return weight
+
+    whole = of("config_weight")
+    stress = "virials" if "config_virials_weight" in atoms.info else "stress"
+    energy, forces, stress = (of(f"config_{name}_weight") for name in ("energy", "forces", stress))
+    return whole * energy, whole * forces, whole * stress
 
 
 def has_stress(atoms: Atoms) -> bool:
@@ -206,6 +230,7 @@ def _unused(atoms: Atoms, keys: LabelKeys) -> tuple[str, ...]:
         keys.key(label)
         for label in ("energy", "forces", *(["stress"] if has_stress(atoms) else []))
     }
+    taken |= {"config_weight", "head"} | {f"config_{name}_weight" for name in WEIGHTED}
     # The same number under both names says nothing.
     if results.get("free_energy") == results.get("energy"):
         taken |= {"energy", "free_energy"}
@@ -222,8 +247,6 @@ def _unused(atoms: Atoms, keys: LabelKeys) -> tuple[str, ...]:
 
 
 def _says_something(key: str, value: Any) -> bool:
-    if key.lower() == "head":
-        return True
     try:
         array = np.asarray(value)
     except ValueError:  # ragged: no label, and no weight

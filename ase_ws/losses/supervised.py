@@ -15,7 +15,10 @@ from ase_ws.typing import GraphBatch, Labels, Potential, Prediction
 
 
 class SupervisedLoss:
-    """What they share: one label, the structures that have it, and the mean over these."""
+    """What they share: one label, the structures that have it, and the mean over these.
+
+    w is the weight that a structure brings (`Labels.weights`); the mean is not divided by it.
+    """
 
     #: Of `Prediction` and of `Labels`, where `has_` of it tells who has one.
     label: ClassVar[str]
@@ -27,6 +30,13 @@ class SupervisedLoss:
     def n_labelled(self, batch: GraphBatch) -> int:
         """Count the structures that the mean is over."""
         return int(self.labelled(batch).sum())
+
+    def weighted(self, each: Tensor, labels: Labels, mask: Tensor) -> Tensor:
+        """Mean over the structures of `mask` of w_k L_k, with w_k the structure's own weight."""
+        if labels.weights is not None:
+            column = ("energy", "forces", "stress").index(self.label)
+            each = each * labels.weights[mask, column].to(each.dtype)
+        return each.mean()
 
     def needs_forces(self, batch: GraphBatch) -> bool:
         """Tell whether the batch has force labels that are looked at."""
@@ -57,7 +67,7 @@ class SupervisedLoss:
 
 @dataclass(frozen=True)
 class EnergyLoss(SupervisedLoss):
-    """L = mean over labelled structures of ρ((E − E_ref) / n_atoms), in eV²/atom² for squares.
+    """L = mean over labelled structures of w ρ((E − E_ref) / n_atoms), in eV²/atom² for squares.
 
     Parameters
     ----------
@@ -74,12 +84,12 @@ class EnergyLoss(SupervisedLoss):
     def of(self, value: Tensor, labels: Labels, mask: Tensor, batch: GraphBatch) -> Tensor:
         """Mean over the structures of `mask`."""
         error = (value[mask] - labels.energy[mask]) / batch.n_atoms[mask]
-        return penalty(error, self.metric, self.delta).mean()
+        return self.weighted(penalty(error, self.metric, self.delta), labels, mask)
 
 
 @dataclass(frozen=True)
 class ForcesLoss(SupervisedLoss):
-    """L = mean over labelled structures of (1 / 3 n_atoms) Σ ρ(F − F_ref), in eV²/Å² for squares.
+    """L = mean over labelled structures of (w / 3 n_atoms) Σ ρ(F − F_ref), in eV²/Å² for squares.
 
     Every structure counts the same, whatever its size.
 
@@ -100,15 +110,18 @@ class ForcesLoss(SupervisedLoss):
         atoms = mask[batch.batch]
         error = value[atoms] - labels.forces[atoms]
         per_atom = penalty(error, self.metric, self.delta).mean(dim=1)
-        return (per_atom / batch.n_atoms[batch.batch[atoms]]).sum() / mask.sum()
+        graph = batch.batch[atoms]
+        each = per_atom.new_zeros(batch.n_graphs).index_add(0, graph, per_atom) / batch.n_atoms
+        return self.weighted(each[mask], labels, mask)
 
 
 @dataclass(frozen=True)
 class StressLoss(SupervisedLoss):
-    """L = mean over labelled structures of (1/9) Σ (σ − σ_ref)², in eV²/Å⁶."""
+    """L = mean over labelled structures of (w/9) Σ (σ − σ_ref)², in eV²/Å⁶."""
 
     label: ClassVar[str] = "stress"
 
     def of(self, value: Tensor, labels: Labels, mask: Tensor, batch: GraphBatch) -> Tensor:
         """Mean over the structures of `mask`."""
-        return (value[mask] - labels.stress[mask]).square().mean()
+        error = value[mask] - labels.stress[mask]
+        return self.weighted(error.square().mean(dim=(1, 2)), labels, mask)

@@ -61,6 +61,10 @@ class DataConfig(_Section):
         default=None,
         description="default as forces_key; a virial in eV where the key says 'virial'",
     )
+    head: str | None = Field(
+        default=None,
+        description="of frames that say of which head they are, those to take; default model.head",
+    )
     e0s: Literal["fit", "atoms", "keep"] = Field(
         default="fit",
         description="fit: isolated atoms of the training file where there are all and they suit "
@@ -103,11 +107,17 @@ class ModelConfig(_Section):
 
 
 class LossConfig(_Section):
-    """Weights of the supervised terms: squares in eV/atom, eV/Å, eV/Å³. Never renormalised."""
+    """Weights of the supervised terms: squares in eV/atom, eV/Å, eV/Å³. Never renormalised.
+
+    Frames bring weights of their own as mace-torch names them: config_weight, config_energy_weight,
+    config_forces_weight, config_stress_weight.
+    """
 
     energy_weight: float | None = Field(default=None, ge=0)
     forces_weight: float | None = Field(default=None, ge=0)
-    stress_weight: float = Field(default=0.0, ge=0)
+    stress_weight: float | None = Field(
+        default=None, ge=0, description="default 10 where frames have stress, 0 for direct forces"
+    )
     metric: Literal["square", "absolute", "huber"] = "square"
 
 
@@ -238,6 +248,7 @@ class FinetuneConfig(_Section):
         self,
         *,
         has_forces: bool,
+        has_stress: bool = False,
         n_with_forces: int = 0,
         conservative: bool = True,
         n_valid: int = FEW_ENERGIES,
@@ -249,8 +260,10 @@ class FinetuneConfig(_Section):
         ----------
         has_forces : bool
             Whether any training frame brings force labels that are used.
+        has_stress : bool
+            Whether any has a stress.
         n_with_forces : int
-            How many do.
+            How many have forces.
         conservative : bool
             Whether the potential that is trained has forces -dE/dr.
         n_valid : int
@@ -302,6 +315,8 @@ class FinetuneConfig(_Section):
                 )
         _default(new.loss, "energy_weight", 10.0 if has_forces and conservative else 100.0)
         _default(new.loss, "forces_weight", 1.0 if has_forces else 0.0)
+        # As for MACE-MP-0: a stress counts ten times as much as a force of as many eV.
+        _default(new.loss, "stress_weight", 10.0 if has_stress and conservative else 0.0)
         squares = new.loss.metric == "square" and new.loss.stress_weight == 0
         energies_only = tuned and conservative and not has_forces and squares and not weak.active
         if new.optimizer.kind == "gauss-newton" and not energies_only:

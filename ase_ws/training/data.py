@@ -18,6 +18,7 @@ from ase_ws.frames import (
     require_labels,
     split_frames,
 )
+from ase_ws.frames.levels import describe_levels, of_head
 from ase_ws.frames.summary import (
     atom_energies,
     describe_atoms,
@@ -89,14 +90,21 @@ def load_data(
         describe_frames("training", train_frames),
         describe_frames("validation", valid_frames),
         *describe_atoms([*lone, *apart]),
+        *describe_levels([*train_frames, *valid_frames]),
         *describe_forces(train_frames),
         *rest,
         *overlap,
     ]
-    if has_label(train_frames, "stress") and not config.loss.stress_weight:
+    if has_label(train_frames, "stress") and config.loss.stress_weight == 0:
         summary.append("stress: there and not used (loss.stress_weight is 0)")
     elif odd := next(describe_stress([*train_frames, *valid_frames]), None):
-        raise UserError(odd)
+        if config.loss.stress_weight is not None:
+            raise UserError(odd)
+        # Nobody asked for it.
+        train_frames, valid_frames = (
+            [replace(f, stress=None) for f in frames] for frames in (train_frames, valid_frames)
+        )
+        summary.append(f"stress: not used: {odd}")
     return Data(train_frames, valid_frames, atom_energies([*lone, *apart]), summary)
 
 
@@ -107,6 +115,7 @@ def _read(
     data = config.data
     keys = LabelKeys(data.energy_key, data.forces_key, data.stress_key)
     frames, lone = separate_isolated_atoms(read_frames(source, keys), cutoff)
+    frames, lone = of_head(frames, lone, data.head or config.model.head, name)
     energies_only = data.labels == "energy"
     require_labels(
         frames, keys, name, ["energy"] if energies_only else ["energy", "forces", "stress"]

@@ -72,13 +72,14 @@ def gauss_newton(
 ) -> PotentialModule:
     """Fit energies by the smallest change of the weights, with the noise chosen by the evidence.
 
-        θ* = argmin Σ_k [(E_k − E(r_k; θ) − Σ_z n_kz x_z) / n_k]² / σ² + |θ − θ0|² / s²
+        θ* = argmin Σ_k w_k [(E_k − E(r_k; θ) − Σ_z n_kz x_z) / n_k]² / σ² + |θ − θ0|² / s²
 
-    with θ0 the weights of the base model, x_z free reference energies of the elements and n_k the
-    number of atoms. Each iteration replaces E(r; θ) by its linearisation at the current weights,
-    which leaves a linear problem of the size of the number of structures (Gauss–Newton on the
-    maximum a posteriori; the first iteration is a Gaussian process with the tangent kernel). σ²/s²
-    is what maximises the marginal likelihood of the linearised problem, x_z marginalised (REML).
+    with θ0 the weights of the base model, x_z free reference energies of the elements, n_k the
+    number of atoms and w_k the weight that the frame brings. Each iteration replaces E(r; θ) by its
+    linearisation at the current weights, which leaves a linear problem of the size of the number of
+    structures (Gauss–Newton on the maximum a posteriori; the first iteration is a Gaussian process
+    with the tangent kernel). σ²/s² is what maximises the marginal likelihood of the linearised
+    problem, x_z marginalised (REML).
     There is no learning rate, no number of steps and no validation set. A step that makes what is
     minimised larger, or the fit worse than at the start, is halved until it does not; where none is
     left the last weights stand.
@@ -107,7 +108,7 @@ def gauss_newton(
     UserError
         No more energies than elements to fit; NaN.
     """
-    labelled = [f for f in frames if f.energy is not None]
+    labelled = [f for f in frames if f.energy is not None and f.weights[0] > 0]
     refusal = unsolvable(potential, labelled, free_e0=free_e0)
     if refusal is not None:
         raise UserError(refusal)
@@ -136,9 +137,9 @@ class _Fit:
     def __init__(self, potential: PotentialModule, frames: Sequence[Frame], *, free_e0: bool):
         self.tangent = Tangent(potential, frames)
         self.start = self.tangent.weights
-        sizes = torch.tensor([len(f.numbers) for f in frames], dtype=torch.float64)
-        self._labels = torch.tensor([f.energy for f in frames], dtype=torch.float64) / sizes
-        self._counts = torch.from_numpy(_counts(potential, frames)) / sizes[:, None]
+        divisors = self.tangent.divisors
+        self._labels = torch.tensor([f.energy for f in frames], dtype=torch.float64) / divisors
+        self._counts = torch.from_numpy(_counts(potential, frames)) / divisors[:, None]
         n = len(frames)
         self._free_e0 = free_e0
         self._free = _complement(self._counts) if free_e0 else torch.eye(n, dtype=torch.float64)

@@ -105,6 +105,7 @@ def prepare(
     n_given = len(train_frames) + (len(valid_frames) if valid is None else 0)
     resolved = asked.resolved(
         has_forces=has_forces,
+        has_stress=any(f.stress is not None for f in train_frames),
         n_with_forces=n_with_forces,
         conservative=potential.conservative,
         n_valid=len(valid_frames),

@@ -1,7 +1,8 @@
 """The linearisation of the energies in the weights: kernel, products and updates, by blocks.
 
-J (n_frames, n_weights) has a row for each structure, dE_k/dθ / n_k. It is never there as a whole
-where it is large: its rows are computed again, which costs less than to keep them.
+J (n_frames, n_weights) has a row for each structure, √w_k dE_k/dθ / n_k, with w_k the weight that
+it brings. It is never there as a whole where it is large: its rows are computed again, which costs
+less than to keep them.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ class Tangent:
         self._form = self.potential.trainable()
         self._weights = [w for w in self.potential.parameters() if w.requires_grad]
         self._frames, self.progress = frames, progress
-        self._sizes = torch.tensor([len(f.numbers) for f in frames], dtype=torch.float64)
+        n_atoms = torch.tensor([len(f.numbers) for f in frames], dtype=torch.float64)
+        weights = torch.tensor([f.weights[0] for f in frames], dtype=torch.float64)
+        self.divisors = n_atoms / weights.sqrt()
+        self._together = max(1, int(_ATOMS / float(n_atoms.mean())))
         self._active: Tensor | None = None
 
     @property
@@ -62,17 +66,17 @@ class Tangent:
                 weight.copy_(part.view(weight.shape))
 
     def energies(self) -> Tensor:
-        """Energies per atom, (n_frames,), eV."""
+        """Energies per atom times √w, (n_frames,), eV."""
         with torch.no_grad():
             found = [self._energies(batch) for batch in self._batches()]
-        return torch.cat(found).cpu() / self._sizes
+        return torch.cat(found).cpu() / self.divisors
 
     def transposed(self, values: Tensor) -> Tensor:
-        """Jᵀ v, (n_weights,): the gradient of Σ v_k E_k / n_k, in one pass."""
+        """Jᵀ v, (n_weights,): the gradient of Σ v_k √w_k E_k / n_k, in one pass."""
         total, start = torch.zeros_like(self.weights), 0
         for batch in self._batches():
             stop = start + batch.n_graphs
-            factors = (values / self._sizes)[start:stop].to(batch.positions.device)
+            factors = (values / self.divisors)[start:stop].to(batch.positions.device)
             with torch.enable_grad():
                 total += self._gradient((self._energies(batch) * factors).sum())
             start = stop
@@ -124,7 +128,7 @@ class Tangent:
         for row, k in enumerate(block):
             with torch.enable_grad():
                 gradient = self._gradient(self._energies(self._graph(k)).sum())
-            rows[row] = (gradient if active is None else gradient[active]) / self._sizes[k]
+            rows[row] = (gradient if active is None else gradient[active]) / self.divisors[k]
         return rows
 
     def _gradient(self, value: Tensor) -> Tensor:
@@ -145,6 +149,6 @@ class Tangent:
         return batch.to(self.potential.device, self.potential.dtype)
 
     def _batches(self) -> Iterator[GraphBatch]:
-        each = max(1, int(_ATOMS / float(self._sizes.mean())))
-        for batch in batches(self._frames, self.potential.r_max, each, self.potential.dtype):
+        r_max, dtype = self.potential.r_max, self.potential.dtype
+        for batch in batches(self._frames, r_max, self._together, dtype):
             yield batch.to(self.potential.device, self.potential.dtype)

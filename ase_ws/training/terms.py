@@ -74,7 +74,7 @@ def build_losses(
         WeightedTerm(
             "forces", (loss.forces_weight or 0.0) if has_forces else 0.0, ForcesLoss(loss.metric)
         ),
-        WeightedTerm("stress", loss.stress_weight, StressLoss()),
+        WeightedTerm("stress", loss.stress_weight or 0.0, StressLoss()),
     ]
     # One memory for both terms.
     reference = Reference(base.lean()) if base is not None and weak.reference == "base" else None

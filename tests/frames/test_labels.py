@@ -89,7 +89,8 @@ def test_a_named_key_that_is_nowhere_is_an_error():
 def test_what_is_not_taken_is_named():
     info = {"config_weight": 2.0, "head": "dft", "charge": 1, "virials": np.eye(3), "note": "x"}
     frame = frame_from_atoms(water(info, {"REF_forces": FORCES}, energy=1.0))
-    assert frame.unused == ("REF_forces", "charge", "config_weight", "head", "virials")
+    assert frame.unused == ("REF_forces", "charge", "virials")
+    assert frame.weights == (2.0, 2.0, 2.0) and frame.head == "dft"
     told = "\n".join(describe_rest([frame, frame_from_atoms(water(energy=1.0))]))
     assert "REF_forces (1 of 2 frames)" in told
     assert "--forces-key" in told

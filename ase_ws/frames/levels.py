@@ -1,0 +1,51 @@
+"""Levels of theory, and weights, that frames bring with them as mace-torch names them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from ase_ws.errors import UserError
+from ase_ws.frames.frame import Frame
+
+
+def of_head(
+    frames: list[Frame], lone: list[Frame], head: str | None, name: str
+) -> tuple[list[Frame], list[Frame]]:
+    """Take what is of one level of theory, where frames say of which they are (`head=...`).
+
+    Parameters
+    ----------
+    frames, lone : list of Frame
+        Structures, and isolated atoms; atoms that say nothing go with any level.
+    head : str, optional
+        The level that is wanted.
+    name : str
+        Of the file, for the message.
+
+    Raises
+    ------
+    UserError
+        The structures are of several, and `head` is none of these.
+    """
+    counts = Counter(frame.head for frame in frames)
+    if len(counts) < 2:
+        return frames, lone
+    if head in counts:
+        return [f for f in frames if f.head == head], [f for f in lone if f.head in (head, "")]
+    found = ", ".join(f"{tag or '(none)'} × {n}" for tag, n in sorted(counts.items()))
+    wanted = "" if head is None else f", and none of '{head}'"
+    raise UserError(
+        f"{name}: frames of several levels of theory ({found}){wanted}: train one at a time, "
+        "--set data.head=NAME takes it"
+    )
+
+
+def describe_levels(frames: Sequence[Frame]) -> Iterator[str]:
+    """Say of which level frames are, where they say it, and how many have weights of their own."""
+    heads = sorted({frame.head for frame in frames} - {""})
+    if heads:
+        yield f"the labels say that they are of head {', '.join(heads)}"
+    own = sum(any(weight != 1.0 for weight in frame.weights) for frame in frames)
+    if own:
+        yield f"{own} of {len(frames)} frames have weights of their own (config_weight and others)"
