@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ase_ws.errors import UserError
 from ase_ws.files.writing import write_text
-from ase_ws.potentials.mace.architecture import check_irreps
-from ase_ws.training.auto import choose_weak
+from ase_ws.potentials.mace.architecture import INTERACTIONS, check_irreps
 
 #: With fewer validation energies than this, and no forces, the best of a run's validations is
 #: mostly the luckiest.
@@ -65,11 +63,11 @@ class DataConfig(_Section):
         default=None,
         description="of frames that say of which head they are, those to take; default model.head",
     )
-    e0s: Literal["fit", "atoms", "keep"] = Field(
+    e0s: Literal["fit", "atoms", "keep"] | dict[str, float] = Field(
         default="fit",
-        description="fit: isolated atoms of the training file where there are all and they suit "
-        "the base model, else least squares in float64; atoms: insist on them; keep: those of the "
-        "base model",
+        description="energies of the atoms in eV by symbol; or fit: isolated atoms of the training "
+        "file where there are all and they suit the base model, else least squares in float64; "
+        "atoms: insist on them; keep: those of the base model",
     )
 
 
@@ -96,9 +94,32 @@ class ModelConfig(_Section):
     correlation: int = Field(default=2, gt=0)
     num_bessel: int = Field(default=8, gt=0)
     MLP_irreps: str = "16x0e"
+    radial_MLP: tuple[int, ...] = Field(default=(64, 64, 64), description="of a new MACE")
+    interaction: str | None = Field(
+        default=None, description="block of a new MACE, all layers but the first, as mace-torch's"
+    )
+    interaction_first: str | None = Field(default=None, description="likewise, of the first")
+    distance_transform: Literal["None", "Agnesi", "Soft"] = Field(
+        default="None", description="of a new MACE's radial functions"
+    )
+    pair_repulsion: bool = Field(default=False, description="ZBL, new MACE only")
+    freeze: list[str] = Field(
+        default=[],
+        description="weights that stay: names of the network, or patterns (interactions.0.*)",
+    )
     channels: int = Field(
         default=64, gt=0, description="scalars, and vectors, of each atom, painn only"
     )
+
+    @field_validator("interaction", "interaction_first")
+    @classmethod
+    def _block_is_known(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        name = value if value.endswith("InteractionBlock") else f"{value}InteractionBlock"
+        if name not in INTERACTIONS:
+            raise ValueError(f"no interaction '{value:.40}': one of {', '.join(INTERACTIONS)}")
+        return name
 
     @field_validator("hidden_irreps", "MLP_irreps")
     @classmethod
@@ -208,9 +229,22 @@ class OptimizerConfig(_Section):
         default=None, gt=0, description="structures a step; default 5, for direct forces 20"
     )
     weight_decay: float = Field(default=0.0, ge=0)
-    gradient_clip: float = Field(default=10.0, gt=0, description="largest norm of the gradient")
+    schedule: Literal["trapezoid", "cosine", "exponential", "constant"] | None = Field(
+        default=None,
+        description="of the learning rate: trapezoid keeps it for 70 % of the steps, then goes "
+        "down straight; all but constant end at a hundredth; default trapezoid for forces -dE/dr "
+        "with labels, else cosine",
+    )
+    gradient_clip: float | None = Field(
+        default=None,
+        gt=0,
+        description="largest norm of the gradient; default 0.1 for forces -dE/dr with labels, "
+        "where nearly every step meets it, else 10",
+    )
     ema_decay: float = Field(default=0.99, ge=0, lt=1, description="0 switches the average off")
-    warmup_steps: int = Field(default=20, ge=0)
+    warmup_steps: int | None = Field(
+        default=None, ge=0, description="default 5 with the trapezoid, else 20"
+    )
     valid_interval: int | None = Field(default=None, gt=0, description="steps between validations")
     patience: int | None = Field(
         default=None, gt=0, description="stop after this many validations without improvement"
@@ -275,97 +309,22 @@ class FinetuneConfig(_Section):
         ------
         UserError
             Settings that contradict each other.
-
-        Notes
-        -----
-        The defaults were measured (`ase_ws/losses/README.md`): PITC and PISC take the residual of
-        the difference to the frozen base model where there is one, at first order with ε = 0.15 Å
-        and weight 0.001; a conservative model from scratch gains from no weak loss; direct forces
-        take the trapezoid at full strength, or the gradient.
         """
+        # That is made of this class.
+        from ase_ws.training.defaults import settle
+
         new = self.model_copy(deep=True)
-        tuned = new.model.base is not None
-        new.model.forces = "conservative" if conservative else "direct"
-        weak = new.weak
-        if weak.kind == "auto":
-            weak.kind = choose_weak(conservative=conservative, has_forces=has_forces).kind
-        if weak.reference == "base" and weak.kind == "gradient":
-            raise UserError(
-                "weak.reference=base is for pitc and pisc: leave it out with --weak gradient"
-            )
-        if weak.reference is None:
-            weak.reference = "base" if tuned and conservative else "none"
-        if weak.reference == "base" and not tuned:
-            raise UserError("weak.reference=base needs a base model: give --model BASE")
-        on_difference = weak.reference == "base"
-        _default(weak, "order", 1 if conservative else 2)
-        counting = WEIGHTS[weak.kind]
-        n_with_forces = max(n_with_forces, int(has_forces))
-        _settle_gradient(weak, conservative=conservative, n_with_forces=n_with_forces)
-        gradient_only = bool(weak.gradient_weight) and weak.kind in ("none", "gradient")
-        _default(weak, "epsilon", 0.15 if on_difference else 0.03 if gradient_only else 0.05)
-        strength = (0.001 if on_difference else 0.01) if conservative else 30.0
-        for name in WEIGHTS["both"]:
-            _default(weak, name, strength if name in counting else 0.0)
-            if getattr(weak, name) and name not in counting:
-                kinds = [kind for kind, names in WEIGHTS.items() if name in names]
-                raise UserError(
-                    f"weak.{name} counts with --weak {' or '.join(kinds)} only, and the kind is "
-                    f"'{weak.kind}': leave it out, or change the kind"
-                )
-        _default(new.loss, "energy_weight", 10.0 if has_forces and conservative else 100.0)
-        _default(new.loss, "forces_weight", 1.0 if has_forces else 0.0)
-        # As for MACE-MP-0: a stress counts ten times as much as a force of as many eV.
-        _default(new.loss, "stress_weight", 10.0 if has_stress and conservative else 0.0)
-        squares = new.loss.metric == "square" and new.loss.stress_weight == 0
-        energies_only = tuned and conservative and not has_forces and squares and not weak.active
-        if new.optimizer.kind == "gauss-newton" and not energies_only:
-            raise UserError(
-                "optimizer.kind=gauss-newton is for energies alone: it needs a base model with "
-                "forces -dE/dr, --labels energy, the square metric, no stress and no weak losses"
-            )
-        closed = energies_only and closed_form and not new.optimizer.tuned
-        _default(new.optimizer, "kind", "gauss-newton" if closed else "adam")
-        if new.optimizer.kind == "gauss-newton":
-            _default(new.optimizer, "select", "last")
-            return new
-        # Noise of the displacements: what is drawn together averages it.
-        _default(new.optimizer, "batch_size", 5 if conservative else 20)
-        _default(new.optimizer, "learning_rate", 1e-3 if tuned else 1e-2)
-        _default(new.optimizer, "max_steps", 1000 if tuned else 2000)
-        assert new.optimizer.max_steps is not None
-        _default(new.optimizer, "valid_interval", max(10, new.optimizer.max_steps // 40))
-        assert new.optimizer.valid_interval is not None
-        new.optimizer.valid_interval = min(new.optimizer.valid_interval, new.optimizer.max_steps)
-        if new.optimizer.select == "last" and new.optimizer.patience is not None:
-            raise UserError(
-                "optimizer.select=last keeps the model of the last step, which optimizer.patience "
-                "does not reach: give one of them"
-            )
-        luck = not has_forces and n_valid < FEW_ENERGIES and new.optimizer.patience is None
-        _default(new.optimizer, "select", "last" if luck else "best")
+        settle(
+            new,
+            has_forces=has_forces,
+            has_stress=has_stress,
+            n_with_forces=n_with_forces,
+            conservative=conservative,
+            n_valid=n_valid,
+            closed_form=closed_form,
+        )
         return new
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write as YAML that `--config` takes again."""
         write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
-
-
-def _settle_gradient(weak: WeakConfig, *, conservative: bool, n_with_forces: int) -> None:
-    """Give the gradient its weight and its part at labels, where they were left open."""
-    wanted = "gradient_weight" in WEIGHTS[weak.kind]
-    full = 0.6 if n_with_forces < MANY_FORCES else 0.3
-    _default(weak, "gradient_weight", full if wanted else 0.0)
-    if weak.at_labels and not weak.gradient_weight:
-        raise UserError("weak.at_labels is a part of --weak gradient: leave it out")
-    _default(weak, "at_labels", 0.75 if weak.gradient_weight and n_with_forces else 0.0)
-    if weak.gradient_weight and conservative:
-        raise UserError(
-            "--weak gradient (weak.gradient_weight) ties direct forces to -dE/dr, and these "
-            "forces are -dE/dr already: add --forces direct, or say --weak none"
-        )
-
-
-def _default(section: _Section, name: str, value: Any) -> None:
-    if getattr(section, name) is None:
-        setattr(section, name, value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -27,6 +27,15 @@ from ase_ws.typing import GraphBatch, Potential
 #: Where a checkpoint keeps the fingerprints of its inputs.
 INPUTS = "ase_ws_inputs"
 _E0 = "ase_ws_reference_energies"
+
+
+#: Factor of the learning rate by the part of the steps that is done after the warm-up.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda done: 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)),
+    "trapezoid": lambda done: min(1.0, 0.01 + 0.99 * (1 - done) / 0.3),
+    "exponential": lambda done: 0.01**done,
+    "constant": lambda done: 1.0,
+}
 
 
 class FinetuneModule(L.LightningModule):
@@ -74,21 +83,21 @@ class FinetuneModule(L.LightningModule):
         return self._trainable[1]
 
     def configure_optimizers(self) -> Any:
-        """AdamW, a linear warm-up, and a cosine to a hundredth of the learning rate."""
+        """AdamW, a linear warm-up, and the schedule of the learning rate."""
         settings = self.config.optimizer
         optimizer = torch.optim.AdamW(
-            self.potential.parameters(),
+            [w for w in self.potential.parameters() if w.requires_grad],
             lr=settings.learning_rate or 1e-3,
             weight_decay=settings.weight_decay,
             amsgrad=True,
         )
-        warmup, last = settings.warmup_steps, settings.max_steps or 1
+        warmup, last = settings.warmup_steps or 0, settings.max_steps or 1
+        shape = SCHEDULES[settings.schedule or "cosine"]
 
         def factor(step: int) -> float:
             if step < warmup:
                 return (step + 1) / (warmup + 1)
-            done = min(1.0, (step - warmup) / max(1, last - warmup))
-            return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+            return shape(min(1.0, (step - warmup) / max(1, last - warmup)))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

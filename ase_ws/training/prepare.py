@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ase.data import atomic_numbers
+
 from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.errors import UserError
 from ase_ws.frames import Frame, FrameSource, check_elements, content_hash, paths_of
@@ -22,6 +24,7 @@ from ase_ws.training.start import (
     ReferenceEnergies,
     energy_scale,
     fitted_references,
+    freeze,
     given_by_atoms,
     new_potential,
     refit_e0,
@@ -94,12 +97,14 @@ def prepare(
     inputs = {
         "training frames": content_hash(train_frames),
         "validation frames": content_hash(valid_frames),
-        "isolated atoms": repr(sorted(data.isolated.items())),
+        "isolated atoms": repr(sorted((_given_atoms(config.data.e0s) or data.isolated).items())),
         "base model": "" if given is None else given.fingerprint(),
     }
     n_with_forces = sum(f.forces is not None for f in train_frames)
     has_forces = n_with_forces > 0
-    potential, base, references = _starting_point(asked, given, train_frames, data.isolated)
+    isolated = _given_atoms(asked.data.e0s) or data.isolated
+    potential, base, references = _starting_point(asked, given, train_frames, isolated)
+    n_frozen = freeze(potential, asked.model.freeze)
     refusal = unsolvable(potential, train_frames, free_e0=references.source == "fit")
     # Those that were given: what is held out of them counts.
     n_given = len(train_frames) + (len(valid_frames) if valid is None else 0)
@@ -125,7 +130,7 @@ def prepare(
         base=base,
         references=references,
         model=model,
-        summary=[*_head(given), *data.summary],
+        summary=[*_head(given), *_frozen(potential, n_frozen), *data.summary],
         choices=list(choices),
         inputs=inputs,
     )
@@ -230,6 +235,30 @@ def _head(given: PotentialModule | None) -> Iterator[str]:
         yield f"base model: head '{given.head}' of {', '.join(given.heads)} is trained"
 
 
+def _frozen(potential: PotentialModule, n_frozen: int) -> Iterator[str]:
+    if n_frozen:
+        total = sum(w.numel() for w in potential.parameters())
+        yield f"frozen: {n_frozen:,} of {total:,} weights"
+
+
+def _given_atoms(e0s: str | dict[str, float]) -> dict[int, float]:
+    """Give the energies of atoms that the settings name, by atomic number.
+
+    Raises
+    ------
+    UserError
+        A symbol that is none.
+    """
+    if isinstance(e0s, str):
+        return {}
+    unknown = [symbol for symbol in e0s if symbol not in atomic_numbers]
+    if unknown:
+        raise UserError(
+            f"data.e0s: '{unknown[0]:.20}' is no element; expected symbols, as in H: -13.6"
+        )
+    return {atomic_numbers[symbol]: energy for symbol, energy in e0s.items()}
+
+
 def _starting_point(
     config: FinetuneConfig,
     given: PotentialModule | None,
@@ -240,7 +269,7 @@ def _starting_point(
 
     From scratch there is no base model.
     """
-    insist = config.data.e0s == "atoms"
+    insist = config.data.e0s == "atoms" or isinstance(config.data.e0s, dict)
     if given is None:
         by_atoms = given_by_atoms(frames, isolated, insist=insist)
         references = (

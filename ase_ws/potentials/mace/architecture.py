@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -31,6 +31,8 @@ _INTERACTIONS = Literal[
     "RealAgnosticResidualNonLinearInteractionBlock",
 ]
 
+#: All of them.
+INTERACTIONS: tuple[str, ...] = get_args(_INTERACTIONS)
 #: The interaction whose radial network has a size of its own.
 ATTENTION = "RealAgnosticAttResidualInteractionBlock"
 
