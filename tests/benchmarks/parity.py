@@ -87,7 +87,12 @@ def run(command: list[str], folder: Path) -> float:
     program = str(Path(sys.executable).parent / command[0])
     start = time.perf_counter()
     done = subprocess.run(
-        [program, *command[1:]], cwd=folder, env=environment, capture_output=True, text=True
+        [program, *command[1:]],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise SystemExit(f"{command[0]}: {done.stderr[-2000:]}")
