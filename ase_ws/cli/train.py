@@ -247,8 +247,25 @@ def evaluate(
                 f"{rest:.4g} meV/atom are left once it is fitted, which `ase-ws finetune` does "
                 "to begin with"
             )
+    types = evaluation.by_config_type()
+    if not quiet and len(types) > 1:
+        _print_by_type(types)
     if json_file is not None:
         write_text(json_file, text + "\n")
+
+
+def _print_by_type(types: dict[str, dict[str, Any]]) -> None:
+    table = Table(title="by config_type", title_justify="left")
+    for name in ("", "frames", "energy RMSE, meV/atom", "forces RMSE, meV/Å"):
+        table.add_column(name, justify="right")
+    for name, row in types.items():
+        table.add_row(
+            name or "(none)",
+            str(row["n_frames"]),
+            number(row["energy_rmse_mev_per_atom"]),
+            number(row["forces_rmse_mev_per_angstrom"]),
+        )
+    err_console.print(table)
 
 
 def _summary(frames: Sequence[Frame], cutoff: float) -> Iterator[str]:

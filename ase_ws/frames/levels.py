@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from ase_ws.errors import UserError
 from ase_ws.frames.frame import Frame
@@ -39,6 +40,30 @@ def of_head(
         f"{name}: frames of several levels of theory ({found}){wanted}: train one at a time, "
         "--set data.head=NAME takes it"
     )
+
+
+def weighted_by_type(frames: list[Frame], weights: Mapping[str, float], name: str) -> list[Frame]:
+    """Multiply the weights of all frames of a config_type, as `config_type_weights` does upstream.
+
+    Raises
+    ------
+    UserError
+        A type that no frame has.
+    """
+    types = Counter(frame.config_type for frame in frames)
+    for wanted in weights:
+        if wanted not in types:
+            there = ", ".join(sorted(filter(None, types))) or "none"
+            raise UserError(
+                f"{name}: no frame has config_type '{wanted:.40}', which "
+                f"data.config_type_weights names; there are: {there:.200}"
+            )
+    return [
+        replace(f, weights=(w * f.weights[0], w * f.weights[1], w * f.weights[2]))
+        if (w := weights.get(f.config_type, 1.0)) != 1.0
+        else f
+        for f in frames
+    ]
 
 
 def describe_levels(frames: Sequence[Frame]) -> Iterator[str]:

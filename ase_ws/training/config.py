@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Literal
 
@@ -63,12 +64,24 @@ class DataConfig(_Section):
         default=None,
         description="of frames that say of which head they are, those to take; default model.head",
     )
+    config_type_weights: dict[str, float] = Field(
+        default={},
+        description="weight of all frames of a config_type, times those that frames bring",
+    )
     e0s: Literal["fit", "atoms", "keep"] | dict[str, float] = Field(
         default="fit",
         description="energies of the atoms in eV by symbol; or fit: isolated atoms of the training "
         "file where there are all and they suit the base model, else least squares in float64; "
         "atoms: insist on them; keep: those of the base model",
     )
+
+    @field_validator("config_type_weights")
+    @classmethod
+    def _weights_are_numbers(cls, value: dict[str, float]) -> dict[str, float]:
+        for name, weight in value.items():
+            if not 0.0 <= weight < math.inf:
+                raise ValueError(f"weight of '{name:.40}' is {weight}: expected 0 or more")
+        return value
 
 
 class ModelConfig(_Section):

@@ -18,7 +18,7 @@ from ase_ws.frames import (
     require_labels,
     split_frames,
 )
-from ase_ws.frames.levels import describe_levels, of_head
+from ase_ws.frames.levels import describe_levels, of_head, weighted_by_type
 from ase_ws.frames.summary import (
     atom_energies,
     describe_atoms,
@@ -116,6 +116,7 @@ def _read(
     keys = LabelKeys(data.energy_key, data.forces_key, data.stress_key)
     frames, lone = separate_isolated_atoms(read_frames(source, keys), cutoff)
     frames, lone = of_head(frames, lone, data.head or config.model.head, name)
+    frames = weighted_by_type(frames, data.config_type_weights, name)
     energies_only = data.labels == "energy"
     require_labels(
         frames, keys, name, ["energy"] if energies_only else ["energy", "forces", "stress"]

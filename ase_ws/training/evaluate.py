@@ -119,6 +119,29 @@ class Evaluation:
     forces_pred: np.ndarray
     frames: Sequence[Frame] = ()
 
+    def by_config_type(self) -> dict[str, dict[str, Any]]:
+        """Errors of each config_type that the frames name, as in `metrics`: energy and forces."""
+        found: dict[str, dict[str, Any]] = {}
+        energy, forces = self.energy_pred - self.energy_ref, self.forces_pred - self.forces_ref
+        parts: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {}
+        at, atom = 0, 0
+        for frame in self.frames:
+            mine = parts.setdefault(frame.config_type, ([], []))
+            n = len(frame.numbers)
+            if frame.energy is not None:
+                mine[0].append(energy[at : at + 1] / n)
+                at += 1
+            if frame.forces is not None:
+                mine[1].append(forces[atom : atom + 3 * n])
+                atom += 3 * n
+        for name, (energies, components) in sorted(parts.items()):
+            found[name] = {
+                "n_frames": sum(f.config_type == name for f in self.frames),
+                "energy_rmse_mev_per_atom": _rmse(_joined(energies)),
+                "forces_rmse_mev_per_angstrom": _rmse(_joined(components)),
+            }
+        return found
+
     def energy_rmse_of_another_level(self) -> float | None:
         """RMSE in meV/atom once a constant for each element is fitted, where that explains it.
 

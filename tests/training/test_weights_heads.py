@@ -15,7 +15,7 @@ from ase_ws.frames.labels import frame_from_atoms
 from ase_ws.graphs import collate
 from ase_ws.losses import EnergyLoss, ForcesLoss, StressLoss
 from ase_ws.testing.toys import tiny_mace
-from ase_ws.training import finetune
+from ase_ws.training import evaluate_potential, finetune
 from ase_ws.training.gauss_newton import gauss_newton
 from ase_ws.training.tangent import Tangent
 
@@ -135,6 +135,33 @@ def test_one_level_of_several(tmp_path):
     said = tune(frames, tmp_path, data={"head": "ccsd", "valid_fraction": 0.3})
     assert "training: 4 frames" in said and "of head ccsd" in said
     assert "not used" not in said
+
+
+def test_weights_of_a_config_type(tmp_path):
+    water = molecule("H2O")
+    frames = [labelled(water, k, config_type="far" if k % 2 else "near") for k in range(6)]
+    said = tune(frames, tmp_path, data={"config_type_weights": {"far": 3.0}})
+    assert "of 6 frames have weights of their own" in said and "3 of 6" in said
+    with pytest.raises(UserError, match=r"no frame has config_type 'fra'.*far, near"):
+        tune(frames, tmp_path, data={"config_type_weights": {"fra": 3.0}})
+    with pytest.raises(UserError, match="expected 0 or more"):
+        tune(frames, tmp_path, data={"config_type_weights": {"far": -1.0}})
+
+
+def test_errors_by_config_type():
+    water = molecule("H2O")
+    frames = [
+        frame_from_atoms(labelled(water, k, config_type="far" if k % 2 else "near"))
+        for k in range(5)
+    ]
+    potential = tiny_mace((1, 8))
+    found = evaluate_potential(potential, frames).by_config_type()
+    assert list(found) == ["far", "near"]
+    for name, row in found.items():
+        alone = evaluate_potential(potential, [f for f in frames if f.config_type == name]).metrics
+        assert row["n_frames"] == alone["n_frames"]
+        for key in ("energy_rmse_mev_per_atom", "forces_rmse_mev_per_angstrom"):
+            assert row[key] == pytest.approx(alone[key])
 
 
 def test_stress_counts_by_default_where_it_is_labelled(tmp_path):
