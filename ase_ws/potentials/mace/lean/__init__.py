@@ -12,5 +12,5 @@ with the weights, the order of atoms and edges. What is left are a few dozen den
 | `plan.py` | what stays the same while the atoms move |
 | `network.py`, `edges.py` | the evaluation itself: atoms and layers, edges and their sums |
 | `stacked.py` | several of one architecture in one pass, for committees |
-| `trainable.py`, `follow.py` | `TrainableMACE`: the same for training, with gradients to the network's weights |
+| `trainable.py`, `follow.py` | `TrainableMACE`: for training, with gradients to the network |
 """

@@ -28,7 +28,7 @@ class Copies:
     parameters : tuple of int
         Of the network's, in its order: θ is those, flat, one after the other.
     index : Tensor, int64, or None
-        None: all of θ, in order, or the `start` of as many.
+        None: θ in order, from `start` on.
     start : int
     factor, constant : Tensor
         () where they are the same for all entries.

@@ -44,8 +44,9 @@ class TrainableMACE(LeanMACE):
     def __init__(self, potential: MACEPotential):
         head = potential.head_index
         self._followed = Followed(potential.network)
-        self._copies = self._followed.copies(lambda net: tree(net, head))
-        self._element_copies: dict[tuple[int, int], ElementParts] = {}
+        # In float64, whatever precision the network has for now.
+        self._found = self._followed.copies(lambda net: tree(net, head))
+        self._found_elements: dict[tuple[int, int], ElementParts] = {}
         super().__init__(potential)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TrainableMACE:
@@ -65,8 +66,8 @@ class TrainableMACE(LeanMACE):
 
     def _read(self) -> None:
         self.dtype, self.device = self._of[0].dtype, self._of[0].device
-        self._copies = self._here(self._copies)
-        self._element_copies = {k: self._here(v) for k, v in self._element_copies.items()}
+        self._copies = self._here(self._found)
+        self._element_copies = {k: self._here(v) for k, v in self._found_elements.items()}
         self._plan, self._couplings = None, {}
         self.up_to_date()
 
@@ -87,8 +88,9 @@ class TrainableMACE(LeanMACE):
     def _of_element(self, number: int, element: int) -> ElementTable:
         if (number, element) not in self._elements:
             if (number, element) not in self._element_copies:
-                made = self._followed.copies(lambda net: element_parts(net, number, element))
-                self._element_copies[number, element] = self._here(made)
+                found = self._followed.copies(lambda net: element_parts(net, number, element))
+                self._found_elements[number, element] = found
+                self._element_copies[number, element] = self._here(found)
             parts = self._now(self._element_copies[number, element])
             basis = product_basis(self._coupling(number), parts.weights)
             self._elements[number, element] = ElementTable(basis, parts.skip, [])
