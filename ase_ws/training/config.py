@@ -108,10 +108,13 @@ class ModelConfig(_Section):
     num_bessel: int = Field(default=8, gt=0)
     MLP_irreps: str = "16x0e"
     radial_MLP: tuple[int, ...] = Field(default=(64, 64, 64), description="of a new MACE")
-    interaction: str | None = Field(
-        default=None, description="block of a new MACE, all layers but the first, as mace-torch's"
+    interaction: str = Field(
+        default="RealAgnosticResidualInteractionBlock",
+        description="block of a new MACE, all layers but the first, as mace-torch calls it",
     )
-    interaction_first: str | None = Field(default=None, description="likewise, of the first")
+    interaction_first: str = Field(
+        default="RealAgnosticInteractionBlock", description="likewise, of the first"
+    )
     distance_transform: Literal["None", "Agnesi", "Soft"] = Field(
         default="None", description="of a new MACE's radial functions"
     )
@@ -126,9 +129,7 @@ class ModelConfig(_Section):
 
     @field_validator("interaction", "interaction_first")
     @classmethod
-    def _block_is_known(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
+    def _block_is_known(cls, value: str) -> str:
         name = value if value.endswith("InteractionBlock") else f"{value}InteractionBlock"
         if name not in INTERACTIONS:
             raise ValueError(f"no interaction '{value:.40}': one of {', '.join(INTERACTIONS)}")

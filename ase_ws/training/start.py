@@ -310,12 +310,9 @@ def new_mace(
         radial_MLP=settings.radial_MLP,
         distance_transform=settings.distance_transform,
         pair_repulsion=settings.pair_repulsion,
+        interaction=settings.interaction,  # pyright: ignore[reportArgumentType] - checked there
+        interaction_first=settings.interaction_first,  # pyright: ignore[reportArgumentType]
         dtype=config.dtype,
-        **{
-            name: value
-            for name in ("interaction", "interaction_first")
-            if (value := getattr(settings, name)) is not None
-        },
     )
     return build_mace(architecture, fitted.e0, seed=config.seed)
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ase_ws.frames import Frame
+from ase_ws.graphs import collate
 from ase_ws.potentials.base import PotentialModule
-from ase_ws.training.evaluate import batches
 from ase_ws.typing import GraphBatch
 
 #: Numbers of J that are held at a time: 1 GiB in float64. Two such blocks are multiplied.
@@ -46,7 +46,10 @@ class Tangent:
         self.potential = copy.deepcopy(potential).to(torch.float64)
         self._form = self.potential.trainable()
         self._weights = [w for w in self.potential.parameters() if w.requires_grad]
-        self._frames, self.progress = frames, progress
+        self._n_weights = sum(w.numel() for w in self._weights)
+        r_max, dtype = self.potential.r_max, self.potential.dtype
+        self._graphs = [frame.graph(r_max, k, dtype) for k, frame in enumerate(frames)]
+        self.progress = progress
         n_atoms = torch.tensor([len(f.numbers) for f in frames], dtype=torch.float64)
         weights = torch.tensor([f.weights[0] for f in frames], dtype=torch.float64)
         self.divisors = n_atoms / weights.sqrt()
@@ -73,10 +76,10 @@ class Tangent:
 
     def transposed(self, values: Tensor) -> Tensor:
         """Jᵀ v, (n_weights,): the gradient of Σ v_k √w_k E_k / n_k, in one pass."""
-        total, start = torch.zeros_like(self.weights), 0
+        total, start = torch.zeros(self._n_weights, dtype=torch.float64), 0
         for batch in self._batches():
             stop = start + batch.n_graphs
-            factors = (values / self.divisors)[start:stop].to(batch.positions.device)
+            factors = (values / self.divisors)[start:stop].to(self.potential.device)
             with torch.enable_grad():
                 total += self._gradient((self._energies(batch) * factors).sum())
             start = stop
@@ -84,16 +87,15 @@ class Tangent:
 
     def kernel(self, moved: Tensor) -> tuple[Tensor, Tensor]:
         """J Jᵀ, (n_frames, n_frames), and J · moved, (n_frames,)."""
-        n = len(self._frames)
+        n = len(self._graphs)
         active = self._which()
-        size = max(1, MOST_NUMBERS // max(1, len(moved) if active is None else len(active)))
+        within = moved if active is None else moved[active]
+        size = max(1, MOST_NUMBERS // max(1, len(within)))
         blocks = [range(start, min(start + size, n)) for start in range(0, n, size)]
         kernel = torch.empty(n, n, dtype=torch.float64)
         along = torch.empty(n, dtype=torch.float64)
-        within = moved if active is None else moved[active]
-        # A block is held and those before it pass by; the last of these is held next.
-        work = sum(len(b) * (1 + k) for k, b in enumerate(blocks))
-        done = 0
+        # While a block is held, the rows of those before it are made again.
+        work, done = sum(block.stop for block in blocks), 0
         for number, block in enumerate(blocks):
             rows = self._rows(block, active)
             along[block] = rows @ within
@@ -105,29 +107,28 @@ class Tangent:
                 kernel[block.start : block.stop, other.start : other.stop] = part
                 kernel[other.start : other.stop, block.start : block.stop] = part.T
                 done += len(other)
-                self.progress(min(1.0, done / work))
+                self.progress(done / work)
             del rows
         return kernel, along
 
     def _which(self) -> Tensor | None:
         """Weights that the energies depend on; None for all where they are few."""
-        n_weights = sum(w.numel() for w in self._weights)
-        if len(self._frames) * n_weights <= MOST_NUMBERS:
+        if len(self._graphs) * self._n_weights <= MOST_NUMBERS:
             return None
         if self._active is None:
             # A random sum of all rows is zero only where all of them are: elements that no
             # structure has are most of the weights of a foundation model.
             generator = torch.Generator().manual_seed(0)
-            random = 0.5 + torch.rand(len(self._frames), generator=generator, dtype=torch.float64)
+            random = 0.5 + torch.rand(len(self._graphs), generator=generator, dtype=torch.float64)
             self._active = self.transposed(random).nonzero()[:, 0]
         return self._active
 
     def _rows(self, block: range, active: Tensor | None) -> Tensor:
-        n_weights = len(self.weights) if active is None else len(active)
+        n_weights = self._n_weights if active is None else len(active)
         rows = torch.empty(len(block), n_weights, dtype=torch.float64)
         for row, k in enumerate(block):
             with torch.enable_grad():
-                gradient = self._gradient(self._energies(self._graph(k)).sum())
+                gradient = self._gradient(self._energies(self._graphs[k]).sum())
             rows[row] = (gradient if active is None else gradient[active]) / self.divisors[k]
         return rows
 
@@ -141,14 +142,9 @@ class Tangent:
         return torch.cat([part.reshape(-1) for part in parts]).cpu()
 
     def _energies(self, batch: GraphBatch) -> Tensor:
-        return self._form(batch, forces=False).energy
-
-    def _graph(self, number: int) -> GraphBatch:
-        frame = self._frames[number]
-        (batch,) = batches([frame], self.potential.r_max, 1, self.potential.dtype)
-        return batch.to(self.potential.device, self.potential.dtype)
+        here = batch.to(self.potential.device, self.potential.dtype)
+        return self._form(here, forces=False).energy
 
     def _batches(self) -> Iterator[GraphBatch]:
-        r_max, dtype = self.potential.r_max, self.potential.dtype
-        for batch in batches(self._frames, r_max, self._together, dtype):
-            yield batch.to(self.potential.device, self.potential.dtype)
+        for start in range(0, len(self._graphs), self._together):
+            yield collate(self._graphs[start : start + self._together])

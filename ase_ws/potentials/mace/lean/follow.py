@@ -116,11 +116,11 @@ class Followed:
         if not torch.allclose(made, proof, rtol=1e-9, atol=1e-12):
             raise UnsupportedError("a weight that is made of several")
         used = here.flatten()
-        parameters = torch.bucketize(which[used], self._ends[1:], right=True).unique()
+        owner = torch.bucketize(which, self._ends[1:], right=True)
+        parameters = owner[used].unique()
         starts, offset = torch.zeros(len(self._weights), dtype=torch.int64), 0
         for k in parameters.tolist():
             starts[k], offset = offset, offset + self._weights[k].numel()
-        owner = torch.bucketize(which, self._ends[1:], right=True).clamp(max=len(starts) - 1)
         index = torch.where(used, which - self._ends[owner] + starts[owner], 0)
         first = int(index[0])
         in_order = torch.equal(index, torch.arange(first, first + len(index)))

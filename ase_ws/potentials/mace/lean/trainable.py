@@ -69,7 +69,6 @@ class TrainableMACE(LeanMACE):
         self._copies = self._here(self._found)
         self._element_copies = {k: self._here(v) for k, v in self._found_elements.items()}
         self._plan, self._couplings = None, {}
-        self.up_to_date()
 
     def _now(self, made: Any) -> Any:
         weights = list(self._of[0].network.parameters())
