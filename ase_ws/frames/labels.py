@@ -247,6 +247,8 @@ def _unused(atoms: Atoms, keys: LabelKeys) -> tuple[str, ...]:
 
 
 def _says_something(key: str, value: Any) -> bool:
+    if key.lower() == "head":  # by another spelling than the one that is taken
+        return True
     try:
         array = np.asarray(value)
     except ValueError:  # ragged: no label, and no weight

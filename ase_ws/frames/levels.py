@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ase_ws.errors import UserError
@@ -42,22 +42,20 @@ def of_head(
     )
 
 
-def weighted_by_type(frames: list[Frame], weights: Mapping[str, float], name: str) -> list[Frame]:
-    """Multiply the weights of all frames of a config_type, as `config_type_weights` does upstream.
-
-    Raises
-    ------
-    UserError
-        A type that no frame has.
-    """
+def require_types(frames: Sequence[Frame], types_named: Collection[str], name: str) -> None:
+    """Raise a `UserError` for a config_type that is named for its weight, and no frame has."""
     types = Counter(frame.config_type for frame in frames)
-    for wanted in weights:
+    for wanted in types_named:
         if wanted not in types:
             there = ", ".join(sorted(filter(None, types))) or "none"
             raise UserError(
                 f"{name}: no frame has config_type '{wanted:.40}', which "
                 f"data.config_type_weights names; there are: {there:.200}"
             )
+
+
+def weighted_by_type(frames: Sequence[Frame], weights: Mapping[str, float]) -> list[Frame]:
+    """Multiply the weights of all frames of a config_type, as mace-torch does."""
     return [
         replace(f, weights=(w * f.weights[0], w * f.weights[1], w * f.weights[2]))
         if (w := weights.get(f.config_type, 1.0)) != 1.0

@@ -42,10 +42,19 @@ def load_config(
             raise UserError(f"--set {item}: expected section.field=value")
         given[name.strip()] = parse_yaml(value, f"--set {item}")
     tree = {} if path is None else _read_yaml(Path(path))
+    _keep_the_only_schedule(tree)
     _forget_strength_of_another_kind(tree, given.get("weak.kind"))
     for name, value in given.items():
         _set(tree, name, value)
     return validated_config(tree)
+
+
+def _keep_the_only_schedule(tree: dict[str, Any]) -> None:
+    """Let what a run of an earlier version wrote, which chose all but a schedule, mean the same."""
+    optimizer = tree.get("optimizer")
+    chosen = ("learning_rate", "gradient_clip", "warmup_steps")
+    if isinstance(optimizer, dict) and all(optimizer.get(name) is not None for name in chosen):
+        optimizer.setdefault("schedule", "cosine")
 
 
 def _forget_strength_of_another_kind(tree: dict[str, Any], kind: str | None) -> None:

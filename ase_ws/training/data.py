@@ -18,7 +18,7 @@ from ase_ws.frames import (
     require_labels,
     split_frames,
 )
-from ase_ws.frames.levels import describe_levels, of_head, weighted_by_type
+from ase_ws.frames.levels import describe_levels, of_head, require_types, weighted_by_type
 from ase_ws.frames.summary import (
     atom_energies,
     describe_atoms,
@@ -68,9 +68,10 @@ def load_data(
         Frames that cannot be read, or labels that are named or weighted and nowhere.
     """
     name = name_of(train, "the training frames")
-    train_frames, lone = _read(config, train, name, cutoff)
+    train_frames, lone, others = _read(config, train, name, cutoff)
     if not train_frames:
         raise UserError(f"{name}: only isolated atoms; expected structures to train on")
+    require_types(train_frames, config.data.config_type_weights, name)
     _require_any(train_frames, name, config, ["energy"])
     _require_weighted(config, train_frames, name)
     rest = list(describe_rest(train_frames, taken))
@@ -80,7 +81,9 @@ def load_data(
         )
         overlap, apart = [], []
     else:
-        valid_frames, apart = _read(config, valid, name_of(valid, "the validation frames"), cutoff)
+        valid_name = name_of(valid, "the validation frames")
+        valid_frames, apart, more = _read(config, valid, valid_name, cutoff)
+        others += more
         overlap = list(describe_overlap(train_frames, valid_frames))
     if not valid_frames:
         raise UserError(
@@ -95,6 +98,8 @@ def load_data(
         *rest,
         *overlap,
     ]
+    if others:
+        summary.append(f"{others} frames of other heads: left out")
     if has_label(train_frames, "stress") and config.loss.stress_weight == 0:
         summary.append("stress: there and not used (loss.stress_weight is 0)")
     elif odd := next(describe_stress([*train_frames, *valid_frames]), None):
@@ -110,13 +115,16 @@ def load_data(
 
 def _read(
     config: FinetuneConfig, source: FrameSource, name: str, cutoff: float
-) -> tuple[list[Frame], list[Frame]]:
-    """Read structures and isolated atoms, with the labels that are wanted."""
+) -> tuple[list[Frame], list[Frame], int]:
+    """Read structures and isolated atoms, with the labels that are wanted.
+
+    The last is how many structures are of other levels of theory, and left out.
+    """
     data = config.data
     keys = LabelKeys(data.energy_key, data.forces_key, data.stress_key)
-    frames, lone = separate_isolated_atoms(read_frames(source, keys), cutoff)
-    frames, lone = of_head(frames, lone, data.head or config.model.head, name)
-    frames = weighted_by_type(frames, data.config_type_weights, name)
+    found, lone = separate_isolated_atoms(read_frames(source, keys), cutoff)
+    frames, lone = of_head(found, lone, data.head or config.model.head, name)
+    frames = weighted_by_type(frames, data.config_type_weights)
     energies_only = data.labels == "energy"
     require_labels(
         frames, keys, name, ["energy"] if energies_only else ["energy", "forces", "stress"]
@@ -128,7 +136,7 @@ def _read(
     for frame in frames:
         if frame.energy is None and frame.forces is None:
             raise UserError(f"{frame.source}: neither energy nor forces; remove the frame")
-    return frames, lone
+    return frames, lone, len(found) - len(frames)
 
 
 def _require_any(frames: list[Frame], name: str, config: FinetuneConfig, labels: list[str]) -> None:

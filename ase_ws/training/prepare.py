@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -94,15 +95,15 @@ def prepare(
     r_max, taken = (asked.model.r_max, ()) if given is None else (given.r_max, given.takes)
     data = load_data(asked, train, valid, r_max, taken)
     train_frames, valid_frames = data.train, data.valid
+    isolated = _given_atoms(asked.data.e0s) or data.isolated
     inputs = {
         "training frames": content_hash(train_frames),
         "validation frames": content_hash(valid_frames),
-        "isolated atoms": repr(sorted((_given_atoms(config.data.e0s) or data.isolated).items())),
+        "isolated atoms": repr(sorted(isolated.items())),
         "base model": "" if given is None else given.fingerprint(),
     }
     n_with_forces = sum(f.forces is not None for f in train_frames)
     has_forces = n_with_forces > 0
-    isolated = _given_atoms(asked.data.e0s) or data.isolated
     potential, base, references = _starting_point(asked, given, train_frames, isolated)
     n_frozen = freeze(potential, asked.model.freeze)
     refusal = unsolvable(potential, train_frames, free_e0=references.source == "fit")
@@ -247,7 +248,7 @@ def _given_atoms(e0s: str | dict[str, float]) -> dict[int, float]:
     Raises
     ------
     UserError
-        A symbol that is none.
+        A symbol that is none, an energy that is no number.
     """
     if isinstance(e0s, str):
         return {}
@@ -256,6 +257,9 @@ def _given_atoms(e0s: str | dict[str, float]) -> dict[int, float]:
         raise UserError(
             f"data.e0s: '{unknown[0]:.20}' is no element; expected symbols, as in H: -13.6"
         )
+    for symbol, energy in e0s.items():
+        if not math.isfinite(energy):
+            raise UserError(f"data.e0s: {symbol} is {energy}; expected an energy in eV")
     return {atomic_numbers[symbol]: energy for symbol, energy in e0s.items()}
 
 

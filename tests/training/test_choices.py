@@ -11,6 +11,7 @@ from ase_ws.potentials.mace.direct import DirectPotential
 from ase_ws.testing.toys import tiny_mace
 from ase_ws.training import finetune
 from ase_ws.training.config import FinetuneConfig
+from ase_ws.training.config_files import load_config
 from ase_ws.training.module import SCHEDULES
 from ase_ws.training.start import freeze, predicted_energies
 
@@ -110,6 +111,31 @@ def test_schedules(tmp_path, name):
     ends = 1.0 if name == "constant" else 0.01
     assert SCHEDULES[name](0.0) == 1.0 and SCHEDULES[name](1.0) == pytest.approx(ends)
     assert rates[-1] < 0.3e-3 or name == "constant"
+
+
+def test_a_run_from_before_there_were_schedules_goes_on(tmp_path):
+    """Its file has the numbers that were chosen, and no schedule: there was one."""
+    result, _ = tuned(
+        tmp_path, tiny_mace((1, 6, 8)), optimizer={"max_steps": 3, "schedule": "cosine"}
+    )
+    path = result.path / "config.yaml"
+    text = path.read_text()
+    assert "  schedule: cosine\n" in text
+    path.write_text(text.replace("  schedule: cosine\n", ""))
+    assert load_config(path).optimizer.schedule == "cosine"
+    again = finetune(
+        frames(),
+        model=tiny_mace((1, 6, 8)),
+        config=load_config(path, ["optimizer.max_steps=5"]),
+        out=result.path,
+        resume=True,
+    )
+    assert again.history[-1]["step"] == 5
+
+
+def test_atoms_energies_are_numbers(tmp_path):
+    with pytest.raises(UserError, match="H is nan; expected an energy"):
+        tuned(tmp_path, tiny_mace((1, 6, 8)), data={"e0s": {"H": float("nan")}})
 
 
 def test_defaults_with_forces_and_without():

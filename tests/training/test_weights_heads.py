@@ -134,6 +134,7 @@ def test_one_level_of_several(tmp_path):
         tune(frames, tmp_path, data={"head": "mp2"})
     said = tune(frames, tmp_path, data={"head": "ccsd", "valid_fraction": 0.3})
     assert "training: 4 frames" in said and "of head ccsd" in said
+    assert "6 frames of other heads: left out" in said
     assert "not used" not in said
 
 
@@ -142,6 +143,10 @@ def test_weights_of_a_config_type(tmp_path):
     frames = [labelled(water, k, config_type="far" if k % 2 else "near") for k in range(6)]
     said = tune(frames, tmp_path, data={"config_type_weights": {"far": 3.0}})
     assert "of 6 frames have weights of their own" in said and "3 of 6" in said
+    # Only training frames must have the type.
+    config = {"data": {"config_type_weights": {"far": 3.0}}, "optimizer": {"max_steps": 1}}
+    near = [atoms for atoms in frames if atoms.info["config_type"] == "near"]
+    finetune(frames, near, model=tiny_mace((1, 8)), config=config, out=tmp_path / "two")
     with pytest.raises(UserError, match=r"no frame has config_type 'fra'.*far, near"):
         tune(frames, tmp_path, data={"config_type_weights": {"fra": 3.0}})
     with pytest.raises(UserError, match="expected 0 or more"):
