@@ -51,17 +51,14 @@ before = (dict(os.environ), list(logging.root.handlers), logging.root.level,
 import ase_ws
 assert before == (dict(os.environ), list(logging.root.handlers), logging.root.level,
                   list(warnings.filters))
-heavy = {"torch", "mace", "e3nn", "lightning", "matplotlib", "ase"} & set(sys.modules)
+heavy = {"torch", "mace", "e3nn", "matplotlib", "ase"} & set(sys.modules)
 assert not heavy, heavy
 """
     )
 
 
 def test_the_command_line_starts_without_torch():
-    python(
-        "import sys; import ase_ws.cli; "
-        "assert not {'torch', 'mace', 'lightning'} & set(sys.modules)"
-    )
+    python("import sys; import ase_ws.cli; assert not {'torch', 'mace'} & set(sys.modules)")
 
 
 def test_using_everything_changes_nothing_either():

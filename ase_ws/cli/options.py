@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 Weak = Literal["none", "pitc", "pisc", "both", "gradient", "auto"]
-Optimizer = Literal["adam", "gauss-newton"]
+Optimizer = Literal["adam", "schedule-free", "gauss-newton"]
 Forces = Literal["conservative", "direct"]
 Labels = Literal["energy", "energy+forces"]
 Thermostat = Literal["bussi", "langevin", "nose-hoover"]

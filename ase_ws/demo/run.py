@@ -131,9 +131,7 @@ def run_demo(
         "wall_time_s": round(time.perf_counter() - started, 1),
         "versions": {
             "python": platform.python_version(),
-            **{
-                name: version(name) for name in ("torch", "mace-torch", "ase", "lightning", "numpy")
-            },
+            **{name: version(name) for name in ("torch", "mace-torch", "ase", "numpy")},
         },
         "system": {"cores": os.cpu_count(), "threads used": 1, "machine": platform.machine()},
         "settings": asdict(settings),

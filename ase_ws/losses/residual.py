@@ -54,7 +54,7 @@ def check_metric(metric: str) -> None:
         raise ValueError(f"metric must be one of {get_args(Metric)}: '{metric}'")
 
 
-def penalty(residual: Tensor, metric: Metric, delta: float) -> Tensor:
+def penalty(residual: Tensor, metric: Metric, delta: Tensor | float) -> Tensor:
     """Apply ρ elementwise.
 
     Parameters
@@ -63,7 +63,7 @@ def penalty(residual: Tensor, metric: Metric, delta: float) -> Tensor:
     metric : {"square", "absolute", "huber"}
         ρ(R) = R², |R|, or Huber's: R² for |R| <= δ and δ(2|R| − δ) beyond, which joins smoothly
         (twice the textbook form, so that it equals "square" near zero).
-    delta : float
+    delta : float, or Tensor that broadcasts
         δ of the Huber form, in the unit of the residual.
     """
     if metric == "square":
@@ -73,5 +73,5 @@ def penalty(residual: Tensor, metric: Metric, delta: float) -> Tensor:
         return size
     if metric != "huber":
         raise ValueError(f"metric must be 'square', 'absolute' or 'huber': '{metric}'")
-    inside = size.clamp(max=delta)
+    inside = size.clamp(max=delta)  # pyright: ignore[reportArgumentType, reportCallIssue]
     return inside * (2 * size - inside)

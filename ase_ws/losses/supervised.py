@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from ase_ws.losses.residual import Metric, penalty
+from ase_ws.losses.residual import penalty
 from ase_ws.losses.term import labels_of, nothing
 from ase_ws.typing import GraphBatch, Labels, Potential, Prediction
+
+#: ρ of `penalty`, and the two that mace-torch calls universal and l1l2energyforces.
+SupervisedMetric = Literal["square", "absolute", "huber", "universal", "l1l2"]
+#: Of the universal form: forces of labels up to so many eV/Å, and the factor of δ there.
+_STEEP = ((100.0, 1.0), (200.0, 0.7), (300.0, 0.4))
+_STEEPEST = 0.1
+
+
+def _elementwise(error: Tensor, metric: SupervisedMetric, delta: Tensor | float) -> Tensor:
+    """ρ of each error; the universal form is Huber's, l1l2 the absolute value."""
+    if metric == "universal":
+        return penalty(error, "huber", delta)
+    return penalty(error, "absolute" if metric == "l1l2" else metric, delta)
 
 
 class SupervisedLoss:
@@ -71,12 +84,13 @@ class EnergyLoss(SupervisedLoss):
 
     Parameters
     ----------
-    metric : {"square", "absolute", "huber"}
+    metric : {"square", "absolute", "huber", "universal", "l1l2"}
+        Universal is Huber's, l1l2 the absolute value.
     delta : float, eV/atom
         Of the Huber form.
     """
 
-    metric: Metric = "square"
+    metric: SupervisedMetric = "square"
     delta: float = 0.01
 
     label: ClassVar[str] = "energy"
@@ -84,7 +98,7 @@ class EnergyLoss(SupervisedLoss):
     def of(self, value: Tensor, labels: Labels, mask: Tensor, batch: GraphBatch) -> Tensor:
         """Mean over the structures of `mask`."""
         error = (value[mask] - labels.energy[mask]) / batch.n_atoms[mask]
-        return self.weighted(penalty(error, self.metric, self.delta), labels, mask)
+        return self.weighted(_elementwise(error, self.metric, self.delta), labels, mask)
 
 
 @dataclass(frozen=True)
@@ -95,12 +109,14 @@ class ForcesLoss(SupervisedLoss):
 
     Parameters
     ----------
-    metric : {"square", "absolute", "huber"}
+    metric : {"square", "absolute", "huber", "universal", "l1l2"}
+        Universal: Huber's with δ times 1, 0.7, 0.4, 0.1 for labels of up to 100, 200, 300 eV/Å and
+        beyond. l1l2: w/n Σ_i |F_i − F_ref,i|, the length of an atom's error.
     delta : float, eV/Å
         Of the Huber form.
     """
 
-    metric: Metric = "square"
+    metric: SupervisedMetric = "square"
     delta: float = 0.1
 
     label: ClassVar[str] = "forces"
@@ -109,19 +125,43 @@ class ForcesLoss(SupervisedLoss):
         """Mean over the structures of `mask`."""
         atoms = mask[batch.batch]
         error = value[atoms] - labels.forces[atoms]
-        per_atom = penalty(error, self.metric, self.delta).mean(dim=1)
+        per_atom = self._per_atom(error, labels.forces[atoms])
         graph = batch.batch[atoms]
         each = per_atom.new_zeros(batch.n_graphs).index_add(0, graph, per_atom) / batch.n_atoms
         return self.weighted(each[mask], labels, mask)
 
+    def _per_atom(self, error: Tensor, reference: Tensor) -> Tensor:
+        if self.metric == "l1l2":
+            return torch.linalg.vector_norm(error, dim=1)
+        delta: Tensor | float = self.delta
+        if self.metric == "universal":
+            size = torch.linalg.vector_norm(reference, dim=1, keepdim=True)
+            factor = torch.full_like(size, _STEEPEST)
+            for limit, smaller in reversed(_STEEP):
+                factor = torch.where(size < limit, smaller, factor)
+            delta = self.delta * factor
+        return _elementwise(error, self.metric, delta).mean(dim=1)
+
 
 @dataclass(frozen=True)
 class StressLoss(SupervisedLoss):
-    """L = mean over labelled structures of (w/9) Σ (σ − σ_ref)², in eV²/Å⁶."""
+    """L = mean over labelled structures of (w/9) Σ ρ(σ − σ_ref), in eV²/Å⁶ for squares.
+
+    Parameters
+    ----------
+    metric : {"square", "absolute", "huber", "universal", "l1l2"}
+        Universal is Huber's, l1l2 the absolute value.
+    delta : float, eV/Å³
+        Of the Huber form.
+    """
+
+    metric: SupervisedMetric = "square"
+    delta: float = 0.01
 
     label: ClassVar[str] = "stress"
 
     def of(self, value: Tensor, labels: Labels, mask: Tensor, batch: GraphBatch) -> Tensor:
         """Mean over the structures of `mask`."""
         error = value[mask] - labels.stress[mask]
-        return self.weighted(error.square().mean(dim=(1, 2)), labels, mask)
+        each = _elementwise(error, self.metric, self.delta).mean(dim=(1, 2))
+        return self.weighted(each, labels, mask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ from ase_ws.errors import UserError
 from ase_ws.potentials.architecture import Architecture
 from ase_ws.potentials.derivatives import ConservativeModule
 from ase_ws.potentials.heads import ONE_HEAD, choose_head
+from ase_ws.potentials.weights import Matrix
 from ase_ws.typing import GraphBatch, Potential
 
 
@@ -187,6 +189,28 @@ class PotentialModule(ConservativeModule):
         Gradients flow to the weights of the potential, whose changes it follows.
         """
         return self
+
+    def with_heads(self, sources: Mapping[str, str]) -> PotentialModule:
+        """Give a potential with these heads, each beginning as the one of this that it names.
+
+        Raises
+        ------
+        UserError
+            Potentials of this kind have one head.
+        """
+        raise UserError(f"a model of kind '{self.kind}' has one head: several need a MACE")
+
+    def of_head(self, head: str) -> PotentialModule:
+        """Give this potential with another of its heads in use; they share all that they hold."""
+        other = copy.copy(self)
+        other.head_index = choose_head(self.heads, head)
+        return other
+
+    def matrices(self) -> list[Matrix]:
+        """Give the matrices among the weights: what may be moved by one of low rank."""
+        return [
+            Matrix(weight, 0, *weight.shape) for weight in self.parameters() if weight.dim() == 2
+        ]
 
     def with_direct_forces(self, *, scale: float, seed: int) -> PotentialModule:
         """Give a potential with this energy, and a readout of forces that is to be trained.

@@ -7,11 +7,36 @@ days. So a description is held against the weights beside it before anything is 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ase_ws.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """A matrix within a weight, such as what takes the channels of one degree to others.
+
+    Attributes
+    ----------
+    weight : Parameter
+    start : int
+        Where it begins in the flat weight.
+    rows, columns : int
+    """
+
+    weight: torch.nn.Parameter
+    start: int
+    rows: int
+    columns: int
+
+    def of(self, values: Tensor) -> Tensor:
+        """Give the view of it in values of the weight's shape."""
+        stop = self.start + self.rows * self.columns
+        return values.view(-1)[self.start : stop].view(self.rows, self.columns)
+
 
 _DTYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.bool)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -31,14 +32,19 @@ from ase_ws.frames.summary import (
 )
 from ase_ws.training.config import FinetuneConfig
 
+#: Frames, or several sets of them by their names.
+ValidSource = FrameSource | Mapping[str, FrameSource]
+
 
 class Data(NamedTuple):
     """The frames of a run.
 
     Attributes
     ----------
-    train, valid : list of Frame
+    train : list of Frame
         Structures, with the labels that are used.
+    valid : dict of str to list of Frame
+        Likewise, in named sets; one without a name where there is but one.
     isolated : dict of int to float
         Reference energies that came with the training frames, eV, by atomic number.
     summary : list of str
@@ -46,7 +52,7 @@ class Data(NamedTuple):
     """
 
     train: list[Frame]
-    valid: list[Frame]
+    valid: dict[str, list[Frame]]
     isolated: dict[int, float]
     summary: list[str]
 
@@ -54,13 +60,23 @@ class Data(NamedTuple):
 def load_data(
     config: FinetuneConfig,
     train: FrameSource,
-    valid: FrameSource | None,
+    valid: ValidSource | None,
     cutoff: float,
     taken: Collection[str] = (),
+    head: str | None = None,
 ) -> Data:
-    """Read, part and check the frames; `cutoff` (Å) tells which atoms are alone.
+    """Read, part and check the frames of a level of theory.
 
-    `taken` are keys beside the labels that the model takes.
+    Parameters
+    ----------
+    config : FinetuneConfig
+    train, valid : frames or files
+    cutoff : float, Å
+        Tells which atoms are alone.
+    taken : collection of str
+        Keys beside the labels that the model takes.
+    head : str, optional
+        Of several levels that are trained together (`data.heads`), the one to read.
 
     Raises
     ------
@@ -68,27 +84,28 @@ def load_data(
         Frames that cannot be read, or labels that are named or weighted and nowhere.
     """
     name = name_of(train, "the training frames")
-    train_frames, lone, others = _read(config, train, name, cutoff)
+    train_frames, lone, others = _read(config, train, name, cutoff, head)
     if not train_frames:
         raise UserError(f"{name}: only isolated atoms; expected structures to train on")
     require_types(train_frames, config.data.config_type_weights, name)
     _require_any(train_frames, name, config, ["energy"])
     _require_weighted(config, train_frames, name)
     rest = list(describe_rest(train_frames, taken))
+    apart: list[Frame] = []
+    sets: dict[str, list[Frame]] = {}
     if valid is None:
-        train_frames, valid_frames = split_frames(
-            train_frames, config.data.valid_fraction, config.seed
-        )
-        overlap, apart = [], []
+        train_frames, sets[""] = split_frames(train_frames, config.data.valid_fraction, config.seed)
     else:
-        valid_name = name_of(valid, "the validation frames")
-        valid_frames, apart, more = _read(config, valid, valid_name, cutoff)
-        others += more
-        overlap = list(describe_overlap(train_frames, valid_frames))
-    if not valid_frames:
-        raise UserError(
-            f"{name_of(valid)}: no frames for validation; expected at least one structure"
-        )
+        for set_name, source in _named(valid).items():
+            file_name = name_of(source, "the validation frames")
+            sets[set_name], atoms, more = _read(config, source, file_name, cutoff, head)
+            if not sets[set_name]:
+                raise UserError(
+                    f"{file_name}: no frames for validation; expected at least one structure"
+                )
+            apart += atoms
+            others += more
+    valid_frames = [frame for frames in sets.values() for frame in frames]
     summary = [
         describe_frames("training", train_frames),
         describe_frames("validation", valid_frames),
@@ -96,9 +113,9 @@ def load_data(
         *describe_levels([*train_frames, *valid_frames]),
         *describe_forces(train_frames),
         *rest,
-        *overlap,
+        *(describe_overlap(train_frames, valid_frames) if valid is not None else ()),
     ]
-    if others:
+    if others and head is None:
         summary.append(f"{others} frames of other heads: left out")
     if has_label(train_frames, "stress") and config.loss.stress_weight == 0:
         summary.append("stress: there and not used (loss.stress_weight is 0)")
@@ -106,15 +123,36 @@ def load_data(
         if config.loss.stress_weight is not None:
             raise UserError(odd)
         # Nobody asked for it.
-        train_frames, valid_frames = (
-            [replace(f, stress=None) for f in frames] for frames in (train_frames, valid_frames)
-        )
+        train_frames = _without_stress(train_frames)
+        sets = {name: _without_stress(frames) for name, frames in sets.items()}
         summary.append(f"stress: not used: {odd}")
-    return Data(train_frames, valid_frames, atom_energies([*lone, *apart]), summary)
+    return Data(train_frames, sets, atom_energies([*lone, *apart]), summary)
+
+
+def _named(valid: ValidSource) -> Mapping[str, FrameSource]:
+    if not isinstance(valid, Mapping):
+        return {"": valid}
+    for name in valid:
+        if not re.fullmatch(r"[A-Za-z_][\w.+-]*", name):
+            raise UserError(
+                f"data.valid: the name '{name:.40}' becomes a column of metrics.csv: begin it "
+                "with a letter, and go on with letters, digits and _ . + - only"
+            )
+    if not valid:
+        raise UserError("data.valid: no sets; give frames, or leave it out")
+    return valid
+
+
+def _without_stress(frames: list[Frame]) -> list[Frame]:
+    return [replace(frame, stress=None) for frame in frames]
 
 
 def _read(
-    config: FinetuneConfig, source: FrameSource, name: str, cutoff: float
+    config: FinetuneConfig,
+    source: FrameSource,
+    name: str,
+    cutoff: float,
+    head: str | None = None,
 ) -> tuple[list[Frame], list[Frame], int]:
     """Read structures and isolated atoms, with the labels that are wanted.
 
@@ -123,7 +161,12 @@ def _read(
     data = config.data
     keys = LabelKeys(data.energy_key, data.forces_key, data.stress_key)
     found, lone = separate_isolated_atoms(read_frames(source, keys), cutoff)
-    frames, lone = of_head(found, lone, data.head or config.model.head, name)
+    frames, lone = of_head(found, lone, head or data.head or config.model.head, name)
+    if head is not None and frames and frames[0].head != head:
+        raise UserError(
+            f"{name}: data.heads names '{head}', and the frames are of head "
+            f"'{frames[0].head or '(none)'}': they say of which they are by head=... in the file"
+        )
     frames = weighted_by_type(frames, data.config_type_weights)
     energies_only = data.labels == "energy"
     require_labels(

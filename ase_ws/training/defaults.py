@@ -15,13 +15,8 @@ from pydantic import BaseModel
 
 from ase_ws.errors import UserError
 from ase_ws.training.auto import choose_weak
-from ase_ws.training.config import (
-    FEW_ENERGIES,
-    MANY_FORCES,
-    WEIGHTS,
-    FinetuneConfig,
-    WeakConfig,
-)
+from ase_ws.training.config import FEW_ENERGIES, MANY_FORCES, WEIGHTS, FinetuneConfig
+from ase_ws.training.settings import WeakConfig
 
 
 def settle(
@@ -51,7 +46,13 @@ def settle(
             "optimizer.kind=gauss-newton is for energies alone: it needs a base model with "
             "forces -dE/dr, --labels energy, the square metric, no stress and no weak losses"
         )
-    closed = energies_only and closed_form and not new.optimizer.tuned
+    separate = new.replay.head is not None or len(new.data.heads) > 1 or new.model.lora_rank
+    if new.optimizer.kind == "gauss-newton" and separate:
+        raise UserError(
+            "optimizer.kind=gauss-newton moves one head and all of its weights: no several heads, "
+            "and no model.lora_rank"
+        )
+    closed = energies_only and closed_form and not new.optimizer.tuned and not separate
     _default(new.optimizer, "kind", "gauss-newton" if closed else "adam")
     if new.optimizer.kind == "gauss-newton":
         _default(new.optimizer, "select", "last")
@@ -98,6 +99,16 @@ def _settle_steps(
 ) -> None:
     """Settle how gradient steps are taken."""
     tuned, both = new.model.base is not None, has_forces and conservative
+    if new.optimizer.kind == "schedule-free":
+        if new.optimizer.schedule not in (None, "constant"):
+            raise UserError(
+                "optimizer.kind=schedule-free has no schedule: leave optimizer.schedule out"
+            )
+        new.optimizer.schedule, new.optimizer.ema_decay = "constant", 0.0
+    if new.optimizer.second_stage is None and new.loss.second:
+        raise UserError(
+            "loss.second counts in the second stage: say when it begins (optimizer.second_stage)"
+        )
     # Noise of the displacements: what is drawn together averages it.
     _default(new.optimizer, "batch_size", 5 if conservative else 20)
     _default(new.optimizer, "schedule", "trapezoid" if both else "cosine")

@@ -66,6 +66,12 @@ class Errors:
             difference = (prediction.forces - energy_forces).detach().cpu().double()
             self.consistency.append(difference.numpy().ravel())
 
+    def extend(self, other: Errors) -> None:
+        """Add what another one collected."""
+        for name in ("energy", "forces", "consistency", "stress"):
+            getattr(self, name).extend(getattr(other, name))
+        self.n_frames += other.n_frames
+
     def metrics(self) -> dict[str, Any]:
         """Give what `ase-ws evaluate` promises: meV/atom, meV/Å, None where labels are absent.
 

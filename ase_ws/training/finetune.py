@@ -4,37 +4,39 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 
 from ase_ws._version import __version__
 from ase_ws.content import content, short_hash
-from ase_ws.devices import resolve_device, sensible_threads, threads
+from ase_ws.devices import resolve_dtype, sensible_threads, threads
+from ase_ws.errors import UserError
 from ase_ws.files.folders import make_clear, require_free, require_writable
 from ase_ws.frames import FrameSource
-from ase_ws.losses import WeightedTerm
+from ase_ws.losses import TotalLoss, WeightedTerm
 from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.files import is_own, load_potential, read_header
-from ase_ws.training.callbacks import History, Progress
+from ase_ws.training.batches import Batches, graphs_of, reproducible
 from ase_ws.training.config import FinetuneConfig
 from ase_ws.training.config_files import load_config, validated_config
+from ase_ws.training.data import ValidSource
 from ase_ws.training.gauss_newton import Step, gauss_newton
-from ase_ws.training.module import FinetuneModule, train_loader, valid_loader
+from ase_ws.training.history import History
+from ase_ws.training.levels import Level
+from ase_ws.training.loggers import make_loggers
+from ase_ws.training.loop import Loop, Progress
 from ase_ws.training.prepare import Plan, prepare
-from ase_ws.training.resume import FILES, checkpoint_of, earlier_command
-from ase_ws.training.terms import build_losses, with_terms
-from ase_ws.training.trainer import (
-    keyboard_interrupt,
-    quiet_lightning,
-    reproducible,
-    trainer_of,
-)
+from ase_ws.training.processes import Processes, joined
+from ase_ws.training.resume import FILES, earlier_command, step_to_go_on_from
+from ase_ws.training.streams import Stream
+from ase_ws.training.terms import build_losses, supervised_terms, with_terms
+from ase_ws.training.validation import ValidationSet, validate
 
 
 @dataclass(repr=False)
@@ -66,7 +68,7 @@ class FinetuneResult:
 
 def finetune(
     train: FrameSource | None = None,
-    valid: FrameSource | None = None,
+    valid: ValidSource | None = None,
     *,
     model: str | os.PathLike[str] | PotentialModule | None = None,
     config: FinetuneConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None,
@@ -85,7 +87,8 @@ def finetune(
     train : path, or sequence of path, of Atoms, or of Frame
         Default: `config.data.train`.
     valid : likewise, optional
-        Default: `config.data.valid`, else a part of the training frames is held out.
+        Default: `config.data.valid`, else a part of the training frames is held out. A dict has
+        several sets by their names.
     model : path or PotentialModule, optional
         The base model; default `config.model.base`; neither: from scratch.
     config : FinetuneConfig, dict, or path of a YAML file, optional
@@ -118,68 +121,131 @@ def finetune(
     UserError
         Bad input, before anything is written.
     """
-    out = Path(out)
+    with joined() as processes:
+        return _finetune(
+            Path(out),
+            config,
+            (train, valid, model),
+            [terms] if isinstance(terms, WeightedTerm) else list(terms),
+            processes,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress if processes.first else None,
+            notes=dict(notes or {}),
+            announce=announce if processes.first else None,
+        )
+
+
+def _finetune(
+    out: Path,
+    settings: FinetuneConfig | Mapping[str, Any] | str | os.PathLike[str] | None,
+    inputs: tuple[Any, Any, Any],
+    terms: list[WeightedTerm],
+    processes: Processes,
+    *,
+    resume: bool,
+    overwrite: bool,
+    progress: Progress | None,
+    notes: dict[str, Any],
+    announce: Callable[[str], None] | None,
+) -> FinetuneResult:
     if resume:
         require_writable(out, folder=True)
     else:
         require_free(out, overwrite=overwrite, resume=f"ase-ws finetune --resume {out}")
-    terms = [terms] if isinstance(terms, WeightedTerm) else list(terms)
-    config = with_terms(_as_config(config), terms)
-    with reproducible(config):
-        plan = prepare(config, train, valid, model)
-    config, potential = plan.config, plan.potential
-    loss, valid_loss = build_losses(config, plan.train, plan.base, terms)
+    config = with_terms(_as_config(settings), terms)
+    with reproducible(config.seed):
+        plan = prepare(config, *inputs)
+    config = plan.config
+    losses, valid_losses = build_losses(config, plan.train, plan.base, terms)
     plan.inputs["loss terms"] = short_hash(content(terms, deep=True)) if terms else ""
     plan.choices.extend(
         f"loss term '{t.name}' never counts: weight or fraction is 0" for t in terms if not t.counts
     )
-
     # Before the folder is cleared: the base model may be the one that stands there.
-    notes = dict(notes or {})
-    checkpoint, first_step = None, 0
+    first = 0
     if resume:
-        checkpoint, first_step = checkpoint_of(out, config, plan.inputs)
+        first = step_to_go_on_from(out, config, plan.inputs)
         if "command" in notes:
             notes["command"] = " && ".join(filter(None, [earlier_command(out), notes["command"]]))
     provenance = _provenance(plan, terms, notes)
     # Frames that make no graph are found before anything is written, too.
-    skin = loss.skin if potential.skin_safe else 0.0
-    valid_batches = valid_loader(plan.valid, potential.r_max, potential.dtype)
-    train_batches = (
-        train_loader(plan.train, potential.r_max + skin, config, first_step)
-        if config.optimizer.kind == "adam"
-        else None
-    )
+    sets = [one for level in plan.levels for one in _validation_sets(level, plan)]
+    closed = config.optimizer.kind == "gauss-newton"
+    streams = [] if closed else [_stream(level, plan, losses) for level in plan.levels]
+    _check_size(config, processes)
     if announce is not None:
         for line in (*plan.summary, *plan.choices):
             announce(line)
-    if not resume:
-        make_clear(out, FILES)
-    config.write(out / "config.yaml")
-    select = config.optimizer.select or "best"
-    history = History(out, provenance, select, [f"train_{term.name}" for term in terms])
-    module = FinetuneModule(
-        potential, loss, valid_loss, config, frames=plan.train, inputs=plan.inputs
-    )
+    # All have looked at the folder before the first one changes it.
+    processes.wait()
+    if processes.first:
+        if not resume:
+            make_clear(out, FILES)
+        config.write(out / "config.yaml")
+    columns = [f"train_{term.name}" for term in terms]
+    columns += [f"train_{s.name}_loss" for s in streams if s.name]
+    columns += [column for one in sets for column in one.columns]
     n_atoms = sum(len(f.numbers) for f in plan.train) / len(plan.train)
     number = config.threads or sensible_threads(n_atoms * (config.optimizer.batch_size or 1))
-    with reproducible(config), quiet_lightning(), threads(number):
-        trainer = trainer_of(config, out, history, progress)
-        if train_batches is None:
-            with keyboard_interrupt(trainer):
-                _solve(trainer, module, plan, valid_batches, history, progress)
-            return _result(out, history)
-        if checkpoint is None:
-            # The first row is the model before training: with a base model it may stay the best.
-            trainer.validate(module, valid_batches, verbose=False)
-        with keyboard_interrupt(trainer):
-            trainer.fit(
-                module, train_batches, valid_batches, ckpt_path=checkpoint, weights_only=True
+    with ExitStack() as stack:
+        stack.enter_context(reproducible(config.seed))
+        stack.enter_context(threads(number))
+        names = config.log if processes.first else ()
+        loggers = make_loggers(names, out, config.model_dump(mode="json"), stack)
+        select = config.optimizer.select or "best"
+        history = History(out, provenance, select, columns, loggers, write=processes.first)
+        if closed:
+            if processes.first:
+                _solve(plan, sets, valid_losses[0], history, progress)
+        else:
+            loop = Loop(
+                plan.potential,
+                config,
+                streams,
+                sets,
+                valid_losses,
+                history,
+                checkpoint=out / "last.ckpt",
+                inputs=plan.inputs,
+                processes=processes,
             )
-        if history.rows[-1]["step"] < trainer.global_step:
-            # Steps after the last regular validation count too.
-            trainer.validate(module, valid_batches, verbose=False)
+            if resume:
+                loop.load()
+            loop.run(first, progress)
+    processes.wait()
     return _result(out, history)
+
+
+def _stream(level: Level, plan: Plan, losses: list[TotalLoss]) -> Stream:
+    """Make the stream of a level; weak terms are of the run's own frames alone."""
+    config, potential = plan.config, plan.potential
+    own = level is plan.levels[0]
+    if not own:
+        has_forces = any(f.forces is not None for f in level.train)
+        losses = [TotalLoss(supervised_terms(config.loss, has_forces=has_forces))]
+        potential = potential.of_head(level.head)
+    skin = losses[0].skin if potential.skin_safe else 0.0
+    graphs = graphs_of(level.train, potential.r_max + skin, resolve_dtype(config.dtype))
+    size = level.batch_size or config.optimizer.batch_size or 1
+    batches = Batches(graphs, size, config.seed)
+    return Stream(potential, losses, batches, level.train, level.name, level.weight)
+
+
+def _validation_sets(level: Level, plan: Plan) -> Iterator[ValidationSet]:
+    own = level is plan.levels[0]
+    potential = plan.potential if own else plan.potential.of_head(level.head)
+    for name, frames in level.valid.items():
+        yield ValidationSet(name, potential, frames, own, level.weight)
+
+
+def _check_size(config: FinetuneConfig, processes: Processes) -> None:
+    size = config.optimizer.batch_size
+    if size is not None and size < processes.size:
+        raise UserError(
+            f"optimizer.batch_size={size} and {processes.size} processes: each needs a structure; "
+            "give larger batches, or fewer processes"
+        )
 
 
 def _result(out: Path, history: History) -> FinetuneResult:
@@ -188,41 +254,35 @@ def _result(out: Path, history: History) -> FinetuneResult:
 
 
 def _solve(
-    trainer: L.Trainer,
-    module: FinetuneModule,
     plan: Plan,
-    valid: Any,
+    sets: list[ValidationSet],
+    loss: TotalLoss,
     history: History,
     progress: Progress | None,
 ) -> None:
     """Fine-tune in closed form; one row of the history, and a validation, for each iteration."""
-    device = resolve_device(module.config.device)
-    most = module.config.optimizer.iterations
+    mine = plan.potential
+    most = plan.config.optimizer.iterations
+    frames = [frame for level in plan.levels for frame in level.train]
 
     def report(step: Step, potential: PotentialModule) -> None:
         # In place: the form that evaluates it is kept.
-        module.potential.to(device)
         with torch.no_grad():
-            for mine, new in zip(
-                module.potential.parameters(), potential.parameters(), strict=True
-            ):
-                mine.copy_(new)
-        module.potential.e0 = potential.e0
-        history.at = step.number, step.last
-        trainer.validate(module, valid, verbose=False)
+            for weight, new in zip(mine.parameters(), potential.parameters(), strict=True):
+                weight.copy_(new)
+        mine.e0 = potential.e0
+        history.add(mine, validate(sets, loss), step=step.number, ended=step.last)
         if progress is not None:
-            progress(most if step.last else step.number, most, history.rows[-1])
+            progress(most if step.last else step.number, most, history.latest)
 
     def within(number: int, part: float) -> None:
         if progress is not None:
-            progress(number - 1 + 0.99 * part, most, history.rows[-1])
+            progress(number - 1 + 0.99 * part, most, history.latest)
 
-    history.at = 0, False
-    trainer.validate(module, valid, verbose=False)
-    # Lightning leaves a model that it validated on the CPU.
+    history.add(mine, validate(sets, loss), step=0)
     gauss_newton(
-        module.potential.to(device),
-        plan.train,
+        mine,
+        frames,
         free_e0=plan.references.source == "fit",
         iterations=most,
         report=report,

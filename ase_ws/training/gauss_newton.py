@@ -14,7 +14,7 @@ from torch import Tensor
 from ase_ws.errors import UserError
 from ase_ws.frames import Frame, composition
 from ase_ws.potentials.base import PotentialModule
-from ase_ws.training.config import ITERATIONS
+from ase_ws.training.settings.optimizer import ITERATIONS
 from ase_ws.training.tangent import Tangent
 
 #: Ratios of the noise to the prior variance of a typical energy that the evidence chooses among.

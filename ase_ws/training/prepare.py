@@ -6,8 +6,8 @@ import copy
 import math
 import os
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ase.data import atomic_numbers
@@ -19,13 +19,15 @@ from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.files import HeadWarning, load_potential
 from ase_ws.training.auto import choose_weak
 from ase_ws.training.config import FinetuneConfig
-from ase_ws.training.data import load_data
+from ase_ws.training.data import Data, ValidSource, load_data
 from ase_ws.training.gauss_newton import DEFAULT_FROM, DEFAULT_TO, unsolvable
+from ase_ws.training.levels import REPLAY, Level, heads_of, replay_level
+from ase_ws.training.loggers import require_library
+from ase_ws.training.parts import freeze
 from ase_ws.training.start import (
     ReferenceEnergies,
     energy_scale,
     fitted_references,
-    freeze,
     given_by_atoms,
     new_potential,
     refit_e0,
@@ -41,7 +43,8 @@ class Plan:
     ----------
     config : FinetuneConfig
         Resolved.
-    train, valid : list of Frame
+    levels : list of Level
+        Frames, and the heads of `potential` that they train; the first is that of the run.
     potential : PotentialModule
         Where the training starts.
     base : PotentialModule or None
@@ -59,8 +62,7 @@ class Plan:
     """
 
     config: FinetuneConfig
-    train: list[Frame]
-    valid: list[Frame]
+    levels: list[Level]
     potential: PotentialModule
     base: PotentialModule | None
     references: ReferenceEnergies
@@ -69,11 +71,21 @@ class Plan:
     choices: list[str]
     inputs: dict[str, str]
 
+    @property
+    def train(self) -> list[Frame]:
+        """Training frames of the run."""
+        return self.levels[0].train
+
+    @property
+    def valid(self) -> list[Frame]:
+        """Validation frames of the run, of all sets."""
+        return [frame for frames in self.levels[0].valid.values() for frame in frames]
+
 
 def prepare(
     config: FinetuneConfig,
     train: FrameSource | None = None,
-    valid: FrameSource | None = None,
+    valid: ValidSource | None = None,
     model: str | os.PathLike[str] | PotentialModule | None = None,
 ) -> Plan:
     """Read the frames, load or build the potential, and settle what was left open.
@@ -92,19 +104,42 @@ def prepare(
     model = config.model.base if model is None else model
     asked = _record_inputs(config, train, valid, model)
     given = _base_model(asked, model)
+    _check_levels(asked, given)
     r_max, taken = (asked.model.r_max, ()) if given is None else (given.r_max, given.takes)
-    data = load_data(asked, train, valid, r_max, taken)
-    train_frames, valid_frames = data.train, data.valid
-    isolated = _given_atoms(asked.data.e0s) or data.isolated
+    heads = asked.data.heads or [None]
+    data = [load_data(asked, train, valid, r_max, taken, head) for head in heads]
+    train_frames = data[0].train
+    valid_frames = [frame for frames in data[0].valid.values() for frame in frames]
+    isolated = _given_atoms(asked.data.e0s) or data[0].isolated
     inputs = {
-        "training frames": content_hash(train_frames),
-        "validation frames": content_hash(valid_frames),
+        "training frames": content_hash([f for one in data for f in one.train]),
+        "validation frames": content_hash(
+            [f for one in data for frames in one.valid.values() for f in frames]
+        ),
         "isolated atoms": repr(sorted(isolated.items())),
         "base model": "" if given is None else given.fingerprint(),
     }
     n_with_forces = sum(f.forces is not None for f in train_frames)
     has_forces = n_with_forces > 0
-    potential, base, references = _starting_point(asked, given, train_frames, isolated)
+    as_given = None if given is None else copy.deepcopy(given)
+    potential, base, references = _starting_point(asked, given, data, isolated)
+    levels = [
+        Level(
+            (head or "") if k else "",
+            head or potential.head,
+            one.train,
+            _named_by(one.valid, head, k),
+        )
+        for k, (head, one) in enumerate(zip(heads, data, strict=True))
+    ]
+    summary = [line for one in data for line in one.summary]
+    if asked.replay.train is not None:
+        assert as_given is not None
+        assert base is not None
+        level, lines = replay_level(asked, as_given, base)
+        levels.append(level)
+        summary += lines
+        inputs["frames that are replayed"] = content_hash([*level.train, *level.valid[REPLAY]])
     n_frozen = freeze(potential, asked.model.freeze)
     refusal = unsolvable(potential, train_frames, free_e0=references.source == "fit")
     # Those that were given: what is held out of them counts.
@@ -125,16 +160,47 @@ def prepare(
     )
     return Plan(
         config=resolved,
-        train=train_frames,
-        valid=valid_frames,
+        levels=levels,
         potential=potential,
         base=base,
         references=references,
         model=model,
-        summary=[*_head(given), *_frozen(potential, n_frozen), *data.summary],
+        summary=[*_head(given), *_frozen(potential, n_frozen), *summary],
         choices=list(choices),
         inputs=inputs,
     )
+
+
+def _named_by(
+    sets: dict[str, list[Frame]], head: str | None, number: int
+) -> dict[str, list[Frame]]:
+    """Call the sets of further heads by these."""
+    if not number:
+        return sets
+    return {f"{head}_{name}" if name else str(head): frames for name, frames in sets.items()}
+
+
+def _check_levels(config: FinetuneConfig, given: PotentialModule | None) -> None:
+    """Refuse what cannot be trained together.
+
+    Raises
+    ------
+    UserError
+    """
+    several = len(config.data.heads) > 1 or config.replay.head is not None
+    direct = config.model.forces == "direct" or (given is not None and not given.conservative)
+    if several and direct:
+        raise UserError("several heads need forces -dE/dr: direct forces have one readout")
+    if config.replay.train is not None and given is None:
+        raise UserError("replay.train is what a base model knows: give --model BASE")
+    if config.replay.head is not None and config.replay.train is None:
+        raise UserError("replay.head without frames: give replay.train, or leave it out")
+    if config.data.heads and config.data.head:
+        raise UserError("data.head takes one level and data.heads several: give one of them")
+    for name in config.log:
+        require_library(name, f"log: {name}")
+    if config.optimizer.kind == "schedule-free":
+        require_library("schedulefree", "optimizer.kind=schedule-free")
 
 
 def _choices(
@@ -186,19 +252,27 @@ def _instead_of_the_closed_form(n_given: int, refusal: str | None) -> Iterator[s
 
 
 def _record_inputs(
-    config: FinetuneConfig, train: FrameSource, valid: FrameSource | None, model: Any
+    config: FinetuneConfig, train: FrameSource, valid: ValidSource | None, model: Any
 ) -> FinetuneConfig:
     """Note paths in the configuration, so that the written one can be run again."""
     new = config.model_copy(deep=True)
     for name, source in (("train", train), ("valid", valid)):
-        paths = paths_of(source)
-        if paths is not None:
-            setattr(new.data, name, paths[0] if len(paths) == 1 else paths)
+        if isinstance(source, Mapping):
+            named = {key: _paths(value) for key, value in source.items()}
+            # One that was given in memory cannot be named.
+            new.data.valid = {k: v for k, v in named.items() if v is not None} or None
+        elif (paths := _paths(source)) is not None:
+            setattr(new.data, name, paths)
     if isinstance(model, str | os.PathLike):
         new.model.base = str(model)
     elif model is not None:
         new.model.base = "(in memory)"
     return new
+
+
+def _paths(source: FrameSource | None) -> str | list[str] | None:
+    paths = paths_of(source)
+    return paths[0] if paths is not None and len(paths) == 1 else paths
 
 
 def _base_model(
@@ -266,14 +340,16 @@ def _given_atoms(e0s: str | dict[str, float]) -> dict[int, float]:
 def _starting_point(
     config: FinetuneConfig,
     given: PotentialModule | None,
-    frames: list[Frame],
+    data: list[Data],
     isolated: dict[int, float],
 ) -> tuple[PotentialModule, PotentialModule | None, ReferenceEnergies]:
     """Give the potential to train, the frozen base model at the same E0, and whence these come.
 
-    From scratch there is no base model.
+    From scratch there is no base model. With several heads `data` has those of each.
     """
+    frames = data[0].train
     insist = config.data.e0s == "atoms" or isinstance(config.data.e0s, dict)
+    heads = heads_of(config, given)
     if given is None:
         by_atoms = given_by_atoms(frames, isolated, insist=insist)
         references = (
@@ -281,17 +357,36 @@ def _starting_point(
             if by_atoms
             else fitted_references(frames, isolated)
         )
-        potential = new_potential(config, frames, isolated).to(resolve_device(config.device))
+        # Energies of other levels say nothing of this one.
+        others = [replace(f, energy=None) for one in data[1:] for f in one.train]
+        potential = new_potential(config, [*frames, *others], isolated)
+        potential = (
+            potential.with_heads(dict.fromkeys(heads, potential.head)) if heads else potential
+        )
+        potential = potential.to(resolve_device(config.device))
+        _refit_others(potential, config, data, insist=insist)
         return potential, None, references
-    potential, base = given, copy.deepcopy(given)
-    if config.model.kind == "painn" and potential.kind != "painn":
+    if config.model.kind == "painn" and given.kind != "painn":
         raise UserError(
-            f"model.kind=painn is for new models, and the base model is a {potential.kind}: leave "
+            f"model.kind=painn is for new models, and the base model is a {given.kind}: leave "
             "it out, or train from scratch without --model"
         )
-    check_elements(frames, potential.atomic_numbers, config.model.base or "")
+    elements = [frame for one in data for frame in one.train]
+    check_elements(elements, given.atomic_numbers, config.model.base or "")
+    potential = given.with_heads(heads) if heads else given
+    if config.data.heads:
+        potential = potential.of_head(config.data.heads[0])
     references = ReferenceEnergies("kept")
     if config.data.e0s != "keep":
         references = refit_e0(potential, frames, isolated, insist=insist)
-        base.e0.copy_(potential.e0)
-    return with_forces(potential, config, frames).train(), base.requires_grad_(False), references
+        _refit_others(potential, config, data, insist=insist)
+    base = copy.deepcopy(potential).requires_grad_(False)
+    return with_forces(potential, config, frames).train(), base, references
+
+
+def _refit_others(
+    potential: PotentialModule, config: FinetuneConfig, data: list[Data], *, insist: bool
+) -> None:
+    """Move the reference energies of further heads to the level of their frames."""
+    for head, one in zip(config.data.heads[1:], data[1:], strict=True):
+        refit_e0(potential.of_head(head), one.train, one.isolated, insist=insist)

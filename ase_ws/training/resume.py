@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from ase_ws.errors import UserError
+from ase_ws.files.writing import atomic_path
 from ase_ws.potentials.files import read_header
 from ase_ws.training.config import FinetuneConfig
 from ase_ws.training.config_files import load_config
-from ase_ws.training.module import INPUTS
 
 #: What a run leaves in its folder.
 FILES = ("model.safetensors", "metrics.csv", "config.yaml", "last.ckpt")
@@ -30,6 +30,9 @@ FREE = (
     "device",
 )
 
+#: Where a checkpoint keeps the fingerprints of its inputs.
+_INPUTS = "inputs"
+
 #: What torch raises on damaged files, and what looking into another file than a checkpoint does.
 _UNREADABLE = (
     RuntimeError,
@@ -42,8 +45,8 @@ _UNREADABLE = (
 )
 
 
-def checkpoint_of(out: Path, config: FinetuneConfig, inputs: Mapping[str, str]) -> tuple[Path, int]:
-    """Give the checkpoint to go on from, and its step.
+def step_to_go_on_from(out: Path, config: FinetuneConfig, inputs: Mapping[str, str]) -> int:
+    """Give the step of the checkpoint, which the run may go on from.
 
     `inputs` are the fingerprints of frames and base model, which must be those of the run.
 
@@ -59,7 +62,8 @@ def checkpoint_of(out: Path, config: FinetuneConfig, inputs: Mapping[str, str]) 
             f"{out}: nothing to resume (no last.ckpt; gauss-newton leaves none); start without "
             "--resume"
         )
-    step, before = _step_and_inputs(checkpoint)
+    content = read_checkpoint(checkpoint)
+    step, before = content["step"], content[_INPUTS]
     # Without the file this says so: nobody could tell how the run was set up.
     _require_same(out, load_config(out / "config.yaml"), config)
     for name, fingerprint in inputs.items():
@@ -74,20 +78,40 @@ def checkpoint_of(out: Path, config: FinetuneConfig, inputs: Mapping[str, str]) 
             f"{out}: the run is at step {step} already, beyond optimizer.max_steps = "
             f"{config.optimizer.max_steps}: ask for more steps, or start anew in another folder"
         )
-    return checkpoint, step
+    return step
 
 
-def _step_and_inputs(checkpoint: Path) -> tuple[int, dict[str, str]]:
+def write_checkpoint(path: Path, inputs: Mapping[str, str], content: Mapping[str, Any]) -> None:
+    """Write where a run stands, whole or not at all."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save({**content, _INPUTS: dict(inputs)}, file)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read where a run stood; nothing in the file is executed.
+
+    Raises
+    ------
+    UserError
+        It is damaged, or of an earlier version.
+    """
     try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}")
-        return int(content["global_step"]), dict(content[INPUTS])
+        if "pytorch-lightning_version" not in content:
+            content["step"], content[_INPUTS] = int(content["step"]), dict(content[_INPUTS])
     except _UNREADABLE as error:
         detail = " ".join(str(error).split())
         raise UserError(
-            f"{checkpoint}: cannot be read ({detail:.100}); start anew with --overwrite"
+            f"{path}: cannot be read ({detail:.100}); start anew with --overwrite"
         ) from error
+    if "pytorch-lightning_version" in content:
+        raise UserError(
+            f"{path}: of an earlier version of ase_ws, whose runs cannot be gone on with: start "
+            "anew from the model that was kept (--model)"
+        )
+    return content
 
 
 def _require_same(out: Path, before: FinetuneConfig, now: FinetuneConfig) -> None:

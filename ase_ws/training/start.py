@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -342,43 +341,6 @@ def new_painn(
         dtype=config.dtype,
     )
     return build_painn(architecture, fitted.e0, seed=config.seed)
-
-
-def freeze(potential: PotentialModule, patterns: Sequence[str]) -> int:
-    """Let the weights whose names fit a pattern stay as they are; give how many numbers.
-
-    Parameters
-    ----------
-    potential : PotentialModule
-    patterns : sequence of str
-        As a shell has them, of names in the network ("interactions.0.*", "products.*"); the name
-        of a part stands for all below it.
-
-    Raises
-    ------
-    UserError
-        A pattern that fits none, or nothing is left to train.
-    """
-    # With direct forces the network is the body of the potential.
-    named = [
-        (name.removeprefix("body.").removeprefix("network."), weight)
-        for name, weight in potential.named_parameters()
-    ]
-    count = 0
-    for pattern in patterns:
-        found = [w for name, w in named if fnmatch(name, pattern) or fnmatch(name, f"{pattern}.*")]
-        if not found:
-            parts = sorted({name.split(".")[0] for name, _ in named})
-            raise UserError(
-                f"model.freeze: no weight is called '{pattern:.60}'; the network's parts are "
-                f"{', '.join(parts)}"
-            )
-        for weight in found:
-            count += weight.numel() * weight.requires_grad
-            weight.requires_grad_(False)
-    if not any(w.requires_grad for w in potential.parameters()):
-        raise UserError("model.freeze: nothing is left to train: leave some of it out")
-    return count
 
 
 def _mean_neighbours(frames: Sequence[Frame], r_max: float) -> float:

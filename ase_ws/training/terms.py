@@ -22,8 +22,9 @@ from ase_ws.losses import (
     WeightedTerm,
 )
 from ase_ws.potentials.base import PotentialModule
-from ase_ws.training.callbacks import COLUMNS
 from ase_ws.training.config import FinetuneConfig
+from ase_ws.training.history import COLUMNS
+from ase_ws.training.settings import LossConfig
 
 
 def with_terms(config: FinetuneConfig, terms: Sequence[WeightedTerm]) -> FinetuneConfig:
@@ -48,13 +49,45 @@ def with_terms(config: FinetuneConfig, terms: Sequence[WeightedTerm]) -> Finetun
     return config
 
 
+#: δ of Huber's form, by label and for the universal one.
+_DELTA = {"energy": 0.01, "forces": 0.1, "stress": 0.01}
+_UNIVERSAL_DELTA = 0.01
+
+
+def supervised_terms(
+    settings: LossConfig, *, has_forces: bool, second: bool = False
+) -> list[WeightedTerm]:
+    """Give the terms of the labels, in the second stage with its weights."""
+    weights = {
+        "energy": settings.energy_weight or 0.0,
+        "forces": settings.forces_weight or 0.0,
+        "stress": settings.stress_weight or 0.0,
+        **(settings.second if second else {}),
+    }
+    if not has_forces:
+        weights["forces"] = 0.0
+    losses = {"energy": EnergyLoss, "forces": ForcesLoss, "stress": StressLoss}
+    universal = settings.metric == "universal"
+    return [
+        WeightedTerm(
+            name,
+            weights[name],
+            losses[name](
+                settings.metric,
+                settings.delta or (_UNIVERSAL_DELTA if universal else _DELTA[name]),
+            ),
+        )
+        for name in losses
+    ]
+
+
 def build_losses(
     config: FinetuneConfig,
     frames: list[Frame],
     base: PotentialModule | None,
     terms: Sequence[WeightedTerm] = (),
-) -> tuple[TotalLoss, TotalLoss]:
-    """Build the training loss and the supervised loss that models are chosen by.
+) -> tuple[list[TotalLoss], list[TotalLoss]]:
+    """Build the training loss and the supervised loss that models are chosen by, of each stage.
 
     Parameters
     ----------
@@ -67,15 +100,19 @@ def build_losses(
     terms : sequence of WeightedTerm
         The user's own, of the training loss only.
     """
-    loss, weak = config.loss, config.weak
+    weak_terms = _weak_terms(config, base)
     has_forces = any(f.forces is not None for f in frames)
-    supervised = [
-        WeightedTerm("energy", loss.energy_weight or 0.0, EnergyLoss(loss.metric)),
-        WeightedTerm(
-            "forces", (loss.forces_weight or 0.0) if has_forces else 0.0, ForcesLoss(loss.metric)
-        ),
-        WeightedTerm("stress", loss.stress_weight or 0.0, StressLoss()),
-    ]
+    losses: list[TotalLoss] = []
+    valid_losses: list[TotalLoss] = []
+    for second in (False, True)[: 1 if config.optimizer.second_stage is None else 2]:
+        supervised = supervised_terms(config.loss, has_forces=has_forces, second=second)
+        losses.append(TotalLoss([*supervised, *weak_terms, *terms]))
+        valid_losses.append(TotalLoss(supervised))
+    return losses, valid_losses
+
+
+def _weak_terms(config: FinetuneConfig, base: PotentialModule | None) -> list[WeightedTerm]:
+    weak = config.weak
     # One memory for both terms.
     reference = Reference(base.lean()) if base is not None and weak.reference == "base" else None
     sampling: dict[str, Any] = {
@@ -100,7 +137,7 @@ def build_losses(
         "epsilon_ramp": weak.epsilon_ramp,
         "fraction": weak.fraction,
     }
-    weak_terms = [
+    return [
         WeightedTerm("curl", weak.curl_weight, CurlLoss(**sampling), **when),
         WeightedTerm(
             "gradient",
@@ -120,4 +157,3 @@ def build_losses(
         WeightedTerm("pitc", weak.pitc_weight or 0.0, PITCLoss(**shared), **when),
         WeightedTerm("pisc", weak.pisc_weight or 0.0, PISCLoss(**shared), **when),
     ]
-    return TotalLoss([*supervised, *weak_terms, *terms]), TotalLoss(supervised)

@@ -472,7 +472,7 @@ def test_resume_needs_to_know_how_the_run_was_set_up(half_done, quick):
         finetune("train.xyz", "valid.xyz", config=quick(), out="out", resume=True)
 
 
-@pytest.mark.parametrize("content", [torch.zeros(3), [1, 2], {"global_step": "x"}])
+@pytest.mark.parametrize("content", [torch.zeros(3), [1, 2], {"step": "x"}])
 def test_another_file_than_a_checkpoint_is_one_line(half_done, cli, content):
     torch.save(content, "out/last.ckpt")
     assert "last.ckpt: cannot be read" in one_line(*go_on(cli)[::2])
@@ -480,7 +480,7 @@ def test_another_file_than_a_checkpoint_is_one_line(half_done, cli, content):
 
 def test_reference_energies_go_on_as_they_were(half_done, cli):
     checkpoint = torch.load("out/last.ckpt", weights_only=True)
-    checkpoint["ase_ws_reference_energies"] += 1e-4
+    checkpoint["reference_energies"] += 1e-4
     torch.save(checkpoint, "out/last.ckpt")
     before = load_potential("out/model.safetensors").e0
     assert go_on(cli)[0] == 0
@@ -560,9 +560,9 @@ def test_a_disk_that_fills_up_is_one_line_after_the_summary(work, cli, monkeypat
 
 
 def test_a_disk_that_fills_up_while_training_keeps_what_was_written(work, cli, monkeypatch):
-    from ase_ws.training import callbacks
+    from ase_ws.training import history
 
-    saved = callbacks.save_potential
+    saved = history.save_potential
     calls = []
 
     def once(*arguments):
@@ -571,7 +571,7 @@ def test_a_disk_that_fills_up_while_training_keeps_what_was_written(work, cli, m
             raise OSError(28, "No space left on device")
         return saved(*arguments)
 
-    monkeypatch.setattr(callbacks, "save_potential", once)
+    monkeypatch.setattr(history, "save_potential", once)
     code, _, err = tune(cli, "--train", "train.xyz", "--set", "optimizer.max_steps=40")
     assert code == 2
     assert "No space left on device" in err.strip().splitlines()[-1]

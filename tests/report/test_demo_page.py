@@ -327,7 +327,7 @@ rooms = {"report", "results", "files", "errors", "_version"}
 points = {"energy_ref": [1, 2], "energy_pred": [1, 2]}
 ase_ws.report.render_demo_report({"models": [{"name": "a", "parity": points}]})
 loaded = [name.split(".") for name in sys.modules]
-assert not {"torch", "lightning", "mace", "ase"} & {name[0] for name in loaded}
+assert not {"torch", "mace", "ase"} & {name[0] for name in loaded}
 assert not {name[1] for name in loaded if name[0] == "ase_ws" and name[1:]} - rooms
 assert "matplotlib.pyplot" not in sys.modules
 now = matplotlib.rcParams.copy()

@@ -359,7 +359,7 @@ def test_the_last_steps_are_never_lost(labelled, quick, tmp_path, steps, interva
     assert result.history[-1]["step"] == steps
     assert names(tmp_path / "a") == FILES
     checkpoint = torch.load(tmp_path / "a" / "last.ckpt", weights_only=True)
-    assert checkpoint["global_step"] == steps
+    assert checkpoint["step"] == steps
 
 
 # --- it repeats ------------------------------------------------------------------------------

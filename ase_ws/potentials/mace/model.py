@@ -7,6 +7,7 @@ in float32 lose meV to the reference energies; networks of both parities cannot 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from ase_ws.potentials.mace.features import Features
 from ase_ws.potentials.mace.lean.model import NOT_READ, LeanMACE
 from ase_ws.potentials.mace.lean.trainable import TrainableMACE
 from ase_ws.potentials.skin import leak_beyond_cutoff
-from ase_ws.potentials.weights import load_weights
+from ase_ws.potentials.weights import Matrix, load_weights
 from ase_ws.side_effects import building, without_side_effects
 from ase_ws.typing import GraphBatch, Potential
 
@@ -122,6 +123,26 @@ class MACEPotential(PotentialModule):
             return TrainableMACE(self)
         except NOT_READ:
             return self
+
+    def with_heads(self, sources: Mapping[str, str]) -> MACEPotential:
+        """Give a potential with these heads, see `PotentialModule.with_heads`."""
+        # That makes one of this class.
+        from ase_ws.potentials.mace.new_heads import with_heads
+
+        return with_heads(self, sources)
+
+    def matrices(self) -> list[Matrix]:
+        """Give the matrices among the weights, those of linear maps by degree."""
+        found = super().matrices()
+        for module in self.network.modules():
+            if isinstance(module, o3.Linear):
+                linear: Any = module
+                start = 0
+                # A bias has an instruction, too, from no input.
+                for path in (i for i in linear.instructions if i.i_in >= 0):
+                    found.append(Matrix(linear.weight, start, *path.path_shape))
+                    start += math.prod(path.path_shape)
+        return found
 
     def with_direct_forces(self, *, scale: float, seed: int) -> PotentialModule:
         """Give a `DirectPotential` on this network."""

@@ -1,0 +1,156 @@
+"""Levels of theory that are trained together, and the replay of what a base model knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ase_ws.errors import UserError
+from ase_ws.frames import (
+    Frame,
+    LabelKeys,
+    check_elements,
+    composition,
+    name_of,
+    read_frames,
+    require_labels,
+    split_frames,
+)
+from ase_ws.frames.summary import separate_isolated_atoms
+from ase_ws.potentials.base import PotentialModule
+from ase_ws.training.config import FinetuneConfig
+from ase_ws.training.evaluate import batches, finite_by_graph, require_finite_predictions
+
+#: Name of the columns of the replay.
+REPLAY = "replay"
+
+
+@dataclass(frozen=True)
+class Level:
+    """Frames of one level of theory, and what they train.
+
+    Attributes
+    ----------
+    name : str
+        Of its columns in the metrics; empty for the frames of the run.
+    head : str
+        Head of the potential.
+    train : list of Frame
+    valid : dict of str to list of Frame
+        Sets by their names.
+    weight : float
+        Of its loss.
+    batch_size : int, optional
+        Structures a step; default as of the run.
+    """
+
+    name: str
+    head: str
+    train: list[Frame]
+    valid: dict[str, list[Frame]]
+    weight: float = 1.0
+    batch_size: int | None = None
+
+
+def heads_of(config: FinetuneConfig, given: PotentialModule | None) -> dict[str, str]:
+    """Give the heads that a run trains, and what each begins as; empty where the model has them.
+
+    Raises
+    ------
+    UserError
+        Names that are given twice, or contradict each other.
+    """
+    own = given.head if given is not None else (config.data.heads or ["Default"])[0]
+    wanted = config.data.heads or [own]
+    replayed = config.replay.head
+    if len(set(wanted)) < len(wanted):
+        raise UserError(f"data.heads: {wanted}: each name once")
+    if replayed is not None and replayed not in wanted:
+        wanted = [*wanted, replayed]
+    heads = given.heads if given is not None else (own,)
+    if set(wanted) <= set(heads):
+        return {}
+    return {name: name if name in heads else own for name in wanted}
+
+
+def replay_level(
+    config: FinetuneConfig, given: PotentialModule, base: PotentialModule
+) -> tuple[Level, list[str]]:
+    """Read the frames that are replayed, and label them.
+
+    Parameters
+    ----------
+    config : FinetuneConfig
+    given : PotentialModule
+        The base model as it was given.
+    base : PotentialModule
+        The same with the heads of the run, the trained one at the reference energies of the new
+        frames.
+
+    Returns
+    -------
+    Level
+    lines : list of str
+        What a user should know.
+
+    Raises
+    ------
+    UserError
+        Frames that cannot be read or labelled.
+    """
+    settings = config.replay
+    assert settings.train is not None
+    name = name_of(settings.train)
+    keys = LabelKeys(config.data.energy_key, config.data.forces_key, config.data.stress_key)
+    frames, _ = separate_isolated_atoms(read_frames(settings.train, keys), given.r_max)
+    if len(frames) < 2:
+        raise UserError(f"{name}: {len(frames)} structures to replay; expected two or more")
+    check_elements(frames, given.atomic_numbers, config.model.base or "")
+    known = base.of_head(settings.head) if settings.head else base
+    if settings.labels == "base":
+        frames = labelled_by(known, frames)
+        line = "labelled by the base model"
+    else:
+        require_labels(frames, keys, name, ["energy", "forces"])
+        if all(f.energy is None and f.forces is None for f in frames):
+            raise UserError(
+                f"{name}: no frame has an energy or forces: name their keys, or leave "
+                "replay.labels=file out, and the base model labels them"
+            )
+        if settings.head is None:
+            shift = (base.e0 - given.e0).cpu().numpy()
+            frames = list(_moved(frames, shift, given.atomic_numbers))
+        line = "with their own labels"
+    train, valid = split_frames(frames, config.data.valid_fraction, config.seed)
+    level = Level(REPLAY, known.head, train, {REPLAY: valid}, settings.weight, settings.batch_size)
+    where = f"head '{known.head}'" if settings.head else "the head of the new frames"
+    return level, [f"replay: {len(train)} frames {line}, for {where}; {len(valid)} validate"]
+
+
+def labelled_by(potential: PotentialModule, frames: Sequence[Frame]) -> list[Frame]:
+    """Give the frames with the energies and forces of a potential, and no other labels."""
+    found: list[Frame] = []
+    form = potential.lean()
+    with torch.no_grad():
+        for batch in batches(frames, potential.r_max, 32, potential.dtype):
+            prediction = form(batch.to(potential.device, potential.dtype), forces=True)
+            chunk = frames[len(found) : len(found) + batch.n_graphs]
+            require_finite_predictions(chunk, finite_by_graph(batch, prediction))
+            assert prediction.forces is not None
+            forces = prediction.forces.double().cpu().split([len(f.numbers) for f in chunk])
+            found += [
+                replace(f, energy=float(e), forces=g.numpy(), stress=None, weights=(1.0, 1.0, 1.0))
+                for f, e, g in zip(chunk, prediction.energy, forces, strict=True)
+            ]
+    return found
+
+
+def _moved(frames: Sequence[Frame], shift: np.ndarray, elements: Sequence[int]) -> Iterator[Frame]:
+    """Move energies to other reference energies."""
+    counts = composition([f.numbers for f in frames], elements)
+    for frame, change in zip(frames, counts @ shift, strict=True):
+        energy = None if frame.energy is None else frame.energy + float(change)
+        yield replace(frame, energy=energy)
