@@ -10,6 +10,14 @@ class UserError(ValueError):
     """Bad input: the command line prints it as one line and exits with code 2."""
 
 
+class AnsweredError(UserError):
+    """Bad input that has an answer, which the command line prints on stdout before the line."""
+
+    def __init__(self, message: str, answer: str):
+        super().__init__(message)
+        self.answer = answer
+
+
 class DivergedError(UserError):
     """The training loss became NaN or infinite."""
 

@@ -13,8 +13,8 @@ from typer.exceptions import TyperException
 
 from ase_ws._version import __version__
 from ase_ws.cli import campaign, demo, md, models, report, stability, train
-from ase_ws.cli.output import err_console, out_console, plain
-from ase_ws.errors import UserError
+from ase_ws.cli.output import err_console, out_console, plain, say_json
+from ase_ws.errors import AnsweredError, UserError
 
 app = typer.Typer(
     name="ase-ws",
@@ -49,6 +49,8 @@ def main() -> None:
     try:
         code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
     except (UserError, TyperException) as error:
+        if isinstance(error, AnsweredError):
+            say_json(error.answer)
         _end(getattr(error, "format_message", error.__str__)())
     except OSError as error:
         _end(_of_the_system(error))

@@ -115,8 +115,6 @@ def finetune(
         config, out = config or resume / "config.yaml", out or resume
         if out != resume:
             raise UserError("--resume DIR goes on in DIR: leave --out away")
-    if out is None:
-        raise UserError("no folder to write to: give --out DIR")
     settings = load_config(
         config,
         set_ or (),
@@ -138,6 +136,8 @@ def finetune(
             "threads": threads,
         },
     )
+    if out is None:
+        raise UserError("no folder to write to: give --out DIR")
     try:
         with step_progress("fine-tuning", quiet=quiet) as report:
             result = run_finetune(

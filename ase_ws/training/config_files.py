@@ -9,10 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ase_ws.errors import UserError
+from ase_ws.errors import AnsweredError, UserError
 from ase_ws.files.mistakes import first_mistake
 from ase_ws.files.yaml import parse_yaml, read_yaml
 from ase_ws.training.config import WEIGHTS, FinetuneConfig
+from ase_ws.training.from_mace import is_of_mace, translated
 
 
 def load_config(
@@ -42,6 +43,12 @@ def load_config(
             raise UserError(f"--set {item}: expected section.field=value")
         given[name.strip()] = parse_yaml(value, f"--set {item}")
     tree = {} if path is None else _read_yaml(Path(path))
+    if is_of_mace(tree):
+        raise AnsweredError(
+            f"{path}: settings of mace_run_train; what they mean here is printed: save it "
+            "(> run.yaml), look at it, and give that to --config",
+            translated(tree),
+        )
     _keep_the_only_schedule(tree)
     _forget_strength_of_another_kind(tree, given.get("weak.kind"))
     for name, value in given.items():
