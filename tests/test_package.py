@@ -64,6 +64,10 @@ def test_the_command_line_starts_without_torch():
     )
 
 
+def test_libraries_of_rare_files_come_with_the_files():
+    python("import sys; import ase_ws.frames; assert not {'h5py', 'lmdb'} & set(sys.modules)")
+
+
 def test_using_everything_changes_nothing_either():
     """The heavy imports come with side effects of upstream: all of them must be undone."""
     found = subprocess.run(

@@ -41,7 +41,8 @@ class DataConfig(_Section):
     """Which files, and which keys hold the labels."""
 
     train: str | list[str] | None = Field(
-        default=None, description="training frames: any file that ASE reads, a pattern, or a list"
+        default=None,
+        description="training frames: any file that ASE reads, HDF5 or LMDB, a pattern, or a list",
     )
     valid: str | list[str] | None = Field(
         default=None, description="validation frames; default: a part of train"
