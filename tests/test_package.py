@@ -61,6 +61,10 @@ def test_the_command_line_starts_without_torch():
     python("import sys; import ase_ws.cli; assert not {'torch', 'mace'} & set(sys.modules)")
 
 
+def test_libraries_of_rare_files_come_with_the_files():
+    python("import sys; import ase_ws.frames; assert not {'h5py', 'lmdb'} & set(sys.modules)")
+
+
 def test_using_everything_changes_nothing_either():
     """The heavy imports come with side effects of upstream: all of them must be undone."""
     found = subprocess.run(

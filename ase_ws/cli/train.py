@@ -50,8 +50,8 @@ def finetune(
     train: Annotated[
         list[str] | None,
         typer.Option(
-            help="Training frames with labels; may be repeated, or a pattern in quotes; FILE@:100 "
-            "takes the first 100."
+            help="Training frames with labels; may be repeated, a pattern in quotes, or a folder "
+            "of .h5 or .aselmdb files; FILE@:100 takes the first 100."
         ),
     ] = None,
     valid: Annotated[

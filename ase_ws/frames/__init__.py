@@ -8,6 +8,7 @@ Energies in eV, forces in eV/Å, stress in eV/Å³ with ASE's sign.
 | `frame.py` | `Frame`: one structure with its labels |
 | `labels.py` | which labels a structure brings, and under which names |
 | `files.py`, `reading.py` | the files that were named, all of them |
+| `sets.py` | files in HDF5 and LMDB, as mace-torch and fairchem have them |
 | `composition.py` | elements, reference energies, parts of a set |
 | `summary.py` | what was taken, and what was not |
 """

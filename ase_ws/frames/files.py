@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ase.io
 import numpy as np
@@ -27,6 +27,7 @@ from ase.io.formats import (
 from ase.utils import string2index
 
 from ase_ws.errors import UserError
+from ase_ws.frames import sets
 
 #: Formats whose frames are found and counted here: ASE's reader stops at a blank line.
 _XYZ = ("extxyz", "xyz")
@@ -36,6 +37,7 @@ HALF_WRITTEN = " " * 12
 #: An occupancy from which on a site is full, as written with three digits.
 FULL = 0.99
 _PACKED = (".gz", ".bz2", ".xz")
+_Item = TypeVar("_Item")
 
 
 def expand(names: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -63,13 +65,14 @@ def expand(names: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> 
     return out
 
 
-def iterate(path: Path, *, last: bool = False) -> Iterator[tuple[int, Atoms]]:
-    """Read frames one by one, with their numbers in the file.
+def iterate(path: Path, *, last: bool = False) -> Iterator[tuple[str, Atoms]]:
+    """Read frames one by one, each with its file and number in it, for messages.
 
     Parameters
     ----------
     path : Path
-        "FILE@10:20" is ASE's way to name some frames, where no file has that name.
+        "FILE@10:20" is ASE's way to name some frames, where no file has that name. A folder is
+        that of a set, see `ase_ws.frames.sets`.
     last : bool
         Only the last of them.
 
@@ -79,12 +82,17 @@ def iterate(path: Path, *, last: bool = False) -> Iterator[tuple[int, Atoms]]:
         No such file, or a frame that cannot be read: the message names it.
     """
     file, selection = _selection(path)
+    if parts := sets.parts(file):
+        chosen = _chosen(sets.entries(parts), selection, file, last)
+        yield from sets.read(entry for _, entry in chosen)
+        return
     number = 0
     try:
         format_ = _format(file)
         if format_ in _XYZ:
             for number, text in _chosen(_xyz_frames(file), selection, file, last):
-                yield number, _first(ase.io.read(io.StringIO(text), format="extxyz"))
+                frame = _first(ase.io.read(io.StringIO(text), format="extxyz"))
+                yield f"{path}, frame {number}", frame
             return
         with _unpacked(file) as plain:
             several = ase.io.iread(
@@ -93,7 +101,7 @@ def iterate(path: Path, *, last: bool = False) -> Iterator[tuple[int, Atoms]]:
             numbered = zip(_numbers(selection), _with_notes(several, file), strict=False)
             for number, atoms in deque(numbered, maxlen=1) if last else numbered:
                 _require_real(atoms, file, number, format_)
-                yield number, atoms
+                yield f"{path}, frame {number}", atoms
                 number += 1  # noqa: PLW2901 - where the next one fails
     except UserError:
         raise
@@ -191,15 +199,18 @@ def _first(atoms: Atoms | list[Atoms]) -> Atoms:
 
 def _selection(path: Path) -> tuple[Path, slice | int | str]:
     """Part a name into the file and the frames of it that are meant."""
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; expected a file, or a pattern such as {path}/*.xyz")
+    if path.is_dir() and not sets.parts(path):
+        raise UserError(
+            f"{path}: is a folder; expected a file, a pattern such as {path}/*.xyz, or a folder of "
+            ".h5 or .aselmdb files"
+        )
     if path.exists() or "@" not in path.name:
         if not path.exists():
             raise UserError(f"{path}: no such file; expected a structure file that ASE can read")
         return path, slice(None)
     name, _, text = path.name.rpartition("@")
     file = path.with_name(name)
-    if not file.is_file():
+    if not (file.is_file() or sets.parts(file)):
         raise UserError(f"{file}: no such file; expected a structure file that ASE can read")
     try:
         selection = string2index(text)
@@ -235,8 +246,8 @@ def _format(file: Path) -> str:
 
 
 def _chosen(
-    frames: Iterator[str], selection: slice | int | str, file: Path, last: bool
-) -> Iterator[tuple[int, str]]:
+    frames: Iterator[_Item], selection: slice | int | str, file: Path, last: bool
+) -> Iterator[tuple[int, _Item]]:
     """Take some of the frames; only what counts from the end needs all of them at once."""
     numbered = enumerate(frames)
     if isinstance(selection, str):
@@ -248,7 +259,7 @@ def _chosen(
         yield several[selection]
         return
     bounds = (selection.start or 0, selection.stop or 0, selection.step or 1)
-    chosen: Iterator[tuple[int, str]] | list[tuple[int, str]]
+    chosen: Iterator[tuple[int, _Item]] | list[tuple[int, _Item]]
     if min(bounds) < 0:
         chosen = list(numbered)[selection]
     else:

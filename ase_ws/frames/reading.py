@@ -60,9 +60,7 @@ def read_frames(source: FrameSource, keys: LabelKeys | None = None) -> list[Fram
 
 
 def _of_file(path: Path, keys: LabelKeys) -> list[Frame]:
-    found = [
-        frame_from_atoms(atoms, f"{path}, frame {number}", keys) for number, atoms in iterate(path)
-    ]
+    found = [frame_from_atoms(atoms, where, keys) for where, atoms in iterate(path)]
     if not found:
         raise UserError(
             f"{path}: no frames found; expected at least one structure, under a name that tells "

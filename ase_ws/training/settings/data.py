@@ -14,7 +14,8 @@ class DataConfig(Section):
     """Which files, and which keys hold the labels."""
 
     train: str | list[str] | None = Field(
-        default=None, description="training frames: any file that ASE reads, a pattern, or a list"
+        default=None,
+        description="training frames: any file that ASE reads, HDF5 or LMDB, a pattern, or a list",
     )
     valid: str | list[str] | dict[str, str | list[str]] | None = Field(
         default=None,
