@@ -263,7 +263,7 @@ def _solve(
     """Fine-tune in closed form; one row of the history, and a validation, for each iteration."""
     mine = plan.potential
     most = plan.config.optimizer.iterations
-    frames = [frame for level in plan.levels for frame in level.train]
+    frames = [frame for level in plan.levels for frame in level.weighted()]
 
     def report(step: Step, potential: PotentialModule) -> None:
         # In place: the form that evaluates it is kept.

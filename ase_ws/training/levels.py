@@ -54,6 +54,14 @@ class Level:
     weight: float = 1.0
     batch_size: int | None = None
 
+    def weighted(self) -> list[Frame]:
+        """Give the training frames with the weight of the level in their own."""
+        if self.weight == 1.0:
+            return self.train
+        return [
+            replace(f, weights=(self.weight * f.weights[0], *f.weights[1:])) for f in self.train
+        ]
+
 
 def heads_of(config: FinetuneConfig, given: PotentialModule | None) -> dict[str, str]:
     """Give the heads that a run trains, and what each begins as; empty where the model has them.

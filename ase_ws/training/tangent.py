@@ -19,8 +19,11 @@ from ase_ws.graphs import collate
 from ase_ws.potentials.base import PotentialModule
 from ase_ws.typing import GraphBatch
 
-#: Numbers of J that are held at a time: 1 GiB in float64. Two such blocks are multiplied.
-MOST_NUMBERS = 2**27
+#: Numbers of J that are held at a time: 4 GiB in float64. Where all are not more, no row is made
+#: twice; else two blocks of the half of it are multiplied.
+MOST_NUMBERS = 2**29
+#: Up to so many, to look for weights that count would save nothing.
+_FEW_NUMBERS = 2**27
 #: Atoms of a batch that is evaluated at once.
 _ATOMS = 500
 
@@ -90,7 +93,8 @@ class Tangent:
         n = len(self._graphs)
         active = self._which()
         within = moved if active is None else moved[active]
-        size = max(1, MOST_NUMBERS // max(1, len(within)))
+        together = n * len(within) <= MOST_NUMBERS
+        size = n if together else max(1, MOST_NUMBERS // 2 // max(1, len(within)))
         blocks = [range(start, min(start + size, n)) for start in range(0, n, size)]
         kernel = torch.empty(n, n, dtype=torch.float64)
         along = torch.empty(n, dtype=torch.float64)
@@ -113,7 +117,7 @@ class Tangent:
 
     def _which(self) -> Tensor | None:
         """Weights that the energies depend on; None for all where they are few."""
-        if len(self._graphs) * self._n_weights <= MOST_NUMBERS:
+        if len(self._graphs) * self._n_weights <= min(_FEW_NUMBERS, MOST_NUMBERS):
             return None
         if self._active is None:
             # A random sum of all rows is zero only where all of them are: elements that no

@@ -13,11 +13,13 @@ from ase_ws.errors import UserError
 from ase_ws.frames import read_frames
 from ase_ws.frames.labels import frame_from_atoms
 from ase_ws.graphs import collate
-from ase_ws.losses import EnergyLoss, ForcesLoss, StressLoss
+from ase_ws.losses import EnergyLoss, ForcesLoss, StressLoss, TotalLoss
 from ase_ws.testing.toys import tiny_mace
 from ase_ws.training import evaluate_potential, finetune
 from ase_ws.training.gauss_newton import gauss_newton
+from ase_ws.training.settings import LossConfig
 from ase_ws.training.tangent import Tangent
+from ase_ws.training.terms import supervised_terms
 
 
 def labelled(atoms, seed=0, **info):
@@ -35,8 +37,8 @@ def labelled(atoms, seed=0, **info):
     return atoms
 
 
-def upstream_loss(frames, potential):
-    """Give upstream's weighted loss of energy, forces and stress on the same frames."""
+def upstream_loss(frames, potential, name, *arguments):
+    """Give a loss of upstream's on the same frames."""
     from mace import data, modules
     from mace.tools import AtomicNumberTable, torch_geometric
 
@@ -55,12 +57,20 @@ def upstream_loss(frames, potential):
     batch = next(iter(torch_geometric.dataloader.DataLoader(items, batch_size=len(items))))
     graph = collate([frame_from_atoms(a).graph(potential.r_max) for a in frames])
     ours = potential(graph, forces=True, stress=True)
-    loss = modules.WeightedEnergyForcesStressLoss(2.0, 3.0, 5.0)
+    loss = getattr(modules, name)(*arguments)
     out = {"energy": ours.energy, "forces": ours.forces, "stress": ours.stress}
     return loss(pred=out, ref=batch).item(), graph, ours
 
 
-def test_weights_count_as_upstreams():
+@pytest.fixture
+def in_double():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+def test_weights_count_as_upstreams(in_double):
     silicon = bulk("Si", cubic=True)
     frames = [
         labelled(silicon, 0, config_weight=2.0, config_forces_weight=0.5),
@@ -68,18 +78,38 @@ def test_weights_count_as_upstreams():
         labelled(silicon, 2, config_stress_weight=7.0),
     ]
     potential = tiny_mace((14,))
-    torch_default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        theirs, graph, prediction = upstream_loss(frames, potential)
-    finally:
-        torch.set_default_dtype(torch_default)
+    theirs, graph, prediction = upstream_loss(
+        frames, potential, "WeightedEnergyForcesStressLoss", 2.0, 3.0, 5.0
+    )
     generator = torch.Generator()
     ours = sum(
         weight * loss(potential, graph, prediction, generator=generator).item()
         for weight, loss in ((2.0, EnergyLoss()), (3.0, ForcesLoss()), (5.0, StressLoss()))
     )
     assert ours == pytest.approx(theirs, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("metric", "name", "factor"),
+    [("universal", "UniversalLoss", 2.0), ("l1l2", "WeightedEnergyForcesL1L2Loss", 1.0)],
+)
+def test_losses_of_upstreams(in_double, metric, name, factor):
+    """Its Huber form is half of ours; frames of one size, as it means over atoms."""
+    silicon = bulk("Si", cubic=True)
+    frames = [labelled(silicon, k) for k in range(4)]
+    for atoms, size in zip(frames, (1.0, 150.0, 250.0, 400.0), strict=True):
+        # Universal: the larger a force, the sooner its square ends.
+        atoms.calc.results["forces"] = np.full((len(atoms), 3), size / 3**0.5)
+    potential = tiny_mace((14,))
+    stress = (5.0,) if metric == "universal" else ()
+    theirs, graph, prediction = upstream_loss(frames, potential, name, 2.0, 3.0, *stress)
+    settings = LossConfig(
+        energy_weight=2.0, forces_weight=3.0, stress_weight=sum(stress), metric=metric
+    )
+    ours = TotalLoss(supervised_terms(settings, has_forces=True)).of(
+        prediction, potential, graph, generator=torch.Generator()
+    )
+    assert ours.total.item() == pytest.approx(factor * theirs, rel=1e-6)
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), "heavy"])
