@@ -62,6 +62,13 @@ def finetune(
         Path | None, typer.Option(help="Base model to start from; default: a new small MACE.")
     ] = None,
     head: Head = None,
+    replay: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Frames that the base model is not to forget, without labels: it labels them "
+            "itself; likewise."
+        ),
+    ] = None,
     forces: Annotated[
         Forces | None,
         typer.Option(
@@ -127,6 +134,7 @@ def finetune(
             "data.stress_key": stress_key,
             "model.base": None if model is None else str(model),
             "model.head": head,
+            "replay.train": _one_or_all(replay),
             "model.forces": forces,
             "weak.kind": weak,
             "optimizer.kind": optimizer,

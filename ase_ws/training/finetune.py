@@ -28,7 +28,7 @@ from ase_ws.training.config_files import load_config, validated_config
 from ase_ws.training.data import ValidSource
 from ase_ws.training.gauss_newton import Step, gauss_newton
 from ase_ws.training.history import History
-from ase_ws.training.levels import Level
+from ase_ws.training.levels import REPLAY, Level
 from ase_ws.training.loggers import make_loggers
 from ase_ws.training.loop import Loop, Progress
 from ase_ws.training.prepare import Plan, prepare
@@ -223,7 +223,10 @@ def _stream(level: Level, plan: Plan, losses: list[TotalLoss]) -> Stream:
     own = level is plan.levels[0]
     if not own:
         has_forces = any(f.forces is not None for f in level.train)
-        losses = [TotalLoss(supervised_terms(config.loss, has_forces=has_forces))]
+        # Forces that the base model gives count, also where the run's own frames have none.
+        update = {"forces_weight": config.loss.forces_weight or 1.0}
+        settings = config.loss.model_copy(update=update if level.name == REPLAY else {})
+        losses = [TotalLoss(supervised_terms(settings, has_forces=has_forces))]
         potential = potential.of_head(level.head)
     skin = losses[0].skin if potential.skin_safe else 0.0
     graphs = graphs_of(level.train, potential.r_max + skin, resolve_dtype(config.dtype))

@@ -22,12 +22,15 @@ FILES = ("model.safetensors", "metrics.csv", "config.yaml", "last.ckpt")
 FREE = (
     "data.train",
     "data.valid",
+    "replay.train",
     "model.base",
     "optimizer.max_steps",
     "optimizer.valid_interval",
     "optimizer.patience",
+    "optimizer.parts",
     "threads",
     "device",
+    "log",
 )
 
 #: Where a checkpoint keeps the fingerprints of its inputs.

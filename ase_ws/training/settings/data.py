@@ -81,7 +81,12 @@ class ReplayConfig(Section):
         description="head that they train; default: that of the new frames, whose reference "
         "energies they get; another one is added to the model with the base model's",
     )
-    weight: float = Field(default=1.0, gt=0, description="of their loss beside that of new frames")
+    weight: float = Field(
+        default=0.03,
+        gt=0,
+        description="of their loss beside that of new frames: the more, the less is forgotten "
+        "and learned",
+    )
     batch_size: int | None = Field(
         default=None, gt=0, description="structures a step; default as of the new frames"
     )
