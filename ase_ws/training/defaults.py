@@ -132,7 +132,7 @@ def _settle_steps(
 def _rate(config: FinetuneConfig, *, tuned: bool, both: bool) -> float:
     """Give the learning rate where it was left open."""
     if tuned:
-        return 3e-3 if both else 1e-3
+        return 1e-2 if both else 1e-3
     return 2e-2 if both and config.model.kind == "mace" else 1e-2
 
 
