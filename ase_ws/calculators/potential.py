@@ -21,6 +21,7 @@ from ase_ws.calculators.strict import StrictCalculator
 from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.frames.labels import has_stress
 from ase_ws.potentials.base import PotentialModule
+from ase_ws.potentials.error_bars import SPREADS, ErrorBars
 from ase_ws.potentials.files import load_potential
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
@@ -48,6 +49,9 @@ class PotentialCalculator(StrictCalculator):
         the time. For MD of small structures; edges are padded, so that it compiles once.
     head : str, optional
         Of a multi-head model, as in `load_potential`. A live potential has its head already.
+    error_bars : bool
+        Give `energy_spread` (eV) and `forces_spread` ((n_atoms,), eV/Å) beside energy and forces:
+        their standard deviations, see `ErrorBars`. For models that carry a posterior.
     atoms : Atoms, optional
         Get the calculator attached.
 
@@ -74,7 +78,7 @@ class PotentialCalculator(StrictCalculator):
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012 - ASE's class attribute is a list
-    _made = ("evaluator",)
+    _made = ("evaluator", "error_bars")
 
     def __init__(
         self,
@@ -85,6 +89,7 @@ class PotentialCalculator(StrictCalculator):
         device: str | torch.device | None = None,
         compile: bool = False,
         head: str | None = None,
+        error_bars: bool = False,
         atoms: Atoms | None = None,
         **unknown: Any,
     ):
@@ -98,6 +103,9 @@ class PotentialCalculator(StrictCalculator):
         self.potential: Potential = potential
         self.conservative = potential.conservative
         self._compile = compile
+        self._with_error_bars = error_bars
+        if error_bars:
+            self.implemented_properties = [*self.implemented_properties, *SPREADS]
         self._prepare()
         self.graph = SkinnedGraph(
             potential.r_max,
@@ -120,7 +128,7 @@ class PotentialCalculator(StrictCalculator):
         assert atoms is not None
         if "stress" in properties and not has_stress(atoms):
             raise PropertyNotImplementedError("stress needs a periodic structure with a full cell")
-        self.results.update(results_of(self.evaluate(self.graph(atoms), properties)))
+        self.results.update(self._results(self.graph(atoms), properties, [atoms])[0])
 
     def reset(self) -> None:
         """Forget results, atoms and neighbour list (ASE's interface)."""
@@ -158,8 +166,23 @@ class PotentialCalculator(StrictCalculator):
                 )
         out: list[dict[str, Any]] = []
         for some in _batches(structures, batch_atoms):
-            out += _apart(self.evaluate(self.graph.joined(some), properties), some)
+            out += self._results(self.graph.joined(some), properties, some)
         return out
+
+    def _results(
+        self, batch: GraphBatch, properties: Sequence[str], structures: Sequence[Atoms]
+    ) -> list[dict[str, Any]]:
+        """Results of each structure of a batch."""
+        if self.error_bars is None:
+            return _apart(self.evaluate(batch, properties), structures)
+        forces = not {"forces", "forces_spread"}.isdisjoint(properties)
+        prediction, spreads = self.error_bars(batch, forces=forces)
+        if "stress" in properties:
+            prediction = self.evaluate(batch, [*properties, "forces"])
+        found = _apart(prediction, structures)
+        for results, values in zip(found, spreads.apart(batch), strict=True):
+            results.update(values)
+        return found
 
     def evaluate(self, batch: GraphBatch, properties: Sequence[str] = ("forces",)) -> Prediction:
         """Energies of a batch, and forces and stress where asked, without ASE between."""
@@ -179,12 +202,15 @@ class PotentialCalculator(StrictCalculator):
         # Potentials that are no torch modules have the one precision that they are written for.
         if isinstance(potential, torch.nn.Module):
             potential = potential.to(torch.float64)
-        return PotentialCalculator(potential, skin=self.graph.skin)
+        return PotentialCalculator(
+            potential, skin=self.graph.skin, error_bars=self._with_error_bars
+        )
 
     def _prepare(self) -> None:
         potential = self.potential
         offers = isinstance(potential, PotentialModule)
         self.evaluator = potential.lean(compiled=self._compile) if offers else potential
+        self.error_bars = ErrorBars(potential) if self._with_error_bars else None
         if self._compile and self.evaluator is potential:
             raise CalculatorSetupError(
                 "compile=True knows no way for this kind of model; leave it out"

@@ -17,6 +17,7 @@ from ase_ws.errors import UserError
 from ase_ws.potentials.architecture import Architecture
 from ase_ws.potentials.derivatives import ConservativeModule
 from ase_ws.potentials.heads import ONE_HEAD, choose_head
+from ase_ws.potentials.posterior import Posterior
 from ase_ws.potentials.weights import Matrix
 from ase_ws.typing import GraphBatch, Potential
 
@@ -65,6 +66,8 @@ class PotentialModule(ConservativeModule):
         self, architecture: Architecture, e0: np.ndarray | Tensor, head: str | None = None
     ):
         super().__init__()
+        #: How well labels fix the weights, where that is known.
+        self.posterior: Posterior | None = None
         self.architecture = architecture
         self.r_max = architecture.r_max
         self.atomic_numbers = architecture.atomic_numbers
@@ -169,6 +172,16 @@ class PotentialModule(ConservativeModule):
             The description is damaged.
         """
         raise NotImplementedError
+
+    def with_weights(self, values: Tensor) -> PotentialModule:
+        """Give a copy with other weights, from one vector of all of them, (n_weights,)."""
+        other = copy.deepcopy(self)
+        other.posterior = None
+        parts = values.split([weight.numel() for weight in other.parameters()])
+        with torch.no_grad():
+            for weight, part in zip(other.parameters(), parts, strict=True):
+                weight.copy_(part.view(weight.shape))
+        return other
 
     def lean(self, *, compiled: bool = False) -> Potential:
         """Give a form that evaluates sooner, or the potential itself where it has none.

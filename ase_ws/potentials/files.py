@@ -22,6 +22,7 @@ from ase_ws.potentials.heads import HeadError, HeadWarning
 from ase_ws.potentials.mace.direct import DirectPotential
 from ase_ws.potentials.mace.model import MACEPotential
 from ase_ws.potentials.mace.upstream import load_upstream
+from ase_ws.potentials.posterior import take_posterior
 from ase_ws.potentials.provenance import check_provenance
 from ase_ws.potentials.weights import check_tensors
 
@@ -36,8 +37,9 @@ __all__ = [
     "save_potential",
 ]
 
-#: 2: a row of reference energies for each head. Models of one head are written as 1.
-FORMAT = 2
+#: 2: a row of reference energies for each head; 3: a posterior of the weights. What has neither is
+#: written as 1.
+FORMAT = 3
 _KEY = "ase_ws"
 _E0 = "e0"
 _NETWORK = "network."
@@ -81,8 +83,9 @@ def save_potential(
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = potential.reference_energies.cpu()
     whole = len(rows) > 1 and bool(rows.isfinite().all())
+    posterior = potential.posterior
     header = {
-        "format": FORMAT if whole else 1,
+        "format": 3 if posterior is not None else 2 if whole else 1,
         "kind": potential.kind,
         "ase_ws_version": __version__,
         **potential.description(),
@@ -94,6 +97,9 @@ def save_potential(
         if value.numel() > 0
     }
     tensors[_E0] = rows if whole else potential.e0.cpu()
+    if posterior is not None:
+        tensors |= posterior.tensors()
+        header["posterior"] = {**posterior.description(), "head": potential.head}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
     return path
@@ -176,12 +182,18 @@ def _load_own(path: Path, head: str | None) -> PotentialModule:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         check_tensors(tensors)
+        posterior = take_posterior(tensors, header.get("posterior", {}))
         e0 = tensors.pop(_E0).double().numpy()
         if e0.shape[-1:] != (len(header["architecture"]["atomic_numbers"]),):
             raise KeyError("one reference energy for each element")
         network = {name.removeprefix(_NETWORK): value for name, value in tensors.items()}
-        return cls.rebuild(header, network, e0, head)
-    except (SafetensorError, ValidationError, KeyError, TypeError) as error:
+        potential = cls.rebuild(header, network, e0, head)
+        if posterior is not None and header["posterior"].get("head") == potential.head:
+            potential.posterior = posterior.of(potential)
+        return potential
+    except UserError:
+        raise
+    except (SafetensorError, ValidationError, KeyError, TypeError, ValueError) as error:
         what = reason(error, cls.architecture_type)
         raise UserError(f"corrupt model file ({what:.200}); make it again") from error
 

@@ -283,14 +283,18 @@ def _solve(
             progress(number - 1 + 0.99 * part, most, history.latest)
 
     history.add(mine, validate(sets, loss), step=0)
-    gauss_newton(
+    solved = gauss_newton(
         mine,
         frames,
         free_e0=plan.references.source == "fit",
         iterations=most,
         report=report,
         progress=within,
+        posterior=True,
     )
+    if history.kept_step == history.latest["step"]:
+        mine.posterior = solved.posterior
+        history.save(mine)
 
 
 def _as_config(

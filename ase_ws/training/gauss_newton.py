@@ -14,6 +14,7 @@ from torch import Tensor
 from ase_ws.errors import UserError
 from ase_ws.frames import Frame, composition
 from ase_ws.potentials.base import PotentialModule
+from ase_ws.training.posterior import Linear, sample_posterior
 from ase_ws.training.settings.optimizer import ITERATIONS
 from ase_ws.training.tangent import Tangent
 
@@ -69,6 +70,7 @@ def gauss_newton(
     iterations: int = ITERATIONS,
     report: Callable[[Step, PotentialModule], None] = lambda step, potential: None,
     progress: Callable[[int, float], None] = lambda number, part: None,
+    posterior: bool = False,
 ) -> PotentialModule:
     """Fit energies by the smallest change of the weights, with the noise chosen by the evidence.
 
@@ -97,6 +99,8 @@ def gauss_newton(
         Called after each iteration with where it came to and the potential so far.
     progress : callable
         Called with the number of the iteration and the part of it that is done, 0 to 1.
+    posterior : bool
+        Give the potential the posterior of its weights, for the time of an iteration.
 
     Returns
     -------
@@ -113,7 +117,7 @@ def gauss_newton(
     if refusal is not None:
         raise UserError(refusal)
     fit = _Fit(potential, labelled, free_e0=free_e0)
-    scale, noise = 0.0, NOISE[-1]
+    scale, noise, number = 0.0, NOISE[-1], 0
     before = fit.rmse
     for number in range(1, iterations + 1):
         fit.tangent.progress = partial(progress, number)
@@ -128,6 +132,9 @@ def gauss_newton(
         report(Step(number, noise, fit.rmse, last, taken), fit.tangent.potential)
         if last:
             break
+    if posterior:
+        fit.tangent.progress = partial(progress, number)
+        fit.tangent.potential.posterior = sample_posterior(fit.linear(noise * scale))
     return fit.tangent.potential
 
 
@@ -151,6 +158,12 @@ class _Fit:
         kernel, along = self.tangent.kernel(self.tangent.weights - self.start)
         # What is left to explain if the weights went back to where they started.
         return self._free.T @ kernel @ self._free, self._free.T @ (self._rest + along)
+
+    def linear(self, noise: float) -> Linear:
+        """Give the linear problem here; `noise` is σ²/s² in the units of the kernel."""
+        return Linear(
+            self.tangent, self._rest, self._counts, self._free, self.start, noise, self._free_e0
+        )
 
     def step(self, dual: Tensor, noise: float) -> float:
         """Go to the solution, or part of the way there; give the part, 0 where none is better.

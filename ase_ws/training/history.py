@@ -160,7 +160,7 @@ class History:
             self.best = min(self.best, loss)
             self.kept_step = step
             if self._write:
-                self._save(potential, row)
+                self.save(potential)
         improved = loss < self.mark * (1 - IMPROVED)
         self.stale, self.mark = (0, loss) if improved else (self.stale + 1, self.mark)
 
@@ -171,7 +171,9 @@ class History:
         writer.writerows(self.rows)
         write_text(self.folder / "metrics.csv", text.getvalue())
 
-    def _save(self, potential: PotentialModule, row: dict[str, Any]) -> None:
+    def save(self, potential: PotentialModule) -> None:
+        """Write the model, with what the last row says of it."""
+        row = self.latest
         errors = {k: row[k] for k in COLUMNS if k.endswith(("atom", "angstrom"))}
         save_potential(
             potential,

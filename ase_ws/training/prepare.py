@@ -290,10 +290,15 @@ def _base_model(
                 f"head '{head}': the base model is there with its head '{model.head}'; load it "
                 "with load_potential(..., head=...)"
             )
-        return copy.deepcopy(model).to(resolve_dtype(config.dtype)).to(device)
+        given = copy.deepcopy(model)
+        # Of its own labels, not of these.
+        given.posterior = None
+        return given.to(resolve_dtype(config.dtype)).to(device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HeadWarning)  # said in the summary
-        return load_potential(model, dtype=config.dtype, device=device, head=head)
+        given = load_potential(model, dtype=config.dtype, device=device, head=head)
+    given.posterior = None
+    return given
 
 
 def _about_lone_atoms(frames: list[Frame], isolated: dict[int, float]) -> str:

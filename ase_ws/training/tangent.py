@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,7 +79,17 @@ class Tangent:
         return torch.cat(found).cpu() / self.divisors
 
     def transposed(self, values: Tensor) -> Tensor:
-        """Jᵀ v, (n_weights,): the gradient of Σ v_k √w_k E_k / n_k, in one pass."""
+        """Jᵀ v, (n_weights,) or (n_weights, n_columns), for v of (n_frames,) or more columns.
+
+        Of many columns of a small J by that, else each as the gradient of Σ v_k √w_k E_k / n_k.
+        """
+        if values.dim() == 1:
+            return self._transposed(values)
+        if self._is_small and values.shape[1] > len(self._graphs):
+            return self._rows(range(len(self._graphs)), None).T @ values
+        return torch.stack([self._transposed(column) for column in values.T], dim=1)
+
+    def _transposed(self, values: Tensor) -> Tensor:
         total, start = torch.zeros(self._n_weights, dtype=torch.float64), 0
         for batch in self._batches():
             stop = start + batch.n_graphs
@@ -89,7 +100,7 @@ class Tangent:
         return total
 
     def kernel(self, moved: Tensor) -> tuple[Tensor, Tensor]:
-        """J Jᵀ, (n_frames, n_frames), and J · moved, (n_frames,)."""
+        """J Jᵀ, (n_frames, n_frames), and J · moved, (n_frames,) or (n_frames, n_columns)."""
         n = len(self._graphs)
         active = self._which()
         within = moved if active is None else moved[active]
@@ -97,7 +108,7 @@ class Tangent:
         size = n if together else max(1, MOST_NUMBERS // 2 // max(1, len(within)))
         blocks = [range(start, min(start + size, n)) for start in range(0, n, size)]
         kernel = torch.empty(n, n, dtype=torch.float64)
-        along = torch.empty(n, dtype=torch.float64)
+        along = torch.empty(n, *moved.shape[1:], dtype=torch.float64)
         # While a block is held, the rows of those before it are made again.
         work, done = sum(block.stop for block in blocks), 0
         for number, block in enumerate(blocks):
@@ -117,8 +128,14 @@ class Tangent:
 
     def _which(self) -> Tensor | None:
         """Weights that the energies depend on; None for all where they are few."""
-        if len(self._graphs) * self._n_weights <= min(_FEW_NUMBERS, MOST_NUMBERS):
-            return None
+        return None if self._is_small else self.active()
+
+    @property
+    def _is_small(self) -> bool:
+        return len(self._graphs) * self._n_weights <= min(_FEW_NUMBERS, MOST_NUMBERS)
+
+    def active(self) -> Tensor:
+        """Give the numbers of the weights that the energies depend on."""
         if self._active is None:
             # A random sum of all rows is zero only where all of them are: elements that no
             # structure has are most of the weights of a foundation model.
@@ -126,6 +143,16 @@ class Tangent:
             random = 0.5 + torch.rand(len(self._graphs), generator=generator, dtype=torch.float64)
             self._active = self.transposed(random).nonzero()[:, 0]
         return self._active
+
+    def all_weights(self, index: Tensor) -> Tensor:
+        """Give the place among all weights, frozen ones too, of those that are not."""
+        free = [torch.full((w.numel(),), w.requires_grad) for w in self.potential.parameters()]
+        return torch.cat(free).nonzero()[:, 0][index]
+
+    @property
+    def numbers(self) -> list[np.ndarray]:
+        """Atomic numbers of each structure."""
+        return [graph.numbers.cpu().numpy() for graph in self._graphs]
 
     def _rows(self, block: range, active: Tensor | None) -> Tensor:
         n_weights = self._n_weights if active is None else len(active)
