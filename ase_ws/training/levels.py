@@ -22,7 +22,7 @@ from ase_ws.frames import (
 from ase_ws.frames.summary import separate_isolated_atoms
 from ase_ws.potentials.base import PotentialModule
 from ase_ws.training.config import FinetuneConfig
-from ase_ws.training.evaluate import batches, finite_by_graph, require_finite_predictions
+from ase_ws.training.predict import batches, finite_by_graph, require_finite_predictions
 
 #: Name of the columns of the replay.
 REPLAY = "replay"
