@@ -36,6 +36,7 @@ from ase_ws.frames.reading import (
     read_atoms,
     read_frames,
     read_structure,
+    read_with_atoms,
 )
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "read_atoms",
     "read_frames",
     "read_structure",
+    "read_with_atoms",
     "require_labels",
     "split_frames",
 ]

@@ -65,6 +65,11 @@ def expand(names: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> 
     return out
 
 
+def file_of(path: Path) -> Path:
+    """Give the file, or folder, whose frames are meant, without which of them; see `iterate`."""
+    return _selection(path)[0]
+
+
 def iterate(path: Path, *, last: bool = False) -> Iterator[tuple[str, Atoms]]:
     """Read frames one by one, each with its file and number in it, for messages.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ase import Atoms
@@ -53,14 +53,25 @@ def read_frames(source: FrameSource, keys: LabelKeys | None = None) -> list[Fram
             frames.append(frame_from_atoms(item, f"frame {number}", keys))
         else:
             for path in expand(item):
-                frames += _of_file(path, keys)
+                frames += (frame for frame, _ in _of_file(path, keys))
     if not frames:
         raise UserError(f"{name_of(source)}: no frames found; expected at least one structure")
     return frames
 
 
-def _of_file(path: Path, keys: LabelKeys) -> list[Frame]:
-    found = [frame_from_atoms(atoms, where, keys) for where, atoms in iterate(path)]
+def read_with_atoms(
+    names: Sequence[str | os.PathLike[str]], keys: LabelKeys | None = None
+) -> tuple[list[Frame], list[Atoms]]:
+    """Read every frame of files, as `read_frames` does, and all that they bring beside it."""
+    pairs = [pair for path in expand(names) for pair in _of_file(path, keys or LabelKeys())]
+    return [frame for frame, _ in pairs], [atoms for _, atoms in pairs]
+
+
+def _of_file(path: Path, keys: LabelKeys) -> Iterator[tuple[Frame, Atoms]]:
+    found = False
+    for where, atoms in iterate(path):
+        found = True
+        yield frame_from_atoms(atoms, where, keys), atoms
     if not found:
         raise UserError(
             f"{path}: no frames found; expected at least one structure, under a name that tells "

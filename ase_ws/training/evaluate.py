@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,12 +20,13 @@ from ase_ws.frames import (
     fit_reference_energies,
 )
 from ase_ws.frames.summary import separate_isolated_atoms
-from ase_ws.graphs import collate, sum_by_graph
-from ase_ws.potentials.derivatives import energy_forces
+from ase_ws.training.predict import FramePrediction, predict_frames
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
 #: Errors of energies in meV/atom from which on one looks for a constant per element.
 ANOTHER_LEVEL = 100.0
+#: Errors that are told of each config_type.
+OF_A_TYPE = ("n_frames", "energy_rmse_mev_per_atom", "forces_rmse_mev_per_angstrom")
 
 
 @dataclass
@@ -103,49 +105,118 @@ def _mae(errors: np.ndarray) -> float | None:
     return 1e3 * float(np.mean(np.abs(errors))) if errors.size else None
 
 
-@dataclass
-class Evaluation:
-    """Errors and, for parity plots, the values themselves.
+class Points(NamedTuple):
+    """Numbers that frames are labelled with, and what a potential says of them.
 
     Attributes
     ----------
-    metrics : dict
-        See `Errors.metrics`.
-    energy_ref, energy_pred : ndarray, (n_labelled,), eV
-        Total energies of the structures with an energy label.
-    forces_ref, forces_pred : ndarray, (n_components,), eV/Å
-    frames : sequence of Frame
-        The structures that were evaluated.
+    reference, predicted : ndarray, (n,)
+    config_type : ndarray, (n,), str
+        Of the frame of each.
     """
 
-    metrics: dict[str, Any]
-    energy_ref: np.ndarray
-    energy_pred: np.ndarray
-    forces_ref: np.ndarray
-    forces_pred: np.ndarray
-    frames: Sequence[Frame] = ()
+    reference: np.ndarray
+    predicted: np.ndarray
+    config_type: np.ndarray
+
+    @property
+    def error(self) -> np.ndarray:
+        """Prediction minus reference."""
+        return self.predicted - self.reference
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Errors on frames and, for parity plots, the values themselves.
+
+    Attributes
+    ----------
+    frames : sequence of Frame
+        The structures that are compared.
+    predictions : sequence of FramePrediction
+        One for each.
+    """
+
+    frames: Sequence[Frame]
+    predictions: Sequence[FramePrediction]
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """See `Errors.metrics`."""
+        own = [(p.forces, p.energy_forces) for p in self.predictions]
+        return Errors(
+            energy=[self.points("energy").error / [len(z) for z in self._numbers]],
+            forces=[self.points("forces").error],
+            consistency=[(f - g).ravel() for f, g in own if f is not None and g is not None],
+            stress=[self.points("stress").error],
+            n_frames=len(self.frames),
+        ).metrics()
+
+    @property
+    def energy_ref(self) -> np.ndarray:
+        """Energies of the structures that have one, eV."""
+        return self.points("energy").reference
+
+    @property
+    def energy_pred(self) -> np.ndarray:
+        """What was predicted for them, eV."""
+        return self.points("energy").predicted
+
+    @property
+    def forces_ref(self) -> np.ndarray:
+        """Components of the forces of structures that have them, eV/Å."""
+        return self.points("forces").reference
+
+    @property
+    def forces_pred(self) -> np.ndarray:
+        """What was predicted for them, eV/Å."""
+        return self.points("forces").predicted
+
+    def points(self, label: str) -> Points:
+        """Give every "energy" (eV), component of "forces" (eV/Å) or "stress" (eV/Å³) there is."""
+        pairs = zip(self.frames, self.predictions, strict=True)
+        found = [(getattr(f, label), getattr(p, label), f.config_type) for f, p in pairs]
+        there = [(r, p, name) for r, p, name in found if r is not None and p is not None]
+        return Points(
+            _joined([np.ravel(reference) for reference, _, _ in there]),
+            _joined([np.ravel(predicted) for _, predicted, _ in there]),
+            np.repeat([name for *_, name in there], [np.size(r) for r, *_ in there]),
+        )
+
+    def energies_per_atom(self) -> Points:
+        """Energies in eV/atom above those of the elements, as fitted to the labels.
+
+        Where the prediction is of another level (`energy_rmse_of_another_level`), its own are taken
+        off it.
+        """
+        reference, predicted, types = points = self.points("energy")
+        if not len(reference):
+            return points
+        elements = elements_of(self._numbers)
+        counts = composition(self._numbers, elements)
+
+        def of_elements(energies: np.ndarray) -> np.ndarray:
+            return counts @ fit_reference_energies(self._numbers, energies, elements)
+
+        base = of_elements(reference)
+        other = self.energy_rmse_of_another_level() is not None
+        own = of_elements(predicted) if other else base
+        n_atoms = counts.sum(axis=1)
+        return Points((reference - base) / n_atoms, (predicted - own) / n_atoms, types)
+
+    @property
+    def _numbers(self) -> list[np.ndarray]:
+        """Atomic numbers of each frame with an energy."""
+        return [f.numbers for f in self.frames if f.energy is not None]
 
     def by_config_type(self) -> dict[str, dict[str, Any]]:
         """Errors of each config_type that the frames name, as in `metrics`: energy and forces."""
         found: dict[str, dict[str, Any]] = {}
-        energy, forces = self.energy_pred - self.energy_ref, self.forces_pred - self.forces_ref
-        parts: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {}
-        at, atom = 0, 0
-        for frame in self.frames:
-            mine = parts.setdefault(frame.config_type, ([], []))
-            n = len(frame.numbers)
-            if frame.energy is not None:
-                mine[0].append(energy[at : at + 1] / n)
-                at += 1
-            if frame.forces is not None:
-                mine[1].append(forces[atom : atom + 3 * n])
-                atom += 3 * n
-        for name, (energies, components) in sorted(parts.items()):
-            found[name] = {
-                "n_frames": sum(f.config_type == name for f in self.frames),
-                "energy_rmse_mev_per_atom": _rmse(_joined(energies)),
-                "forces_rmse_mev_per_angstrom": _rmse(_joined(components)),
-            }
+        pairs = list(zip(self.frames, self.predictions, strict=True))
+        for name in sorted({frame.config_type for frame in self.frames}):
+            frames, predictions = zip(*(p for p in pairs if p[0].config_type == name), strict=True)
+            metrics = Evaluation(frames, predictions).metrics
+            found[name] = {key: metrics[key] for key in OF_A_TYPE}
         return found
 
     def energy_rmse_of_another_level(self) -> float | None:
@@ -153,7 +224,7 @@ class Evaluation:
 
         None where it does not: the errors are small, or a fit leaves more than a tenth of them.
         """
-        numbers = [f.numbers for f in self.frames if f.energy is not None]
+        numbers = self._numbers
         whole = self.metrics["energy_rmse_mev_per_atom"]
         elements = elements_of(numbers)
         if whole is None or whole < ANOTHER_LEVEL or len(numbers) < len(elements) + 2:
@@ -201,71 +272,7 @@ def evaluate_potential(
     if not any(f.energy is not None or f.forces is not None for f in frames):
         raise UserError("no frame has an energy or forces label: there is nothing to compare with")
     check_elements(frames, potential.atomic_numbers)
-    dtype = getattr(potential, "dtype", torch.float64)
-    errors = Errors()
-    energy, forces = ([], []), ([], [])
-    with torch.no_grad():
-        for batch in batches(frames, potential.r_max, batch_size, dtype):
-            moved = batch.to(device, dtype)
-            assert moved.labels is not None
-            # Direct forces are looked at even without labels: they can be held against -dE/dr.
-            direct = not potential.conservative
-            prediction = potential(
-                moved,
-                forces=direct or bool(moved.labels.has_forces.any()),
-                stress=bool(moved.labels.has_stress.any()),
-            )
-            require_finite_predictions(
-                frames[errors.n_frames :], finite_by_graph(moved, prediction)
-            )
-            errors.add(moved, prediction, energy_forces(potential, moved) if direct else None)
-            has = moved.labels.has_energy
-            energy[0].append(moved.labels.energy[has].cpu().numpy())
-            energy[1].append(prediction.energy[has].cpu().numpy())
-            if prediction.forces is not None:
-                atoms = moved.labels.has_forces[moved.batch]
-                forces[0].append(moved.labels.forces[atoms].cpu().double().numpy().ravel())
-                forces[1].append(prediction.forces[atoms].cpu().double().numpy().ravel())
-            if progress is not None:
-                progress(errors.n_frames, len(frames))
-    return Evaluation(
-        errors.metrics(),
-        *(_joined(part) for part in energy),
-        *(_joined(part) for part in forces),
-        frames=frames,
+    found = predict_frames(
+        potential, frames, batch_size=batch_size, device=device, progress=progress
     )
-
-
-def finite_by_graph(batch: GraphBatch, prediction: Prediction) -> np.ndarray:
-    """Tell which structures have finite energies and forces, (n_graphs,), bool."""
-    finite = torch.isfinite(prediction.energy)
-    if prediction.forces is not None:
-        bad = (~torch.isfinite(prediction.forces)).any(dim=1)
-        finite = finite & (sum_by_graph(bad.to(batch.positions.dtype), batch) == 0)
-    return finite.cpu().numpy()
-
-
-def require_finite_predictions(frames: Sequence[Frame], finite: np.ndarray) -> None:
-    """Raise a `UserError` that names the first frame that the model answered with NaN.
-
-    Parameters
-    ----------
-    frames : sequence of Frame
-    finite : ndarray, (n,), bool
-        Of the first n of them.
-    """
-    for frame, fine in zip(frames, finite, strict=False):
-        if not fine:
-            raise UserError(
-                f"{frame.source or 'a frame'} ({frame.formula}): the model's energy or forces are "
-                "NaN or infinite; look at the structure, or at the model on another one"
-            )
-
-
-def batches(
-    frames: Sequence[Frame], cutoff: float, batch_size: int, dtype: torch.dtype
-) -> Iterable[GraphBatch]:
-    """Graphs of the frames, in order, `batch_size` at a time, to be evaluated in `dtype`."""
-    for start in range(0, len(frames), batch_size):
-        chunk = frames[start : start + batch_size]
-        yield collate([f.graph(cutoff, start + k, dtype) for k, f in enumerate(chunk)])
+    return Evaluation(frames, found)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from ase_ws.errors import UserError
 from ase_ws.frames import (
@@ -22,7 +21,7 @@ from ase_ws.frames import (
 from ase_ws.frames.summary import separate_isolated_atoms
 from ase_ws.potentials.base import PotentialModule
 from ase_ws.training.config import FinetuneConfig
-from ase_ws.training.evaluate import batches, finite_by_graph, require_finite_predictions
+from ase_ws.training.predict import predict_frames
 
 #: Name of the columns of the replay.
 REPLAY = "replay"
@@ -140,20 +139,11 @@ def replay_level(
 
 def labelled_by(potential: PotentialModule, frames: Sequence[Frame]) -> list[Frame]:
     """Give the frames with the energies and forces of a potential, and no other labels."""
-    found: list[Frame] = []
-    form = potential.lean()
-    with torch.no_grad():
-        for batch in batches(frames, potential.r_max, 32, potential.dtype):
-            prediction = form(batch.to(potential.device, potential.dtype), forces=True)
-            chunk = frames[len(found) : len(found) + batch.n_graphs]
-            require_finite_predictions(chunk, finite_by_graph(batch, prediction))
-            assert prediction.forces is not None
-            forces = prediction.forces.double().cpu().split([len(f.numbers) for f in chunk])
-            found += [
-                replace(f, energy=float(e), forces=g.numpy(), stress=None, weights=(1.0, 1.0, 1.0))
-                for f, e, g in zip(chunk, prediction.energy, forces, strict=True)
-            ]
-    return found
+    found = predict_frames(potential, frames, everything=True, device=potential.device)
+    return [
+        replace(f, energy=p.energy, forces=p.forces, stress=None, weights=(1.0, 1.0, 1.0))
+        for f, p in zip(frames, found, strict=True)
+    ]
 
 
 def _moved(frames: Sequence[Frame], shift: np.ndarray, elements: Sequence[int]) -> Iterator[Frame]:

@@ -17,7 +17,7 @@ from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.mace.architecture import MACEArchitecture
 from ase_ws.potentials.mace.model import MACEPotential, build_mace
 from ase_ws.training.config import FinetuneConfig
-from ase_ws.training.evaluate import batches, require_finite_predictions
+from ase_ws.training.predict import batches, require_finite_predictions
 
 #: Isolated atoms that leave a base model further off than this (eV/atom), and by that many times
 #: what a fit leaves, do not belong to it: its own reference energies are not those of atoms.

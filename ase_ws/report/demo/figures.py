@@ -11,6 +11,7 @@ from ase_ws.report.demo import plots
 from ase_ws.report.drawing.lines import Line, finite_line
 from ase_ws.report.drawing.looks import Look
 from ase_ws.report.drawing.panels import Drawer, Panel
+from ase_ws.report.drawing.parity import parity_limits
 from ase_ws.report.drawing.text import number
 from ase_ws.results.demo import HistoryEntry, Model, Parity
 
@@ -164,7 +165,7 @@ def _parity_panels(
     """Draw one panel for each model; common axes are what makes them comparable."""
     every = [points_of(model) for model, _ in shown]
     references = np.concatenate([points.reference for points in every])
-    limits = plots.parity_limits(references, [points.predicted for points in every])
+    limits = parity_limits(references, [points.predicted for points in every])
     panels = []
     for (model, look), points in zip(shown, every, strict=True):
         if not len(points.reference):

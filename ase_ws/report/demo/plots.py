@@ -11,16 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ase_ws.report.drawing.axes import (
-    CURVE,
-    LABEL_SIZE,
-    SQUARE,
-    log_scale,
-    panel,
-)
+from ase_ws.report.drawing.axes import CURVE, SQUARE, log_scale, panel
 from ase_ws.report.drawing.lines import Line
 from ase_ws.report.drawing.looks import Look
-from ase_ws.report.drawing.svg import GRID, INK, SOFT_INK
+from ase_ws.report.drawing.parity import Cloud, draw_parity
 
 
 def learning_curve(lines: Sequence[Line], ylabel: str) -> Figure:
@@ -88,46 +82,9 @@ def parity(
     Figure
     """
     figure, axes = panel(SQUARE)
-    axes.plot(limits, limits, color=SOFT_INK, linewidth=0.9, zorder=1)
-    axes.scatter(
-        reference,
-        predicted,
-        s=16 if len(reference) <= 200 else 9,
-        color=look.colour,
-        alpha=0.75 if len(reference) <= 200 else 0.4,
-        linewidths=0,
-        marker=look.marker,
-        rasterized=True,
-        zorder=2,
-    )
-    axes.set(xlim=limits, ylim=limits, aspect="equal")
-    axes.set_xlabel(f"reference {quantity}")
-    axes.set_ylabel(f"predicted {quantity}")
-    # One locator for both axes, so that the grid is square.
-    axes.set_yticks(axes.get_xticks())
-    axes.set(xlim=limits, ylim=limits)
-    axes.grid(axis="x", color=GRID, linewidth=0.7)
-    outside = int(np.sum((predicted < limits[0]) | (predicted > limits[1])))
-    if outside:
-        note = f"{note}\n{outside} of {len(reference)} points outside"
-    axes.text(0.04, 0.96, note, transform=axes.transAxes, va="top", fontsize=LABEL_SIZE, color=INK)
+    clouds = [Cloud(reference, predicted, look)]
+    draw_parity(axes, clouds, limits=limits, quantity=quantity, note=note)
     return figure
-
-
-def parity_limits(reference: np.ndarray, predictions: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Give common axis limits for several models.
-
-    All points are inside, unless a model is so far off that the others would shrink to a dot:
-    no side goes further than the range of the reference beyond it.
-    """
-    if not len(reference):
-        return (-1.0, 1.0)
-    low, high = float(reference.min()), float(reference.max())
-    span = (high - low) or 1.0
-    every = np.concatenate([reference, *predictions])
-    low, high = max(float(every.min()), low - span), min(float(every.max()), high + span)
-    margin = 0.06 * span
-    return (low - margin, high + margin)
 
 
 def _mark_every(n: int) -> int:

@@ -35,6 +35,12 @@ def panel(size: tuple[float, float]) -> tuple[Figure, Axes]:
     figure = Figure(figsize=size, layout="constrained", facecolor="none")
     FigureCanvasSVG(figure)
     axes = figure.subplots()
+    dress(axes)
+    return figure, axes
+
+
+def dress(axes: Axes) -> None:
+    """Give axes the ink of the page."""
     axes.set_facecolor("none")
     axes.grid(axis="y", color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
@@ -47,7 +53,6 @@ def panel(size: tuple[float, float]) -> tuple[Figure, Axes]:
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_color(INK)
         label.set_fontsize(LABEL_SIZE)
-    return figure, axes
 
 
 def log_scale(axes: Axes, shown: np.ndarray) -> None:

@@ -99,7 +99,8 @@ class LeanMACE(ConservativeModule):
         self._read()
         self._check()
         self.compiled = compiled
-        self._compiled = torch.compile(network, dynamic=False)
+        # Naming the compiler alone costs most of a second.
+        self._compiled = torch.compile(network, dynamic=False) if compiled else network
 
     def atomic_energies(self, batch: GraphBatch) -> Tensor:
         """Energies per atom, (n_atoms,), eV, float64."""
