@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ase_ws._version import __version__
-from ase_ws.cli import campaign, demo, md, models, report, stability, train
+from ase_ws.cli import campaign, demo, evaluate, md, models, report, stability, train
 from ase_ws.cli.output import err_console, out_console, plain, say_json
 from ase_ws.errors import AnsweredError, UserError
 
@@ -28,7 +28,7 @@ app = typer.Typer(
 for command in (
     demo.demo,
     train.finetune,
-    train.evaluate,
+    evaluate.evaluate,
     md.md,
     stability.stability,
     report.report,

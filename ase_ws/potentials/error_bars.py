@@ -53,9 +53,10 @@ class ErrorBars:
     With samples (δ_m, x_m) of the posterior of weights and reference energies, m = 1..M, and the
     noise σ of an energy per atom,
 
-        s(E)² = 1/M Σ_m (J_E δ_m + Σ_z n_z x_mz)² + (n σ)²,    s(F_i)² = 1/M Σ_m |J_Fi δ_m|²,
+        s(E)² = Var_m(J_E δ_m + Σ_z n_z x_mz) + (n σ)²,    s(F_i)² = Σ Var_m(J_Fi δ_m),
 
-    the derivatives taken along the samples as differences.
+    the derivatives taken along the samples as differences. Like a committee's, the variances are
+    about the mean of the samples: that takes off what second derivatives have in common.
 
     Parameters
     ----------
@@ -99,11 +100,11 @@ class ErrorBars:
             else:
                 mean, *others = (member(batch, forces=forces) for member in self._members)
             changes = torch.stack([other.energy - mean.energy for other in others]) / PART
-            variance = changes.square().mean(0) + (batch.n_atoms * self.posterior.noise).square()
+            variance = changes.var(0) + (batch.n_atoms * self.posterior.noise).square()
             if mean.forces is None:
                 return mean, Spreads(variance.sqrt(), None)
             moved = [(other.forces - mean.forces) / PART for other in others]
-            squares = torch.stack(moved).double().square().sum(dim=2).mean(0)
+            squares = torch.stack(moved).double().var(0).sum(dim=1)
             return mean, Spreads(variance.sqrt(), squares.sqrt())
 
 

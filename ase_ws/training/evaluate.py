@@ -144,13 +144,39 @@ class Evaluation:
     def metrics(self) -> dict[str, Any]:
         """See `Errors.metrics`."""
         own = [(p.forces, p.energy_forces) for p in self.predictions]
-        return Errors(
-            energy=[self.points("energy").error / [len(z) for z in self._numbers]],
-            forces=[self.points("forces").error],
-            consistency=[(f - g).ravel() for f, g in own if f is not None and g is not None],
-            stress=[self.points("stress").error],
-            n_frames=len(self.frames),
-        ).metrics()
+        return (
+            Errors(
+                energy=[self.points("energy").error / [len(z) for z in self._numbers]],
+                forces=[self.points("forces").error],
+                consistency=[(f - g).ravel() for f, g in own if f is not None and g is not None],
+                stress=[self.points("stress").error],
+                n_frames=len(self.frames),
+            ).metrics()
+            | self._expected()
+        )
+
+    def _expected(self) -> dict[str, float]:
+        """Give the errors that the labels of the model let expect, where it knows them."""
+        found = [p for p in self.predictions if p.forces_spread is not None]
+        if not found:
+            return {}
+        atoms = np.concatenate([p.forces_spread for p in found if p.forces_spread is not None])
+        sizes = np.array([0 if p.forces_spread is None else len(p.forces_spread) for p in found])
+        energies = np.array([p.energy_spread for p in found]) / sizes
+        return {
+            "expected_energy_rmse_mev_per_atom": 1e3 * float(np.sqrt(np.mean(energies**2))),
+            "expected_forces_rmse_mev_per_angstrom": 1e3
+            * float(np.sqrt(np.sum(atoms**2) / (3 * len(atoms)))),
+        }
+
+    def expected_of_frames(self) -> list[tuple[float, Frame]]:
+        """Give each frame and its expected force error in meV/Å, largest first."""
+        found = [
+            (1e3 * float(np.sqrt(np.mean(p.forces_spread**2) / 3)), frame)
+            for p, frame in zip(self.predictions, self.frames, strict=True)
+            if p.forces_spread is not None
+        ]
+        return sorted(found, key=lambda pair: -pair[0])
 
     @property
     def energy_ref(self) -> np.ndarray:
@@ -240,6 +266,7 @@ def evaluate_potential(
     potential: Potential,
     frames: Sequence[Frame],
     *,
+    error_bars: bool = False,
     batch_size: int = 32,
     device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] | None = None,
@@ -252,6 +279,9 @@ def evaluate_potential(
     frames : sequence of Frame
         Frames without any label are an error: nothing could be compared. Isolated atoms beside
         structures are left out: their energies are reference energies.
+    error_bars : bool
+        Say what errors are to be expected, too, of a potential that carries a posterior; then
+        labels are not needed.
     batch_size : int
     device : str
     progress : callable, optional
@@ -269,10 +299,16 @@ def evaluate_potential(
     """
     structures, lone = separate_isolated_atoms(frames, potential.r_max)
     frames = structures or lone
-    if not any(f.energy is not None or f.forces is not None for f in frames):
+    labelled = any(f.energy is not None or f.forces is not None for f in frames)
+    if not labelled and not error_bars:
         raise UserError("no frame has an energy or forces label: there is nothing to compare with")
     check_elements(frames, potential.atomic_numbers)
     found = predict_frames(
-        potential, frames, batch_size=batch_size, device=device, progress=progress
+        potential,
+        frames,
+        error_bars=error_bars,
+        batch_size=batch_size,
+        device=device,
+        progress=progress,
     )
     return Evaluation(frames, found)

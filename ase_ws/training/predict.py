@@ -22,10 +22,11 @@ from ase_ws.frames.labels import STANDARD
 from ase_ws.graphs import collate, sum_by_graph
 from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.derivatives import energy_forces
+from ase_ws.potentials.error_bars import SPREADS, ErrorBars
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
 #: What a potential may say of a frame.
-LABELS = ("energy", "forces", "stress")
+LABELS = ("energy", "forces", "stress", *SPREADS)
 
 
 class FramePrediction(NamedTuple):
@@ -38,12 +39,17 @@ class FramePrediction(NamedTuple):
     stress : ndarray, (3, 3), eV/Å³, or None
     energy_forces : ndarray, (n_atoms, 3), eV/Å, or None
         −dE/dr, to hold direct forces against.
+    energy_spread : float, eV, or None
+    forces_spread : ndarray, (n_atoms,), eV/Å, or None
+        Standard deviations, see `ErrorBars`.
     """
 
     energy: float
     forces: np.ndarray | None = None
     stress: np.ndarray | None = None
     energy_forces: np.ndarray | None = None
+    energy_spread: float | None = None
+    forces_spread: np.ndarray | None = None
 
 
 def predict_frames(
@@ -51,6 +57,7 @@ def predict_frames(
     frames: Sequence[Frame],
     *,
     everything: bool = False,
+    error_bars: bool = False,
     batch_size: int = 32,
     device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] | None = None,
@@ -65,6 +72,8 @@ def predict_frames(
     everything : bool
         Forces of all frames and the stress of all periodic ones, in place of what may be compared
         with labels.
+    error_bars : bool
+        Standard deviations of energies and forces, of a potential that carries a posterior.
     batch_size : int
     device : str
     progress : callable, optional
@@ -80,6 +89,7 @@ def predict_frames(
         A frame that it answers with NaN (named).
     """
     form = potential.lean() if isinstance(potential, PotentialModule) else potential
+    bars = ErrorBars(potential) if error_bars else None
     dtype = getattr(potential, "dtype", torch.float64)
     # Direct forces are looked at even without labels: they can be held against -dE/dr.
     direct = not potential.conservative
@@ -97,7 +107,11 @@ def predict_frames(
             chunk = frames[len(found) : len(found) + batch.n_graphs]
             require_finite_predictions(chunk, finite_by_graph(moved, prediction))
             own = energy_forces(form, moved) if direct else None
-            found += _apart(moved, prediction, own)
+            parts = _apart(moved, prediction, own)
+            if bars is not None:
+                spreads = bars(moved, forces=True)[1].apart(moved)
+                parts = [p._replace(**s) for p, s in zip(parts, spreads, strict=True)]
+            found += parts
             if progress is not None:
                 progress(len(found), len(frames))
     return found
@@ -223,6 +237,9 @@ def _predicted(atoms: Atoms, found: FramePrediction, prefix: str) -> Atoms:
     out.info[prefix + "energy"] = found.energy
     if found.forces is not None:
         out.arrays[prefix + "forces"] = found.forces
+    if found.forces_spread is not None:
+        out.info[prefix + "energy_spread"] = found.energy_spread
+        out.arrays[prefix + "forces_spread"] = found.forces_spread
     if found.stress is not None and atoms.pbc.all():
         out.info[prefix + "stress"] = found.stress
     return out

@@ -1,5 +1,7 @@
 """The posterior of a closed-form fit: against the textbook, and as error bars."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from ase_ws import PotentialCalculator
 from ase_ws.calculators.guarded import GuardedCalculator, ViolationError
-from ase_ws.data import BASE_MODEL, METHANOL_TRAIN
+from ase_ws.data import BASE_MODEL, METHANOL_TEST, METHANOL_TRAIN
 from ase_ws.errors import UserError
 from ase_ws.frames import read_frames
 from ase_ws.graphs import collate
@@ -17,7 +19,7 @@ from ase_ws.potentials.error_bars import ErrorBars
 from ase_ws.potentials.files import load_potential, read_header, save_potential
 from ase_ws.potentials.posterior import flat_weights
 from ase_ws.testing.toys import tiny_mace
-from ase_ws.training import finetune
+from ase_ws.training import evaluate_potential, finetune
 from ase_ws.training.gauss_newton import _Fit, gauss_newton
 from ase_ws.training.posterior import Solver, condition, sample_posterior
 from ase_ws.training.tangent import Tangent
@@ -38,11 +40,12 @@ def problem(base):
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
     path = tmp_path_factory.mktemp("fit")
+    frames = read_frames(f"{METHANOL_TRAIN}@:44")
     result = finetune(
-        FRAMES[:12],
-        FRAMES[12:],
+        frames[:40],
+        frames[40:],
         model=BASE_MODEL,
-        config={"optimizer": {"kind": "gauss-newton", "iterations": 2}},
+        config={"optimizer": {"kind": "gauss-newton", "iterations": 4}},
         out=path / "run",
     )
     return result.path / "model.safetensors"
@@ -142,7 +145,7 @@ def test_labels_that_are_repeated_are_as_one_with_less_noise(base):
 def test_a_closed_form_carries_it(fitted, tmp_path):
     potential = load_potential(fitted)
     posterior = potential.posterior
-    assert len(posterior) == 8 and posterior.n_labels == 12
+    assert len(posterior) == 8 and posterior.n_labels == 40
     assert posterior.elements == (1, 6, 8) and posterior.noise > 0
     header = read_header(fitted)
     assert header["format"] == 3 and header["posterior"]["head"] == "Default"
@@ -194,7 +197,7 @@ def test_they_are_those_of_the_samples(calculator):
     potential, posterior = calculator.potential, calculator.error_bars.posterior
     batch = calculator.graph(structure())
     flat, h = flat_weights(potential), 1e-4
-    variance, squares = 0.0, torch.zeros(6, dtype=torch.float64)
+    changes, moved = [], []
     counts = torch.tensor([4.0, 1.0, 1.0], dtype=torch.float64)
     for sample, e0 in zip(posterior.weights.double(), posterior.e0, strict=True):
         way = torch.zeros_like(flat).index_add(0, posterior.index, sample)
@@ -202,13 +205,16 @@ def test_they_are_those_of_the_samples(calculator):
             potential.with_weights(flat + sign * h * way)(batch, forces=True) for sign in (1, -1)
         )
         change = float((up.energy - down.energy).detach()) / (2 * h) + float(e0 @ counts)
-        variance += change**2 / len(posterior)
-        squares += ((up.forces - down.forces) / (2 * h)).square().sum(1) / len(posterior)
+        changes.append(change)
+        moved.append((up.forces - down.forces) / (2 * h))
+    squares = torch.stack(moved).var(0).sum(1)
     atoms = structure()
     found = calculator.get_property("forces_spread", atoms)
     np.testing.assert_allclose(found, squares.sqrt(), rtol=0.02)
     energy = calculator.get_property("energy_spread", atoms)
-    assert energy**2 - (6 * posterior.noise) ** 2 == pytest.approx(variance, rel=0.1)
+    assert energy**2 - (6 * posterior.noise) ** 2 == pytest.approx(
+        np.var(changes, ddof=1), rel=0.05
+    )
 
 
 def test_rotations_and_permutations_leave_them_alone(calculator):
@@ -275,3 +281,40 @@ def test_a_fit_gives_it_only_where_it_is_asked_for(base):
     assert gauss_newton(base, FRAMES[:8], iterations=1).posterior is None
     assert len(gauss_newton(base, FRAMES[:8], iterations=1, posterior=True).posterior) == 8
     assert 0 < error_bars_module.PART <= 0.01
+
+
+# --- expected errors in evaluate -------------------------------------------------------------
+
+
+def test_evaluate_says_what_is_to_be_expected(fitted, cli, tmp_path):
+    code, out, err = cli("evaluate", fitted, f"{METHANOL_TEST}@:20")
+    assert code == 0
+    said = json.loads(out)
+    forces = said["expected_forces_rmse_mev_per_angstrom"]
+    # Forty energies, no force: within a factor of two of what is true is not luck.
+    assert 0.5 < forces / said["forces_rmse_mev_per_angstrom"] < 2.0
+    assert "expected from the model's labels alone" in " ".join(err.split())
+    potential = load_potential(fitted)
+    frames = read_frames(f"{METHANOL_TEST}@:20")
+    evaluation = evaluate_potential(potential, frames, error_bars=True)
+    each = evaluation.expected_of_frames()
+    assert [e for e, _ in each] == sorted((e for e, _ in each), reverse=True)
+    mean = np.sqrt(np.mean(np.square([e for e, _ in each])))
+    assert mean == pytest.approx(forces, rel=1e-4)
+    code, out, _ = cli("evaluate", fitted, f"{METHANOL_TEST}@:2", "--no-error-bars")
+    assert "expected_forces_rmse_mev_per_angstrom" not in json.loads(out)
+
+
+def test_frames_without_labels_have_expected_errors(fitted, cli, tmp_path):
+    import ase.io
+
+    ase.io.write(tmp_path / "bare.xyz", [structure(k) for k in range(3)])
+    code, out, err = cli("evaluate", fitted, tmp_path / "bare.xyz", "--out", tmp_path / "p.xyz")
+    assert code == 0, err
+    assert json.loads(out)["expected_forces_rmse_mev_per_angstrom"] > 0
+    (first, *_) = ase.io.read(tmp_path / "p.xyz", ":")
+    assert first.arrays["ase_ws_forces_spread"].shape == (6,)
+    assert first.info["ase_ws_energy_spread"] > 0
+    assert cli("evaluate", fitted, tmp_path / "bare.xyz")[0] == 0
+    # A model that knows nothing of its errors wants labels.
+    assert cli("evaluate", BASE_MODEL, tmp_path / "bare.xyz")[0] == 2
