@@ -15,10 +15,8 @@ from ase_ws.typing import GraphBatch, Potential, Prediction
 
 #: Samples are taken at this part of their way: small enough for the linearised model that the
 #: posterior is of (most of a sample is in directions that no label fixes, and at a tenth of the way
-#: the second derivative in these had doubled the spread of energies), large enough for float32.
-PART = 0.01
-
-
+#: second derivatives there had doubled the spread of energies), large enough for the precision.
+PART = {torch.float32: 3e-3, torch.float64: 1e-4}
 #: Names of the results, as those of a committee.
 SPREADS = ("energy_spread", "forces_spread")
 
@@ -76,9 +74,10 @@ class ErrorBars:
                 "fitted to energies in closed form do (ase-ws finetune --optimizer gauss-newton)"
             )
         self.posterior = potential.posterior
+        self._part = PART[potential.dtype]
         members: list[Any] = [
             member.requires_grad_(False).lean()
-            for member in self.posterior.members(potential, PART)
+            for member in self.posterior.members(potential, self._part)
         ]
         self._members = [potential.lean(), *members]
         join = getattr(self._members[0], "side_by_side", None)
@@ -99,11 +98,11 @@ class ErrorBars:
                 mean, *others = self._together(batch, forces=forces)
             else:
                 mean, *others = (member(batch, forces=forces) for member in self._members)
-            changes = torch.stack([other.energy - mean.energy for other in others]) / PART
+            changes = torch.stack([other.energy - mean.energy for other in others]) / self._part
             variance = changes.var(0) + (batch.n_atoms * self.posterior.noise).square()
             if mean.forces is None:
                 return mean, Spreads(variance.sqrt(), None)
-            moved = [(other.forces - mean.forces) / PART for other in others]
+            moved = [(other.forces - mean.forces) / self._part for other in others]
             squares = torch.stack(moved).double().var(0).sum(dim=1)
             return mean, Spreads(variance.sqrt(), squares.sqrt())
 
