@@ -2,6 +2,7 @@
 
     python tests/benchmarks/error_bars.py [--cases methanol/50 ...] [--seeds 1 2 3]
     python tests/benchmarks/error_bars.py --table
+    python tests/benchmarks/error_bars.py --cost
 
 The packaged base model (GFN2-xTB) is fitted to 20 to 100 energies, no forces: methanol (CCSD(T)),
 ethanol and aspirin (PBE), acetylacetone at 300 K (tested at 300 and 600 K). Compared with held-out
@@ -120,6 +121,49 @@ def table(results: dict[str, list[float]]) -> str:
     return "\n".join(lines)
 
 
+def cost(rounds: int = 15) -> None:
+    """Print what error bars cost in a calculation of forces, over one without, in turn."""
+    import time
+
+    import torch
+    from ase.build import bulk, molecule
+
+    from ase_ws import PotentialCalculator
+    from ase_ws.data import BASE_MODEL
+    from ase_ws.potentials.files import load_potential
+    from ase_ws.potentials.mace.architecture import MACEArchitecture
+    from ase_ws.potentials.mace.model import build_mace
+    from ase_ws.potentials.posterior import Posterior
+
+    silicon = MACEArchitecture(atomic_numbers=(14,), avg_num_neighbors=18.0, r_max=5.0)
+    cases = {
+        "ethanol": (molecule("CH3CH2OH"), load_potential(BASE_MODEL)),
+        "Si64": (bulk("Si", cubic=True) * 2, build_mace(silicon, [-1.0]).float()),
+    }
+    for name, (atoms, potential) in cases.items():
+        n_weights = sum(w.numel() for w in potential.parameters())
+        potential.posterior = Posterior(
+            torch.arange(n_weights),
+            0.1 * torch.randn(8, n_weights),
+            torch.zeros(8, len(potential.atomic_numbers)),
+            1e-3,
+            tuple(potential.atomic_numbers),
+            1,
+        )
+        calculators = [PotentialCalculator(potential, error_bars=bars) for bars in (False, True)]
+        ratios = []
+        for number in range(rounds + 3):
+            seconds = []
+            for calculator in calculators:
+                atoms.rattle(1e-3, seed=number)
+                start = time.perf_counter()
+                calculator.calculate(atoms, ["forces"])
+                seconds.append(time.perf_counter() - start)
+            ratios.append(seconds[1] / seconds[0])
+        ratios = sorted(ratios[3:])
+        print(f"{name}: {statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})")
+
+
 def main() -> None:
     """Run what is missing."""
     import torch
@@ -128,7 +172,12 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=CASES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--table", action="store_true", help="only print what is there")
+    parser.add_argument("--cost", action="store_true", help="only measure what they cost")
     options = parser.parse_args()
+    if options.cost:
+        torch.set_num_threads(1)
+        cost()
+        return
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     torch.set_num_threads(1)
     for case in () if options.table else options.cases:
