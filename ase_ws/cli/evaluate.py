@@ -172,8 +172,8 @@ def _expected(evaluation: Evaluation) -> Iterator[str]:
     energy = evaluation.metrics["expected_energy_rmse_mev_per_atom"]
     named = ", ".join(f"{frame.source or frame.formula} ({error:.3g})" for error, frame in worst)
     yield (
-        f"expected from the model's labels alone: {energy:.3g} meV/atom, forces {forces:.3g} "
-        f"meV/Å; largest: {named}"
+        f"expected from the model's labels alone: {number(energy)} meV/atom, forces "
+        f"{number(forces)} meV/Å; largest: {named}"
     )
 
 

@@ -175,8 +175,8 @@ class PotentialModule(ConservativeModule):
 
     def with_weights(self, values: Tensor) -> PotentialModule:
         """Give a copy with other weights, from one vector of all of them, (n_weights,)."""
-        other = copy.deepcopy(self)
-        other.posterior = None
+        # Without the posterior, which may be larger than all the rest.
+        other = copy.deepcopy(self, {id(self.posterior): None})
         parts = values.split([weight.numel() for weight in other.parameters()])
         with torch.no_grad():
             for weight, part in zip(other.parameters(), parts, strict=True):
@@ -217,6 +217,8 @@ class PotentialModule(ConservativeModule):
         """Give this potential with another of its heads in use; they share all that they hold."""
         other = copy.copy(self)
         other.head_index = choose_head(self.heads, head)
+        if other.head_index != self.head_index:
+            other.posterior = None
         return other
 
     def matrices(self) -> list[Matrix]:

@@ -85,11 +85,15 @@ def load_data(
     """
     name = name_of(train, "the training frames")
     train_frames, lone, others = _read(config, train, name, cutoff, head)
+    if not train_frames and head is not None:
+        raise UserError(
+            f"{name}: data.heads names '{head}', and no frame is of that head: frames say of which "
+            "they are by head=... in the file"
+        )
     if not train_frames:
         raise UserError(f"{name}: only isolated atoms; expected structures to train on")
     require_types(train_frames, config.data.config_type_weights, name)
     _require_any(train_frames, name, config, ["energy"])
-    _require_weighted(config, train_frames, name)
     rest = list(describe_rest(train_frames, taken))
     apart: list[Frame] = []
     sets: dict[str, list[Frame]] = {}
@@ -99,12 +103,16 @@ def load_data(
         for set_name, source in _named(valid).items():
             file_name = name_of(source, "the validation frames")
             sets[set_name], atoms, more = _read(config, source, file_name, cutoff, head)
-            if not sets[set_name]:
+            if not sets[set_name] and head is None:
                 raise UserError(
                     f"{file_name}: no frames for validation; expected at least one structure"
                 )
             apart += atoms
             others += more
+        # A set may be of some of several heads.
+        sets = {set_name: frames for set_name, frames in sets.items() if frames}
+        if not sets:
+            raise UserError(f"no frames of head '{head}' for validation: give some")
     valid_frames = [frame for frames in sets.values() for frame in frames]
     summary = [
         describe_frames("training", train_frames),
@@ -161,12 +169,11 @@ def _read(
     data = config.data
     keys = LabelKeys(data.energy_key, data.forces_key, data.stress_key)
     found, lone = separate_isolated_atoms(read_frames(source, keys), cutoff)
-    frames, lone = of_head(found, lone, head or data.head or config.model.head, name)
-    if head is not None and frames and frames[0].head != head:
-        raise UserError(
-            f"{name}: data.heads names '{head}', and the frames are of head "
-            f"'{frames[0].head or '(none)'}': they say of which they are by head=... in the file"
-        )
+    if head is None:
+        frames, lone = of_head(found, lone, data.head or config.model.head, name)
+    else:
+        frames = [frame for frame in found if frame.head == head]
+        lone = [frame for frame in lone if frame.head in (head, "")]
     frames = weighted_by_type(frames, data.config_type_weights)
     energies_only = data.labels == "energy"
     require_labels(
@@ -190,8 +197,8 @@ def _require_any(frames: list[Frame], name: str, config: FinetuneConfig, labels:
         )
 
 
-def _require_weighted(config: FinetuneConfig, frames: list[Frame], name: str) -> None:
-    """Refuse a weight on labels that are nowhere: it was given for a reason."""
+def require_weighted(config: FinetuneConfig, frames: list[Frame], name: str) -> None:
+    """Refuse a weight on labels that are nowhere, in no head: it was given for a reason."""
     for label, weight in (
         ("forces", config.loss.forces_weight),
         ("stress", config.loss.stress_weight),

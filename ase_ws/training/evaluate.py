@@ -155,7 +155,7 @@ class Evaluation:
             | self._expected()
         )
 
-    def _expected(self) -> dict[str, float]:
+    def _expected(self) -> dict[str, float | None]:
         """Give the errors that the labels of the model let expect, where it knows them."""
         found = [p for p in self.predictions if p.forces_spread is not None]
         if not found:
@@ -163,10 +163,13 @@ class Evaluation:
         atoms = np.concatenate([p.forces_spread for p in found if p.forces_spread is not None])
         sizes = np.array([0 if p.forces_spread is None else len(p.forces_spread) for p in found])
         energies = np.array([p.energy_spread for p in found]) / sizes
+        # NaN is no number that a program can read.
         return {
-            "expected_energy_rmse_mev_per_atom": 1e3 * float(np.sqrt(np.mean(energies**2))),
-            "expected_forces_rmse_mev_per_angstrom": 1e3
-            * float(np.sqrt(np.sum(atoms**2) / (3 * len(atoms)))),
+            name: 1e3 * float(np.sqrt(value)) if np.isfinite(value) else None
+            for name, value in {
+                "expected_energy_rmse_mev_per_atom": np.mean(energies**2),
+                "expected_forces_rmse_mev_per_angstrom": np.mean(atoms**2) / 3,
+            }.items()
         }
 
     def expected_of_frames(self) -> list[tuple[float, Frame]]:

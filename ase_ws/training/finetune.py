@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ import torch
 
 from ase_ws._version import __version__
 from ase_ws.content import content, short_hash
-from ase_ws.devices import resolve_dtype, sensible_threads, threads
+from ase_ws.devices import resolve_device, resolve_dtype, sensible_threads, threads
 from ase_ws.errors import UserError
 from ase_ws.files.folders import make_clear, require_free, require_writable
-from ase_ws.frames import FrameSource
+from ase_ws.frames import FrameSource, elements_of
 from ase_ws.losses import TotalLoss, WeightedTerm
 from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.files import is_own, load_potential, read_header
@@ -27,8 +27,8 @@ from ase_ws.training.config import FinetuneConfig
 from ase_ws.training.config_files import load_config, validated_config
 from ase_ws.training.data import ValidSource
 from ase_ws.training.gauss_newton import Step, gauss_newton
-from ase_ws.training.history import History
-from ase_ws.training.levels import REPLAY, Level
+from ase_ws.training.history import COLUMNS, History
+from ase_ws.training.levels import Level
 from ase_ws.training.loggers import make_loggers
 from ase_ws.training.loop import Loop, Progress
 from ase_ws.training.prepare import Plan, prepare
@@ -121,10 +121,11 @@ def finetune(
     UserError
         Bad input, before anything is written.
     """
-    with joined() as processes:
+    settings = _as_config(config)
+    with joined(resolve_device(settings.device)) as processes:
         return _finetune(
             Path(out),
-            config,
+            settings,
             (train, valid, model),
             [terms] if isinstance(terms, WeightedTerm) else list(terms),
             processes,
@@ -138,7 +139,7 @@ def finetune(
 
 def _finetune(
     out: Path,
-    settings: FinetuneConfig | Mapping[str, Any] | str | os.PathLike[str] | None,
+    config: FinetuneConfig,
     inputs: tuple[Any, Any, Any],
     terms: list[WeightedTerm],
     processes: Processes,
@@ -153,7 +154,7 @@ def _finetune(
         require_writable(out, folder=True)
     else:
         require_free(out, overwrite=overwrite, resume=f"ase-ws finetune --resume {out}")
-    config = with_terms(_as_config(settings), terms)
+    config = with_terms(config, terms)
     with reproducible(config.seed):
         plan = prepare(config, *inputs)
     config = plan.config
@@ -173,7 +174,11 @@ def _finetune(
     sets = [one for level in plan.levels for one in _validation_sets(level, plan)]
     closed = config.optimizer.kind == "gauss-newton"
     streams = [] if closed else [_stream(level, plan, losses) for level in plan.levels]
-    _check_size(config, processes)
+    _check_sizes(streams, processes)
+    columns = [f"train_{term.name}" for term in terms]
+    columns += [f"train_{s.name}_loss" for s in streams if s.name]
+    columns += [column for one in sets for column in one.columns]
+    _check_columns(columns)
     if announce is not None:
         for line in (*plan.summary, *plan.choices):
             announce(line)
@@ -183,9 +188,6 @@ def _finetune(
         if not resume:
             make_clear(out, FILES)
         config.write(out / "config.yaml")
-    columns = [f"train_{term.name}" for term in terms]
-    columns += [f"train_{s.name}_loss" for s in streams if s.name]
-    columns += [column for one in sets for column in one.columns]
     n_atoms = sum(len(f.numbers) for f in plan.train) / len(plan.train)
     number = config.threads or sensible_threads(n_atoms * (config.optimizer.batch_size or 1))
     with ExitStack() as stack:
@@ -225,7 +227,7 @@ def _stream(level: Level, plan: Plan, losses: list[TotalLoss]) -> Stream:
         has_forces = any(f.forces is not None for f in level.train)
         # Forces that the base model gives count, also where the run's own frames have none.
         update = {"forces_weight": config.loss.forces_weight or 1.0}
-        settings = config.loss.model_copy(update=update if level.name == REPLAY else {})
+        settings = config.loss.model_copy(update=update if level.replayed else {})
         losses = [TotalLoss(supervised_terms(settings, has_forces=has_forces))]
         potential = potential.of_head(level.head)
     skin = losses[0].skin if potential.skin_safe else 0.0
@@ -242,13 +244,24 @@ def _validation_sets(level: Level, plan: Plan) -> Iterator[ValidationSet]:
         yield ValidationSet(name, potential, frames, own, level.weight)
 
 
-def _check_size(config: FinetuneConfig, processes: Processes) -> None:
-    size = config.optimizer.batch_size
-    if size is not None and size < processes.size:
-        raise UserError(
-            f"optimizer.batch_size={size} and {processes.size} processes: each needs a structure; "
-            "give larger batches, or fewer processes"
-        )
+def _check_sizes(streams: Sequence[Stream], processes: Processes) -> None:
+    for stream in streams:
+        size = stream.batches.size
+        if size < processes.size:
+            what = f" of {stream.name}" if stream.name else ""
+            raise UserError(
+                f"{size} structures{what} a step and {processes.size} processes: each needs one; "
+                "give larger batches, or fewer processes"
+            )
+
+
+def _check_columns(columns: Sequence[str]) -> None:
+    for name in columns:
+        if columns.count(name) > 1 or name in COLUMNS:
+            raise UserError(
+                f"two columns of metrics.csv would be called '{name}': give the validation set, "
+                "the head or the loss term another name"
+            )
 
 
 def _result(out: Path, history: History) -> FinetuneResult:
@@ -292,8 +305,13 @@ def _solve(
         progress=within,
         posterior=True,
     )
-    if history.kept_step == history.latest["step"]:
-        mine.posterior = solved.posterior
+    if history.kept_step == history.latest["step"] and solved.posterior is not None:
+        # What the base model labelled is no label.
+        mine.posterior = replace(
+            solved.posterior,
+            elements=tuple(elements_of(f.numbers for f in plan.train)),
+            n_labels=len(plan.train),
+        )
         history.save(mine)
 
 

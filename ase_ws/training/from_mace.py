@@ -188,18 +188,24 @@ def _optimiser(values: dict[str, Any], found: dict[str, Any], remarks: list[str]
     for name, factor in (factors or {}).items():
         part = name.removesuffix("_lr_factor").replace("embedding", "node_embedding")
         found.setdefault("optimizer.rates", {})[part] = factor
+    if values.get("patience") is not None:
+        found["optimizer.patience"] = values["patience"]
     if values.get("stage_two") or values.get("swa"):
         epochs = int(values.get("max_num_epochs", 2048))
         start = int(values.get("start_stage_two") or epochs // 4 * 3)
+        if start >= epochs:
+            remarks.append(f"start_stage_two: {start}: after the last epoch, so left out")
+            return
         found["optimizer.second_stage"] = round(start / epochs, 4)
         rate = float(values.get("stage_two_lr", 1e-3))
-        found["optimizer.second_rate"] = round(rate / float(values.get("lr", 0.01)), 6)
+        found["optimizer.second_rate"] = round(rate / (float(values.get("lr", 0.01)) or 0.01), 6)
+        # Weights of both stages are of one scale.
+        found.setdefault("loss.energy_weight", 1.0)
+        found.setdefault("loss.forces_weight", 100.0)
         found["loss.second"] = {
             "energy": float(values.get("stage_two_energy_weight", 1000.0)),
             "forces": float(values.get("stage_two_forces_weight", 100.0)),
         }
-    if values.get("patience") is not None:
-        found["optimizer.patience"] = values["patience"]
 
 
 def _tuning(values: dict[str, Any], found: dict[str, Any], remarks: list[str]) -> None:

@@ -84,6 +84,8 @@ class History:
         self.best = float("inf")
         #: Validations since the last improvement, and the loss that is to be improved on.
         self.stale, self.mark = 0, float("inf")
+        #: The first loss of the stage.
+        self.first: float | None = None
         self._write = write
         self._seconds = 0.0
         self._started = time.perf_counter()
@@ -100,6 +102,7 @@ class History:
             "best": self.best,
             "stale": self.stale,
             "mark": self.mark,
+            "first": self.first,
             "kept_step": self.kept_step,
         }
 
@@ -107,7 +110,7 @@ class History:
         """Go on from a checkpoint."""
         self.rows, self.best = list(state["rows"]), state["best"]
         self.stale, self.mark = state["stale"], state["mark"]
-        self.kept_step = state["kept_step"]
+        self.kept_step, self.first = state["kept_step"], state["first"]
         self._seconds = self.rows[-1]["seconds"] if self.rows else 0.0
 
     def start_clock(self) -> None:
@@ -117,6 +120,7 @@ class History:
     def judge_anew(self) -> None:
         """Forget the best loss: from here on the loss is another."""
         self.best, self.stale, self.mark = float("inf"), 0, float("inf")
+        self.first = None
 
     def add(
         self,
@@ -155,8 +159,9 @@ class History:
                 logger.log(row)
         # NaN is not below anything, so a broken model is never saved.
         loss = float(metrics["valid_loss"])
+        self.first = loss if self.first is None else self.first
         ends = self.select == "last" and ended
-        if loss < self.best or (ends and loss <= RUINED * self.rows[0]["valid_loss"]):
+        if loss < self.best or (ends and loss <= RUINED * self.first):
             self.best = min(self.best, loss)
             self.kept_step = step
             if self._write:

@@ -20,6 +20,7 @@ from ase_ws.frames import (
 )
 from ase_ws.frames.summary import separate_isolated_atoms
 from ase_ws.potentials.base import PotentialModule
+from ase_ws.potentials.heads import ONE_HEAD
 from ase_ws.training.config import FinetuneConfig
 from ase_ws.training.predict import predict_frames
 
@@ -44,6 +45,8 @@ class Level:
         Of its loss.
     batch_size : int, optional
         Structures a step; default as of the run.
+    replayed : bool
+        Whether they are replayed.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Level:
     valid: dict[str, list[Frame]]
     weight: float = 1.0
     batch_size: int | None = None
+    replayed: bool = False
 
     def weighted(self) -> list[Frame]:
         """Give the training frames with the weight of the level in their own."""
@@ -70,7 +74,7 @@ def heads_of(config: FinetuneConfig, given: PotentialModule | None) -> dict[str,
     UserError
         Names that are given twice, or contradict each other.
     """
-    own = given.head if given is not None else (config.data.heads or ["Default"])[0]
+    own = given.head if given is not None else ONE_HEAD[0]
     wanted = config.data.heads or [own]
     replayed = config.replay.head
     if len(set(wanted)) < len(wanted):
@@ -127,13 +131,22 @@ def replay_level(
                 f"{name}: no frame has an energy or forces: name their keys, or leave "
                 "replay.labels=file out, and the base model labels them"
             )
-        if settings.head is None:
+        if known.head == base.head:
             shift = (base.e0 - given.e0).cpu().numpy()
             frames = list(_moved(frames, shift, given.atomic_numbers))
         line = "with their own labels"
     train, valid = split_frames(frames, config.data.valid_fraction, config.seed)
-    level = Level(REPLAY, known.head, train, {REPLAY: valid}, settings.weight, settings.batch_size)
-    where = f"head '{known.head}'" if settings.head else "the head of the new frames"
+    level = Level(
+        REPLAY,
+        known.head,
+        train,
+        {REPLAY: valid},
+        settings.weight,
+        settings.batch_size,
+        replayed=True,
+    )
+    own = known.head == base.head
+    where = "the head of the new frames" if own else f"head '{known.head}'"
     return level, [f"replay: {len(train)} frames {line}, for {where}; {len(valid)} validate"]
 
 

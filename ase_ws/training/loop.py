@@ -85,20 +85,29 @@ class Loop:
         self.history.start_clock()
         if first == 0:
             self._validate(0)
-        for step in range(first, self._last):
+        step = first
+        while (step := self._next(step)) < self._last:
             if settings.in_second_stage(step) and not settings.in_second_stage(step - 1):
                 self.history.judge_anew()
             self._step(step)
-            done = step + 1
-            regular = done % (settings.valid_interval or self._last) == 0
-            if regular or done == self._last:
-                self._validate(done)
+            step += 1
+            regular = step % (settings.valid_interval or self._last) == 0
+            if regular or step == self._last:
+                self._validate(step)
                 self._rate.validated(stale=self.history.stale)
-                self._save(done)
+                self._save(step)
             if progress is not None:
-                progress(done, self._last, self.history.latest)
-            if settings.patience is not None and self.history.stale >= settings.patience:
-                break
+                progress(step, self._last, self.history.latest)
+
+    def _next(self, step: int) -> int:
+        """Give the step to take; out of patience, the first of the second stage or the end."""
+        settings = self.config.optimizer
+        if settings.patience is None or self.history.stale < settings.patience:
+            return step
+        if settings.in_second_stage(step):
+            return self._last
+        later = range(step + 1, self._last)
+        return next((s for s in later if settings.in_second_stage(s)), self._last)
 
     def _step(self, step: int) -> None:
         settings = self.config.optimizer

@@ -9,7 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ase_ws.errors import UserError
 from ase_ws.potentials.base import PotentialModule
+from ase_ws.potentials.weights import Matrix
+
+
+def trained_matrices(potential: PotentialModule) -> list[Matrix]:
+    """Give the matrices that are not frozen.
+
+    Raises
+    ------
+    UserError
+        All are.
+    """
+    found = [matrix for matrix in potential.matrices() if matrix.weight.requires_grad]
+    if not found:
+        raise UserError("model.lora_rank: every matrix is frozen, nothing is left to train")
+    return found
 
 
 class LowRank:
@@ -24,16 +40,21 @@ class LowRank:
     potential : PotentialModule
         At W0. Weights that belong to no matrix, or to none that trains, are frozen.
     rank : int
-        r; matrices that are no larger than it train as they are... by as many ranks as they have.
+        r; smaller matrices have fewer.
     alpha : float
         α; with α = r, the rate is that of the whole matrix.
     seed : int
         Of A, which is normal with variance 1/r; B starts at zero.
+
+    Raises
+    ------
+    UserError
+        Every matrix is frozen.
     """
 
     def __init__(self, potential: PotentialModule, rank: int, alpha: float, seed: int):
         generator = torch.Generator().manual_seed(seed)
-        blocks = [b for b in potential.matrices() if b.weight.requires_grad]
+        blocks = trained_matrices(potential)
         self._blocks = blocks
         self._start = [b.of(b.weight.detach()).clone() for b in blocks]
         self._factors: list[tuple[Tensor, Tensor]] = []

@@ -14,15 +14,23 @@ from ase.data import atomic_numbers
 
 from ase_ws.devices import resolve_device, resolve_dtype
 from ase_ws.errors import UserError
-from ase_ws.frames import Frame, FrameSource, check_elements, content_hash, paths_of
+from ase_ws.frames import (
+    Frame,
+    FrameSource,
+    check_elements,
+    content_hash,
+    name_of,
+    paths_of,
+)
 from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.files import HeadWarning, load_potential
 from ase_ws.training.auto import choose_weak
 from ase_ws.training.config import FinetuneConfig
-from ase_ws.training.data import Data, ValidSource, load_data
+from ase_ws.training.data import Data, ValidSource, load_data, require_weighted
 from ase_ws.training.gauss_newton import DEFAULT_FROM, DEFAULT_TO, unsolvable
 from ase_ws.training.levels import REPLAY, Level, heads_of, replay_level
 from ase_ws.training.loggers import require_library
+from ase_ws.training.low_rank import trained_matrices
 from ase_ws.training.parts import freeze
 from ase_ws.training.start import (
     ReferenceEnergies,
@@ -109,17 +117,20 @@ def prepare(
     heads = asked.data.heads or [None]
     data = [load_data(asked, train, valid, r_max, taken, head) for head in heads]
     train_frames = data[0].train
+    every = [frame for one in data for frame in one.train]
+    require_weighted(asked, every, name_of(train, "the training frames"))
     valid_frames = [frame for frames in data[0].valid.values() for frame in frames]
     isolated = _given_atoms(asked.data.e0s) or data[0].isolated
     inputs = {
-        "training frames": content_hash([f for one in data for f in one.train]),
+        "training frames": content_hash(every),
         "validation frames": content_hash(
             [f for one in data for frames in one.valid.values() for f in frames]
         ),
+        "validation sets": repr(sorted(name for one in data for name in one.valid if name)),
         "isolated atoms": repr(sorted(isolated.items())),
         "base model": "" if given is None else given.fingerprint(),
     }
-    n_with_forces = sum(f.forces is not None for f in train_frames)
+    n_with_forces = sum(f.forces is not None for f in every)
     has_forces = n_with_forces > 0
     as_given = None if given is None else copy.deepcopy(given)
     potential, base, references = _starting_point(asked, given, data, isolated)
@@ -132,7 +143,7 @@ def prepare(
         )
         for k, (head, one) in enumerate(zip(heads, data, strict=True))
     ]
-    summary = [line for one in data for line in one.summary]
+    summary = [*_left_out(given, potential), *(line for one in data for line in one.summary)]
     if asked.replay.train is not None:
         assert as_given is not None
         assert base is not None
@@ -141,12 +152,14 @@ def prepare(
         summary += lines
         inputs["frames that are replayed"] = content_hash([*level.train, *level.valid[REPLAY]])
     n_frozen = freeze(potential, asked.model.freeze)
+    if asked.model.lora_rank:
+        trained_matrices(potential)
     refusal = unsolvable(potential, train_frames, free_e0=references.source == "fit")
     # Those that were given: what is held out of them counts.
     n_given = len(train_frames) + (len(valid_frames) if valid is None else 0)
     resolved = asked.resolved(
         has_forces=has_forces,
-        has_stress=any(f.stress is not None for f in train_frames),
+        has_stress=any(f.stress is not None for f in every),
         n_with_forces=n_with_forces,
         conservative=potential.conservative,
         n_valid=len(valid_frames),
@@ -197,6 +210,8 @@ def _check_levels(config: FinetuneConfig, given: PotentialModule | None) -> None
         raise UserError("replay.head without frames: give replay.train, or leave it out")
     if config.data.heads and config.data.head:
         raise UserError("data.head takes one level and data.heads several: give one of them")
+    if config.model.lora_rank and config.optimizer.rates:
+        raise UserError("model.lora_rank has one learning rate: leave optimizer.rates out")
     for name in config.log:
         require_library(name, f"log: {name}")
     if config.optimizer.kind == "schedule-free":
@@ -313,6 +328,12 @@ def _about_lone_atoms(frames: list[Frame], isolated: dict[int, float]) -> str:
 def _head(given: PotentialModule | None) -> Iterator[str]:
     if given is not None and len(given.heads) > 1:
         yield f"base model: head '{given.head}' of {', '.join(given.heads)} is trained"
+
+
+def _left_out(given: PotentialModule | None, potential: PotentialModule) -> Iterator[str]:
+    lost = () if given is None else sorted({*given.heads} - {*potential.heads})
+    if lost:
+        yield f"heads of the base model that are not trained are left out: {', '.join(lost)}"
 
 
 def _frozen(potential: PotentialModule, n_frozen: int) -> Iterator[str]:

@@ -6,11 +6,14 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from ase_ws.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -56,17 +59,31 @@ class Processes:
 
 
 @contextmanager
-def joined() -> Iterator[Processes]:
-    """Join the processes that torchrun started with this one; alone where it did not."""
+def joined(device: torch.device) -> Iterator[Processes]:
+    """Join the processes that torchrun started with this one; alone where it did not.
+
+    Raises
+    ------
+    UserError
+        More processes than GPUs, where these are to be used.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size < 2 or "RANK" not in os.environ:
         yield Processes()
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    on_gpus = device.type == "cuda"
+    if on_gpus:
+        rank = int(os.environ.get("LOCAL_RANK", "0"))
+        if rank >= torch.cuda.device_count():
+            raise UserError(
+                f"process {rank} of this machine, and {torch.cuda.device_count()} GPUs: start one "
+                "process for each (--nproc-per-node), or say device=cpu"
+            )
+        torch.cuda.set_device(rank)
     mine = not dist.is_initialized()
     if mine:
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        # The others wait while the first one solves a closed form.
+        dist.init_process_group("nccl" if on_gpus else "gloo", timeout=timedelta(days=7))
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())
     finally:

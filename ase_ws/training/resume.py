@@ -69,9 +69,8 @@ def step_to_go_on_from(out: Path, config: FinetuneConfig, inputs: Mapping[str, s
     step, before = content["step"], content[_INPUTS]
     # Without the file this says so: nobody could tell how the run was set up.
     _require_same(out, load_config(out / "config.yaml"), config)
-    for name, fingerprint in inputs.items():
-        # Checkpoints of earlier versions know of no terms.
-        if before.get(name, "") != fingerprint:
+    for name in {**inputs, **before}:
+        if before.get(name, "") != inputs.get(name, ""):
             raise UserError(
                 f"{out}: the {name} have changed since the run began (what they are, whatever the "
                 "name of the file): put back what it began with, or start anew in another folder"
@@ -80,6 +79,13 @@ def step_to_go_on_from(out: Path, config: FinetuneConfig, inputs: Mapping[str, s
         raise UserError(
             f"{out}: the run is at step {step} already, beyond optimizer.max_steps = "
             f"{config.optimizer.max_steps}: ask for more steps, or start anew in another folder"
+        )
+    second = config.optimizer.second_stage
+    before_steps = load_config(out / "config.yaml").optimizer.max_steps
+    if second is not None and before_steps != config.optimizer.max_steps:
+        raise UserError(
+            f"{out}: with a second stage, which begins at a part of the steps, their number stays "
+            f"{before_steps}"
         )
     return step
 
@@ -120,8 +126,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def _require_same(out: Path, before: FinetuneConfig, now: FinetuneConfig) -> None:
     """Refuse what a run that goes on would not heed, and its files would claim."""
     old, new = (_flat(c.model_dump(mode="json")) for c in (before, now))
-    for name, value in new.items():
-        if name not in FREE and old.get(name) != value:
+    for name in {**new, **old}:
+        value = new.get(name)
+        # Several validation sets have names of their own.
+        free = name in FREE or name.startswith("data.valid.")
+        if not free and old.get(name) != value:
             raise UserError(
                 f"{out}: the run had {name} = {old.get(name)!r}, now it is {value!r}: resume as it "
                 "was set up, or start anew in another folder"
@@ -131,7 +140,7 @@ def _require_same(out: Path, before: FinetuneConfig, now: FinetuneConfig) -> Non
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat = {}
     for name, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             flat |= _flat(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value

@@ -18,6 +18,7 @@ from ase_ws.potentials.mace.model import build_mace
 from ase_ws.potentials.mace.upstream import export_upstream
 from ase_ws.testing.toys import tiny_mace
 from ase_ws.training import evaluate_potential, finetune
+from ase_ws.training.config_files import load_config
 from ase_ws.training.levels import labelled_by
 from ase_ws.training.start import predicted_energies
 
@@ -138,12 +139,63 @@ def test_two_levels_train_together(base, labelled, quick, tmp_path, scratch):
 def test_levels_that_are_not_there(base, labelled, quick, tmp_path):
     frames = tagged(labelled(6), "dft")
     for data, message in (
-        ({"heads": ["cc", "dft"]}, "data.heads names 'cc'"),
+        ({"heads": ["cc", "dft"]}, "data.heads names 'cc', and no frame is of that head"),
         ({"heads": ["dft", "dft"]}, "each name once"),
         ({"heads": ["dft"], "head": "dft"}, "give one of them"),
     ):
         with pytest.raises(UserError, match=message):
             finetune(frames, model=base, config=quick(data=data), out=tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_labels_of_any_head_count(base, labelled, quick, tmp_path, first):
+    """Forces that only one of the heads has: in the loss, and again after a stop."""
+    frames = [*tagged(labelled(6), "a"), *tagged(labelled(6, seed=60), "b")]
+    for atoms in frames[6:]:
+        del atoms.calc.results["forces"]
+    sets = {"near": frames[:2], "far": frames[6:8]}  # each of one head
+    settings = quick(
+        data={"heads": sorted(["a", "b"], key=lambda h: h != first)},
+        loss={"forces_weight": None},
+        optimizer={"max_steps": 4, "valid_interval": 2},
+    )
+    settings["loss"] = {}
+    result = finetune(frames, sets, model=base, config=settings, out=tmp_path / "run")
+    column = "train_forces" if first == "a" else "train_a_forces"
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        row = list(csv.DictReader(file))[-1]
+    assert float(row.get(column) or row["train_a_loss"]) > 0
+    written = load_config(tmp_path / "run" / "config.yaml")
+    assert written.loss.forces_weight == 1.0
+    again = finetune(frames, sets, model=base, config=written, out=tmp_path / "run", resume=True)
+    assert again.history[-1]["step"] == 4
+    assert result.potential.head == first
+
+
+def test_one_head_has_its_name_and_others_are_told(base, labelled, quick, tmp_path):
+    frames, valid = tagged(labelled(6), "new"), tagged(labelled(2, seed=9), "new")
+    two = base.with_heads({"pbe": "Default", "x": "Default"})
+    for model, lines in ((None, []), (two, [])):
+        settings = quick(data={"heads": ["new"]}, optimizer={"max_steps": 1, "valid_interval": 1})
+        out = tmp_path / str(model is None)
+        result = finetune(
+            frames, valid, model=model, config=settings, out=out, announce=lines.append
+        )
+        assert result.potential.heads == ("new",)
+        told = "heads of the base model that are not trained are left out: pbe, x"
+        assert (told in lines) is (model is not None)
+
+
+def test_columns_have_one_meaning(base, labelled, quick, tmp_path):
+    import ase.io
+
+    ase.io.write(tmp_path / "others.xyz", others())
+    settings = quick(replay={"train": str(tmp_path / "others.xyz")})
+    with pytest.raises(UserError, match=r"two columns of metrics\.csv would be called 'replay_"):
+        finetune(
+            labelled(6), {"replay": labelled(2)}, model=base, config=settings, out=tmp_path / "a"
+        )
     assert not (tmp_path / "a").exists()
 
 
@@ -218,12 +270,14 @@ def test_replayed_labels_follow_the_reference_energies(base, labelled, quick, tm
             one, energy=float(one.get_potential_energy()), forces=one.get_forces()
         )
     ase.io.write(tmp_path / "others.xyz", atoms)
-    for labels in ("file", "base"):
-        settings = quick(
-            dtype="float64", replay={"train": str(tmp_path / "others.xyz"), "labels": labels}
-        )
+    for labels, head in (("file", None), ("base", None), ("file", "Default")):
+        replay = {"train": str(tmp_path / "others.xyz"), "labels": labels, "head": head}
         result = finetune(
-            labelled(6), labelled(2, seed=9), model=base, config=settings, out=tmp_path / labels
+            labelled(6),
+            labelled(2, seed=9),
+            model=base,
+            config=quick(dtype="float64", replay=replay),
+            out=tmp_path / f"{labels}{head}",
         )
         assert result.history[0]["replay_energy_rmse_mev_per_atom"] < 1e-5
         assert not torch.equal(result.potential.e0, base.e0)

@@ -158,6 +158,72 @@ def test_the_second_stage(labelled, quick, tmp_path):
         finetune(labelled(6), config=quick(loss={"second": {"energy": 2.0}}), out=tmp_path / "b")
 
 
+def test_out_of_patience_the_second_stage_begins(labelled, quick, tmp_path):
+    settings = quick(
+        loss={"second": {"energy": 10.0}},
+        optimizer={
+            "max_steps": 20,
+            "valid_interval": 2,
+            "patience": 2,
+            "learning_rate": 1e-15,
+            "ema_decay": 0.0,
+            "second_stage": 0.5,
+        },
+    )
+    frames, valid, steps = labelled(6), labelled(2, seed=9), []
+    result = finetune(
+        frames,
+        valid,
+        config=settings,
+        out=tmp_path / "a",
+        progress=lambda done, _total, _row: steps.append(done),
+    )
+    assert steps == [1, 2, 3, 4, *range(11, steps[-1] + 1)]
+    assert steps[-1] < 20
+    assert result.kept_step > 10
+    # Nothing is left to do.
+    finetune(
+        frames,
+        valid,
+        config=settings,
+        out=tmp_path / "a",
+        resume=True,
+        progress=lambda *_: pytest.fail("a step"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": {"rates": {"readouts": 10.0}}}, "the run had optimizer.rates"),
+        ({"loss": {"second": {"energy": 5.0}}}, "the run had loss.second"),
+        ({"replay": {"train": "replay.xyz"}}, "the frames that are replayed have changed"),
+    ],
+)
+def test_what_was_left_out_is_noticed_on_resume(
+    base, labelled, quick, tmp_path, monkeypatch, settings, message
+):
+    import ase.io
+
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("replay.xyz", labelled(4, seed=70))
+    steps = {"max_steps": 8, "second_stage": 0.5}
+    frames, valid = labelled(6), labelled(2, seed=9)
+    first = {**settings, "optimizer": {**settings.get("optimizer", {}), **steps}}
+    finetune(frames, valid, model=base, config=quick(**first), out="a")
+    before = (tmp_path / "a" / "config.yaml").read_text()
+    with pytest.raises(UserError, match=message):
+        finetune(frames, valid, model=base, config=quick(optimizer=steps), out="a", resume=True)
+    assert (tmp_path / "a" / "config.yaml").read_text() == before
+
+
+def test_sets_of_other_names_are_noticed_on_resume(labelled, quick, tmp_path):
+    frames, valid = labelled(6), labelled(2, seed=9)
+    finetune(frames, {"a": valid}, config=quick(), out=tmp_path / "a")
+    with pytest.raises(UserError, match="validation sets have changed"):
+        finetune(frames, {"b": valid}, config=quick(), out=tmp_path / "a", resume=True)
+
+
 def test_schedule_free(labelled, quick, tmp_path):
     pytest.importorskip("schedulefree")
     settings = quick(
@@ -268,6 +334,23 @@ def test_low_rank_goes_on_where_it_was(base, labelled, quick, tmp_path):
         finetune(frames, valid, **arguments, progress=interrupt)
     resumed = finetune(frames, valid, **arguments, resume=True)
     assert torch.allclose(weights(resumed.potential), weights(whole.potential), rtol=1e-9)
+
+
+def test_low_rank_wants_something_to_train(base, labelled, quick, tmp_path):
+    linear = [f"*{name}*" for name in ("linear", "conv_tp_weights", "embedding")]
+    for model, message in (
+        ({"lora_rank": 2, "freeze": linear}, "every matrix is frozen"),
+        ({"lora_rank": 2}, "leave optimizer.rates out"),
+    ):
+        rates = {} if "freeze" in model else {"rates": {"readouts": 2.0}}
+        with pytest.raises(UserError, match=message):
+            finetune(
+                labelled(6),
+                labelled(2, seed=9),
+                model=base,
+                config=quick(model=model, optimizer=rates),
+                out=tmp_path / "a",
+            )
 
 
 def test_low_rank_is_for_gradient_steps(base, labelled, quick, tmp_path):

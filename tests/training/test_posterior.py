@@ -248,6 +248,14 @@ def test_a_guard_takes_them(calculator):
         far.get_forces()
 
 
+def test_another_head_is_not_known(base):
+    two = base.with_heads({"a": "Default", "b": "Default"})
+    two.posterior = sample_posterior(_Fit(base, FRAMES[:6], free_e0=True).linear(1e-3))
+    assert two.of_head("b").posterior is None
+    assert two.of_head("a").posterior is two.posterior
+    assert two.with_weights(flat_weights(two)).posterior is None
+
+
 def test_models_and_elements_that_nothing_is_known_of(calculator, base):
     with pytest.raises(UserError, match="does not know how well labels fix it"):
         PotentialCalculator(base, error_bars=True)
