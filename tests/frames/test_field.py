@@ -551,7 +551,7 @@ def test_a_disk_that_fills_up_is_one_line_after_the_summary(work, cli, monkeypat
     def full(*_):
         raise OSError(28, "No space left on device", "errors.json")
 
-    monkeypatch.setattr("ase_ws.cli.train.write_text", full)
+    monkeypatch.setattr("ase_ws.cli.evaluate.write_text", full)
     code, printed, err = cli("evaluate", BASE_MODEL, "train.xyz", "--json", "errors.json")
     assert code == 2
     assert "energy_rmse" in printed

@@ -12,8 +12,9 @@ from ase_ws.testing.toys import tiny_mace
 from ase_ws.training import finetune
 from ase_ws.training.config import FinetuneConfig
 from ase_ws.training.config_files import load_config
-from ase_ws.training.optimizer import SCHEDULES
+from ase_ws.training.optimizer import SCHEDULES, Rate
 from ase_ws.training.parts import freeze
+from ase_ws.training.settings import OptimizerConfig
 from ase_ws.training.start import predicted_energies
 
 
@@ -102,17 +103,26 @@ def test_a_new_network_of_ones_choice(tmp_path):
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_schedules(tmp_path, name):
-    optimizer: dict = {"max_steps": 20, "valid_interval": 1, "schedule": name, "warmup_steps": 2}
-    result, _ = tuned(
-        tmp_path, tiny_mace((1, 6, 8)), optimizer={**optimizer, "learning_rate": 1e-3}
+def test_schedules(name):
+    settings = OptimizerConfig(
+        max_steps=20, schedule=name, warmup_steps=2, learning_rate=1e-3, plateau=100
     )
-    rates = [row["learning_rate"] for row in result.history if row["learning_rate"]]
-    assert max(rates) == pytest.approx(1e-3)
+    rate = Rate(settings)
+    factors = [rate.factor(step) for step in range(20)]
     stays = name in ("constant", "plateau")
-    ends = 1.0 if stays else 0.01
-    assert SCHEDULES[name](0.0) == 1.0 and SCHEDULES[name](1.0) == pytest.approx(ends)
-    assert rates[-1] < 0.3e-3 or stays
+    assert factors[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert factors[-1] == 1.0 if stays else factors[-1] < 0.3
+    assert SCHEDULES[name](0.0) == 1.0
+    assert SCHEDULES[name](1.0) == pytest.approx(1.0 if stays else 0.01)
+
+
+def test_the_rate_of_a_run_is_that_of_its_schedule(tmp_path):
+    optimizer: dict = {"max_steps": 6, "valid_interval": 1, "schedule": "cosine"}
+    optimizer |= {"warmup_steps": 2, "learning_rate": 1e-3}
+    result, _ = tuned(tmp_path, tiny_mace((1, 6, 8)), optimizer=optimizer)
+    rate = Rate(OptimizerConfig(**optimizer))
+    rates = [row["learning_rate"] for row in result.history[1:]]
+    assert rates == pytest.approx([1e-3 * rate.factor(step) for step in range(6)])
 
 
 def test_a_run_from_before_there_were_schedules_goes_on(tmp_path):

@@ -48,8 +48,13 @@ def energies(potential):
 # --- heads that are added --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("readout", ["NonLinearReadoutBlock", "NonLinearBiasReadoutBlock"])
-@pytest.mark.parametrize("heads", [("Default",), ("a", "b", "c")])
+@pytest.mark.parametrize(
+    ("readout", "heads"),
+    [
+        ("NonLinearReadoutBlock", ("Default",)),
+        ("NonLinearBiasReadoutBlock", ("a", "b", "c")),
+    ],
+)
 def test_heads_begin_as_those_they_come_from(readout, heads, tmp_path, upstream):
     architecture = MACEArchitecture(
         atomic_numbers=(1, 6, 8),
