@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ase_ws.content import content, short_hash
 from ase_ws.devices import resolve_device, resolve_dtype, sensible_threads, threads
 from ase_ws.errors import UserError
 from ase_ws.files.folders import make_clear, require_free, require_writable
-from ase_ws.frames import FrameSource, elements_of
+from ase_ws.frames import FrameSource
 from ase_ws.losses import TotalLoss, WeightedTerm
 from ase_ws.potentials.base import PotentialModule
 from ase_ws.potentials.files import is_own, load_potential, read_header
@@ -303,15 +303,10 @@ def _solve(
         iterations=most,
         report=report,
         progress=within,
-        posterior=True,
+        posterior=plan.train,
     )
-    if history.kept_step == history.latest["step"] and solved.posterior is not None:
-        # What the base model labelled is no label.
-        mine.posterior = replace(
-            solved.posterior,
-            elements=tuple(elements_of(f.numbers for f in plan.train)),
-            n_labels=len(plan.train),
-        )
+    if history.kept_step == history.latest["step"]:
+        mine.posterior = solved.posterior
         history.save(mine)
 
 

@@ -70,7 +70,7 @@ def gauss_newton(
     iterations: int = ITERATIONS,
     report: Callable[[Step, PotentialModule], None] = lambda step, potential: None,
     progress: Callable[[int, float], None] = lambda number, part: None,
-    posterior: bool = False,
+    posterior: Sequence[Frame] = (),
 ) -> PotentialModule:
     """Fit energies by the smallest change of the weights, with the noise chosen by the evidence.
 
@@ -99,8 +99,10 @@ def gauss_newton(
         Called after each iteration with where it came to and the potential so far.
     progress : callable
         Called with the number of the iteration and the part of it that is done, 0 to 1.
-    posterior : bool
-        Give the potential the posterior of its weights, for the time of an iteration.
+    posterior : sequence of Frame
+        Give the potential the posterior of its weights given the labels of these, for the time of
+        an iteration. Not of frames that the base model labelled: what it says itself makes it no
+        surer.
 
     Returns
     -------
@@ -133,8 +135,11 @@ def gauss_newton(
         if last:
             break
     if posterior:
-        fit.tangent.progress = partial(progress, number)
-        fit.tangent.potential.posterior = sample_posterior(fit.linear(noise * scale))
+        known = [f for f in posterior if f.energy is not None and f.weights[0] > 0]
+        own = _Fit(fit.tangent.potential, known, free_e0=free_e0)
+        own.start = fit.start
+        own.tangent.progress = partial(progress, number)
+        fit.tangent.potential.posterior = sample_posterior(own.linear(noise * scale))
     return fit.tangent.potential
 
 

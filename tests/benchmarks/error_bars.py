@@ -68,7 +68,7 @@ def run(case: str, seed: int) -> dict[str, list[float]]:
     frames = [pool[k] for k in order[: int(size)]]
     base = load_potential(BASE_MODEL, dtype="float64")
     refit_e0(base, frames, {})
-    potential = gauss_newton(base, frames, posterior=True)
+    potential = gauss_newton(base, frames, posterior=frames)
     return {f"{case} {test}".strip(): compare(potential, on) for test, on in tests.items()}
 
 

@@ -1,6 +1,7 @@
 """The posterior of a closed-form fit: against the textbook, and as error bars."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from ase_ws import PotentialCalculator
 from ase_ws.calculators.guarded import GuardedCalculator, ViolationError
-from ase_ws.data import BASE_MODEL, METHANOL_TEST, METHANOL_TRAIN
+from ase_ws.data import BASE_MODEL, METHANOL_TEST, METHANOL_TRAIN, SMALL_CHO_GFN2
 from ase_ws.errors import UserError
 from ase_ws.frames import read_frames
 from ase_ws.graphs import collate
@@ -248,6 +249,18 @@ def test_a_guard_takes_them(calculator):
         far.get_forces()
 
 
+def test_what_the_base_says_makes_it_no_surer(base):
+    """Replayed frames move the fit, and are no labels: not of their elements either."""
+    own = read_frames(f"{SMALL_CHO_GFN2}@:300")
+    own = [f for f in own if 6 not in f.numbers][:8]
+    replayed = [replace(f, weights=(0.03, 1.0, 1.0)) for f in FRAMES[:6]]
+    found = gauss_newton(base, [*own, *replayed], iterations=1, posterior=own).posterior
+    assert found.n_labels == len(own) == 8
+    assert found.elements == (1, 8)
+    every = gauss_newton(base, [*own, *replayed], iterations=1, posterior=[*own, *replayed])
+    assert every.posterior.elements == (1, 6, 8)
+
+
 def test_another_head_is_not_known(base):
     two = base.with_heads({"a": "Default", "b": "Default"})
     two.posterior = sample_posterior(_Fit(base, FRAMES[:6], free_e0=True).linear(1e-3))
@@ -286,7 +299,7 @@ def test_a_damaged_posterior_is_one_line(fitted, tmp_path):
 
 def test_a_fit_gives_it_only_where_it_is_asked_for(base):
     assert gauss_newton(base, FRAMES[:8], iterations=1).posterior is None
-    assert len(gauss_newton(base, FRAMES[:8], iterations=1, posterior=True).posterior) == 8
+    assert len(gauss_newton(base, FRAMES[:8], iterations=1, posterior=FRAMES[:8]).posterior) == 8
 
 
 # --- expected errors in evaluate -------------------------------------------------------------
