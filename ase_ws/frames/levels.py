@@ -32,14 +32,19 @@ def of_head(
     counts = Counter(frame.head for frame in frames)
     if len(counts) < 2:
         return frames, lone
-    if head in counts:
-        return [f for f in frames if f.head == head], [f for f in lone if f.head in (head, "")]
+    if head is not None and head in counts:
+        return named_by(frames, lone, head)
     found = ", ".join(f"{tag or '(none)'} × {n}" for tag, n in sorted(counts.items()))
     wanted = "" if head is None else f", and none of '{head}'"
     raise UserError(
         f"{name}: frames of several levels of theory ({found}){wanted}: train one at a time, "
         "--set data.head=NAME takes it"
     )
+
+
+def named_by(frames: list[Frame], lone: list[Frame], head: str) -> tuple[list[Frame], list[Frame]]:
+    """Give the structures that say they are of a head, and its isolated atoms or any head's."""
+    return [f for f in frames if f.head == head], [f for f in lone if f.head in (head, "")]
 
 
 def require_types(frames: Sequence[Frame], types_named: Collection[str], name: str) -> None:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ase_ws.errors import UserError
-from ase_ws.graphs import sum_by_graph
 from ase_ws.potentials.base import PotentialModule
 from ase_ws.typing import GraphBatch, Potential, Prediction
 
@@ -105,9 +104,3 @@ class ErrorBars:
             moved = [(other.forces - mean.forces) / self._part for other in others]
             squares = torch.stack(moved).double().var(0).sum(dim=1)
             return mean, Spreads(variance.sqrt(), squares.sqrt())
-
-
-def per_frame(spreads: Spreads, batch: GraphBatch) -> Tensor:
-    """Give the expected RMS error of each structure's force components, (n_graphs,), eV/Å."""
-    assert spreads.forces is not None
-    return (sum_by_graph(spreads.forces.square(), batch) / (3 * batch.n_atoms)).sqrt()

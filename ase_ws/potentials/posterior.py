@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -101,15 +101,6 @@ class Posterior:
     def description(self) -> dict[str, Any]:
         """Give plain data beside them."""
         return {"noise": self.noise, "elements": list(self.elements), "n_labels": self.n_labels}
-
-    def to(self, device: torch.device) -> Posterior:
-        """Move it."""
-        return replace(
-            self,
-            index=self.index.to(device),
-            weights=self.weights.to(device),
-            e0=self.e0.to(device),
-        )
 
 
 def flat_weights(potential: torch.nn.Module) -> Tensor:

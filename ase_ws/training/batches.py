@@ -63,9 +63,14 @@ class Batches:
             self._shuffled = pass_number
         return self._order[k * self.size : (k + 1) * self.size]
 
-    def parts(self, step: int, n_parts: int) -> Iterator[tuple[int, float, GraphBatch]]:
-        """Deal the step's structures to `n_parts`; give number, share and graphs of each."""
+    def parts(
+        self, step: int, n_parts: int, first: int = 0, every: int = 1
+    ) -> Iterator[tuple[int, float, GraphBatch]]:
+        """Deal the step's structures to `n_parts`; give number, share and graphs of each.
+
+        Of these only the parts `first`, `first` + `every` and so on are joined.
+        """
         numbers = self.numbers(step)
-        for part in range(min(n_parts, len(numbers))):
+        for part in range(first, min(n_parts, len(numbers)), every):
             mine = numbers[part::n_parts]
             yield part, len(mine) / len(numbers), collate([self.graphs[k] for k in mine])

@@ -19,7 +19,7 @@ from ase_ws.frames import (
     require_labels,
     split_frames,
 )
-from ase_ws.frames.levels import describe_levels, of_head, require_types, weighted_by_type
+from ase_ws.frames.levels import describe_levels, named_by, of_head, require_types, weighted_by_type
 from ase_ws.frames.summary import (
     atom_energies,
     describe_atoms,
@@ -172,8 +172,7 @@ def _read(
     if head is None:
         frames, lone = of_head(found, lone, data.head or config.model.head, name)
     else:
-        frames = [frame for frame in found if frame.head == head]
-        lone = [frame for frame in lone if frame.head in (head, "")]
+        frames, lone = named_by(found, lone, head)
     frames = weighted_by_type(frames, data.config_type_weights)
     energies_only = data.labels == "energy"
     require_labels(

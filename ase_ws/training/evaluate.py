@@ -38,7 +38,6 @@ class Errors:
 
     energy: list[np.ndarray] = field(default_factory=list)
     forces: list[np.ndarray] = field(default_factory=list)
-    forces_per_frame: list[float] = field(default_factory=list)
     consistency: list[np.ndarray] = field(default_factory=list)
     stress: list[np.ndarray] = field(default_factory=list)
     n_frames: int = 0

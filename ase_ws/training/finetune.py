@@ -33,7 +33,7 @@ from ase_ws.training.loggers import make_loggers
 from ase_ws.training.loop import Loop, Progress
 from ase_ws.training.prepare import Plan, prepare
 from ase_ws.training.processes import Processes, joined
-from ase_ws.training.resume import FILES, earlier_command, step_to_go_on_from
+from ase_ws.training.resume import FILES, checkpoint_of, earlier_command
 from ase_ws.training.streams import Stream
 from ase_ws.training.terms import build_losses, supervised_terms, with_terms
 from ase_ws.training.validation import ValidationSet, validate
@@ -164,9 +164,9 @@ def _finetune(
         f"loss term '{t.name}' never counts: weight or fraction is 0" for t in terms if not t.counts
     )
     # Before the folder is cleared: the base model may be the one that stands there.
-    first = 0
+    checkpoint: dict[str, Any] | None = None
     if resume:
-        first = step_to_go_on_from(out, config, plan.inputs)
+        checkpoint = checkpoint_of(out, config, plan.inputs)
         if "command" in notes:
             notes["command"] = " && ".join(filter(None, [earlier_command(out), notes["command"]]))
     provenance = _provenance(plan, terms, notes)
@@ -212,9 +212,9 @@ def _finetune(
                 inputs=plan.inputs,
                 processes=processes,
             )
-            if resume:
-                loop.load()
-            loop.run(first, progress)
+            if checkpoint is not None:
+                loop.load(checkpoint)
+            loop.run(0 if checkpoint is None else checkpoint["step"], progress)
     processes.wait()
     return _result(out, history)
 

@@ -114,7 +114,7 @@ def gauss_newton(
     UserError
         No more energies than elements to fit; NaN.
     """
-    labelled = [f for f in frames if f.energy is not None and f.weights[0] > 0]
+    labelled = _labelled(frames)
     refusal = unsolvable(potential, labelled, free_e0=free_e0)
     if refusal is not None:
         raise UserError(refusal)
@@ -135,12 +135,17 @@ def gauss_newton(
         if last:
             break
     if posterior:
-        known = [f for f in posterior if f.energy is not None and f.weights[0] > 0]
-        own = _Fit(fit.tangent.potential, known, free_e0=free_e0)
-        own.start = fit.start
+        own, known = fit, _labelled(posterior)
+        if known != labelled:
+            own = _Fit(fit.tangent.potential, known, free_e0=free_e0)
+            own.start = fit.start
         own.tangent.progress = partial(progress, number)
         fit.tangent.potential.posterior = sample_posterior(own.linear(noise * scale))
     return fit.tangent.potential
+
+
+def _labelled(frames: Sequence[Frame]) -> list[Frame]:
+    return [f for f in frames if f.energy is not None and f.weights[0] > 0]
 
 
 class _Fit:

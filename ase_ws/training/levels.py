@@ -121,6 +121,7 @@ def replay_level(
         raise UserError(f"{name}: {len(frames)} structures to replay; expected two or more")
     check_elements(frames, given.atomic_numbers, config.model.base or "")
     known = base.of_head(settings.head) if settings.head else base
+    own = known.head == base.head
     if settings.labels == "base":
         frames = labelled_by(known, frames)
         line = "labelled by the base model"
@@ -131,7 +132,7 @@ def replay_level(
                 f"{name}: no frame has an energy or forces: name their keys, or leave "
                 "replay.labels=file out, and the base model labels them"
             )
-        if known.head == base.head:
+        if own:
             shift = (base.e0 - given.e0).cpu().numpy()
             frames = list(_moved(frames, shift, given.atomic_numbers))
         line = "with their own labels"
@@ -145,7 +146,6 @@ def replay_level(
         settings.batch_size,
         replayed=True,
     )
-    own = known.head == base.head
     where = "the head of the new frames" if own else f"head '{known.head}'"
     return level, [f"replay: {len(train)} frames {line}, for {where}; {len(valid)} validate"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ase_ws.training.history import History
 from ase_ws.training.low_rank import LowRank
 from ase_ws.training.optimizer import Average, Rate, make_optimizer
 from ase_ws.training.processes import Processes
-from ase_ws.training.resume import read_checkpoint, write_checkpoint
+from ase_ws.training.resume import write_checkpoint
 from ase_ws.training.streams import Stream
 from ase_ws.training.validation import ValidationSet, validate
 
@@ -192,9 +192,8 @@ class Loop:
             },
         )
 
-    def load(self) -> int:
-        """Go on from the checkpoint; give its step."""
-        content = read_checkpoint(self.checkpoint)
+    def load(self, content: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
         self.potential.load_state_dict(content["weights"])
         self.potential.reference_energies.copy_(content[_E0])
         self._optimizer.load_state_dict(content["optimizer"])
@@ -203,4 +202,3 @@ class Loop:
         if self._low_rank is not None:
             self._low_rank.load(content["low_rank"])
         self.history.load(content["history"])
-        return content["step"]

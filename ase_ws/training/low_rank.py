@@ -31,9 +31,9 @@ def trained_matrices(potential: PotentialModule) -> list[Matrix]:
 class LowRank:
     """W = W0 + (α / r) A B for each matrix of a network; all else stays.
 
-    The network always holds the whole W: whatever evaluates, averages or saves it needs to know
-    nothing of A and B. Their gradients follow from that of W by the chain rule,
-    dL/dA = (α / r) dL/dW Bᵀ and dL/dB = (α / r) Aᵀ dL/dW.
+    The network always holds the whole W: what evaluates or saves it needs to know nothing of A and
+    B, which are what an optimiser moves and an average is of. Their gradients follow from that of W
+    by the chain rule, dL/dA = (α / r) dL/dW Bᵀ and dL/dB = (α / r) Aᵀ dL/dW.
 
     Parameters
     ----------

@@ -142,9 +142,3 @@ class Solver:
     def amplitude(self, target: Tensor) -> float:
         """Variance of the prior that makes the labels most likely, yᵀ(K + ν)⁻¹y / m."""
         return float(target @ self(target)) / self.free.shape[1]
-
-    def left_out(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Errors of each label where it is left out, and their variances for amplitude 1."""
-        inverse = self(torch.eye(len(target), dtype=target.dtype))
-        diagonal = inverse.diagonal()
-        return (inverse @ target) / diagonal, 1.0 / diagonal

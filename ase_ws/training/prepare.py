@@ -112,7 +112,7 @@ def prepare(
     model = config.model.base if model is None else model
     asked = _record_inputs(config, train, valid, model)
     given = _base_model(asked, model)
-    _check_levels(asked, given)
+    _check_settings(asked, given)
     r_max, taken = (asked.model.r_max, ()) if given is None else (given.r_max, given.takes)
     heads = asked.data.heads or [None]
     data = [load_data(asked, train, valid, r_max, taken, head) for head in heads]
@@ -193,8 +193,8 @@ def _named_by(
     return {f"{head}_{name}" if name else str(head): frames for name, frames in sets.items()}
 
 
-def _check_levels(config: FinetuneConfig, given: PotentialModule | None) -> None:
-    """Refuse what cannot be trained together.
+def _check_settings(config: FinetuneConfig, given: PotentialModule | None) -> None:
+    """Refuse what cannot be trained together, or needs a library that is not there.
 
     Raises
     ------

@@ -48,8 +48,8 @@ _UNREADABLE = (
 )
 
 
-def step_to_go_on_from(out: Path, config: FinetuneConfig, inputs: Mapping[str, str]) -> int:
-    """Give the step of the checkpoint, which the run may go on from.
+def checkpoint_of(out: Path, config: FinetuneConfig, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """Read the checkpoint that the run may go on from.
 
     `inputs` are the fingerprints of frames and base model, which must be those of the run.
 
@@ -80,14 +80,7 @@ def step_to_go_on_from(out: Path, config: FinetuneConfig, inputs: Mapping[str, s
             f"{out}: the run is at step {step} already, beyond optimizer.max_steps = "
             f"{config.optimizer.max_steps}: ask for more steps, or start anew in another folder"
         )
-    second = config.optimizer.second_stage
-    before_steps = load_config(out / "config.yaml").optimizer.max_steps
-    if second is not None and before_steps != config.optimizer.max_steps:
-        raise UserError(
-            f"{out}: with a second stage, which begins at a part of the steps, their number stays "
-            f"{before_steps}"
-        )
-    return step
+    return content
 
 
 def write_checkpoint(path: Path, inputs: Mapping[str, str], content: Mapping[str, Any]) -> None:
@@ -130,7 +123,9 @@ def _require_same(out: Path, before: FinetuneConfig, now: FinetuneConfig) -> Non
         value = new.get(name)
         # Several validation sets have names of their own.
         free = name in FREE or name.startswith("data.valid.")
-        if not free and old.get(name) != value:
+        # A second stage begins at a part of the steps.
+        fixed = name == "optimizer.max_steps" and now.optimizer.second_stage is not None
+        if (fixed or not free) and old.get(name) != value:
             raise UserError(
                 f"{out}: the run had {name} = {old.get(name)!r}, now it is {value!r}: resume as it "
                 "was set up, or start anew in another folder"

@@ -63,9 +63,8 @@ class Stream:
         values: dict[str, float] = {}
         optimizer = settings.optimizer
         loss = self.losses[-1 if optimizer.in_second_stage(step) else 0]
-        for part, share, graphs in self.batches.parts(step, optimizer.parts * processes.size):
-            if part % processes.size != processes.rank:
-                continue
+        rank, size = processes.rank, processes.size
+        for part, share, graphs in self.batches.parts(step, optimizer.parts * size, rank, size):
             batch = graphs.to(self.potential.device, self.potential.dtype)
             own = (part,) if part else ()
             seed = seed_of(settings.seed, DISPLACEMENTS, step, *own)

@@ -217,6 +217,16 @@ def test_what_was_left_out_is_noticed_on_resume(
     assert (tmp_path / "a" / "config.yaml").read_text() == before
 
 
+def test_a_second_stage_keeps_the_number_of_steps(labelled, quick, tmp_path):
+    """It begins at a part of them: with more the run would fall back into the first."""
+    frames, valid = labelled(6), labelled(2, seed=9)
+    steps = {"max_steps": 8, "second_stage": 0.5}
+    finetune(frames, valid, config=quick(optimizer=steps), out=tmp_path / "a")
+    more = quick(optimizer={**steps, "max_steps": 20})
+    with pytest.raises(UserError, match=r"the run had optimizer\.max_steps = 8, now it is 20"):
+        finetune(frames, valid, config=more, out=tmp_path / "a", resume=True)
+
+
 def test_sets_of_other_names_are_noticed_on_resume(labelled, quick, tmp_path):
     frames, valid = labelled(6), labelled(2, seed=9)
     finetune(frames, {"a": valid}, config=quick(), out=tmp_path / "a")
